@@ -1,0 +1,55 @@
+//! Key-management information: what finds a VM's key, and where that key came from.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, VmId};
+
+/// Counts the changes of a VM's home; keys of one epoch are useless in the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+/// Counts the explicit restores of the authority's store; part of every grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Incarnation(pub u64);
+
+/// Who generated a VM's master key (patent claims 6 to 9).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyOrigin {
+    /// The service console: the authority's generator.
+    #[default]
+    Console,
+    /// The secondary TCB: the host agent's generator.
+    Tcb,
+    /// The host's TPM (`TPM2_GetRandom`).
+    Tpm,
+}
+
+/// What guards the keys that a host holds for a VM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guard {
+    /// Sealed by the host TPM under its policy; the VM can start until the lease ends while the
+    /// authority is away.
+    #[default]
+    Tpm,
+    /// In the agent's memory only; every start needs the authority.
+    Tcb,
+}
+
+/// Key-management information: identifies exactly one key of one VM, and is stored with the blocks
+/// it encrypts (patent claims 2, 10 and 17).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kmi {
+    /// The VM.
+    pub vm: VmId,
+    /// Which key: the digest of its origin record, never of the key itself.
+    pub key_id: Digest,
+    /// Counts re-keyings, from 1.
+    pub version: u32,
+    /// The epoch in which the key was handed out.
+    pub epoch: Epoch,
+}

@@ -1,0 +1,16 @@
+//! The words that every part of Vouchsafe shares: identifiers, digests, nonces, key-management
+//! information, the VM specification, and the two wires between processes ([`api`] over HTTPS,
+//! [`child`] between the agent and the processes of one VM).
+//!
+//! **Invariant:** nothing here does I/O, cryptography or knows a clock; every value that can be
+//! malformed is parsed on entry and cannot exist in a malformed state.
+
+pub mod digest;
+pub mod id;
+pub mod kmi;
+pub mod secret;
+
+pub use digest::{Digest, HashAlg, Nonce};
+pub use id::{GrantId, HostId, NameError, OperationId, VmId};
+pub use kmi::{Epoch, Guard, Incarnation, KeyOrigin, Kmi};
+pub use secret::Secret;
