@@ -26,7 +26,7 @@ impl HashAlg {
 
     /// Length of a digest in bytes.
     #[must_use]
-    pub const fn len(self) -> usize {
+    pub const fn size(self) -> usize {
         match self {
             Self::Sha1 => 20,
             Self::Sha256 => 32,
@@ -95,7 +95,7 @@ impl Digest {
     /// [`DigestError::Length`] if it is not.
     pub fn new(alg: HashAlg, value: &[u8]) -> Result<Self, DigestError> {
         let mut bytes = [0; 64];
-        if value.len() != alg.len() {
+        if value.len() != alg.size() {
             return Err(DigestError::Length);
         }
         bytes.get_mut(..value.len()).ok_or(DigestError::Length)?.copy_from_slice(value);
@@ -127,7 +127,7 @@ impl Digest {
     /// The digest's bytes, exactly as many as the algorithm has.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.alg.len()).unwrap_or_default()
+        self.bytes.get(..self.alg.size()).unwrap_or_default()
     }
 
     /// The bytes in lower-case hexadecimal, without the algorithm.
