@@ -1,0 +1,161 @@
+//! What the agent and `vouchsafe-disk` say to each other: requests on the control socket, and the
+//! lines that `create` prints on its standard output, one JSON object a line.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Kmi};
+
+/// Version of these messages; told in [`Status::protocol`].
+pub const PROTOCOL: u32 = 1;
+
+/// What the agent asks of a serving disk process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How it stands; answered by [`Reply::Status`].
+    Status {},
+    /// Make every completed write durable; answered by [`Reply::Flushed`].
+    Flush {},
+    /// Finish what was received, flush and end; answered by [`Reply::ShuttingDown`] before it ends.
+    Shutdown {},
+}
+
+/// What the disk process answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// The volume was flushed.
+    Flushed {},
+    /// The process ends once it has flushed.
+    ShuttingDown {
+        /// The counters as they stood.
+        counters: Counters,
+    },
+    /// The request was understood and could not be done.
+    Failed {
+        /// A kebab-case name.
+        code: String,
+        /// In words, without secrets.
+        detail: String,
+    },
+}
+
+/// How a serving disk process stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// [`PROTOCOL`] of the process.
+    pub protocol: u32,
+    /// Its process id.
+    pub pid: u32,
+    /// Volume format, `luks2`.
+    pub format: String,
+    /// Exported size in bytes.
+    pub size: u64,
+    /// Encryption sector in bytes.
+    pub sector_size: u32,
+    /// The export refuses writes.
+    pub read_only: bool,
+    /// A copy of the volume's header was damaged and the other one was used.
+    pub header_damaged: Option<String>,
+    /// Key-management information found in the volume's header.
+    pub kmi: Option<Kmi>,
+    /// A flush failed; until the volume is opened again every flush is answered with an error.
+    pub flush_failed: bool,
+    /// What was done since the start.
+    pub counters: Counters,
+}
+
+/// Counts since the process began to serve. Bytes are of plaintext.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counters {
+    /// Connections open now.
+    pub connections: u64,
+    /// Connections that were accepted.
+    pub connections_accepted: u64,
+    /// Connections that were refused: wrong user, too many, malformed.
+    pub connections_refused: u64,
+    /// Read requests.
+    pub reads: u64,
+    /// Write requests.
+    pub writes: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Flush requests, and requests with the FUA flag.
+    pub flushes: u64,
+    /// Trim requests.
+    pub trims: u64,
+    /// Write-zeroes requests.
+    pub zeroes: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+}
+
+/// One line on the standard output of `vouchsafe-disk create`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Progress {
+    /// The work begins.
+    Started {
+        /// Bytes of plaintext that will be encrypted; 0 for an empty volume.
+        total: u64,
+    },
+    /// So many bytes are encrypted and written.
+    Written {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// The volume is complete, durable, and under its name.
+    Done {
+        /// Exported size in bytes.
+        size: u64,
+        /// UUID in the volume's header.
+        uuid: String,
+        /// SHA-256 of the source as it was read, if there was one.
+        source: Option<Digest>,
+    },
+    /// A rule said no (exit status 3); nothing is left behind.
+    Refused {
+        /// A kebab-case name.
+        code: String,
+        /// In words.
+        detail: String,
+    },
+    /// It could not be done (exit status 1); nothing is left behind.
+    Failed {
+        /// In words.
+        detail: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_tagged_objects_and_unknown_fields_are_refused() {
+        let text = serde_json::to_string(&Request::Status {}).unwrap();
+        assert_eq!(text, r#"{"request":"status"}"#);
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), Request::Status {});
+        assert!(serde_json::from_str::<Request>(r#"{"request":"status","x":1}"#).is_err());
+        assert!(serde_json::from_str::<Request>(r#"{"request":"format"}"#).is_err());
+    }
+
+    #[test]
+    fn progress_lines_round_trip() {
+        let line = Progress::Done {
+            size: 4096,
+            uuid: "u".to_owned(),
+            source: Some(Digest::sha256([1; 32])),
+        };
+        let text = serde_json::to_string(&line).unwrap();
+        assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), line);
+    }
+}

@@ -1,0 +1,1 @@
+//! What the agent and `vouchsafe-vtpm` say to each other.
