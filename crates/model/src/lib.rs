@@ -5,12 +5,15 @@
 //! **Invariant:** nothing here does I/O, cryptography or knows a clock; every value that can be
 //! malformed is parsed on entry and cannot exist in a malformed state.
 
+pub mod audit;
 pub mod child;
+pub mod api;
 pub mod digest;
 pub mod id;
 pub mod kmi;
 pub mod secret;
 
+pub use audit::{AuditEntry, AuditEvent, Outcome};
 pub use digest::{Digest, HashAlg, Nonce};
 pub use id::{GrantId, HostId, NameError, OperationId, VmId};
 pub use kmi::{Epoch, Guard, Incarnation, KeyOrigin, Kmi};

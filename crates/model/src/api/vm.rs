@@ -1,0 +1,241 @@
+//! VMs: what is asked for ([`VmSpec`]) and how one stands ([`VmView`]); the virtual TPM's
+//! certification and the guest's evidence.
+
+use serde::{Deserialize, Serialize};
+
+use super::Bytes;
+use crate::{Digest, Epoch, Guard, HostId, KeyOrigin, Kmi, Nonce, VmId};
+
+/// How a volume is laid out on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeFormat {
+    /// LUKS2, AES-256-XTS, 4 KiB sectors.
+    #[default]
+    Luks2,
+}
+
+/// What happens to a running VM when its host's lease ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLeaseEnd {
+    /// The VM is paused.
+    #[default]
+    Pause,
+    /// It goes on; a takeover then needs fencing.
+    Continue,
+}
+
+/// The image a VM's boot volume is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageRef {
+    /// Where the host finds it (a raw disk image).
+    pub path: String,
+    /// SHA-256 of the whole file; checked while it is encrypted.
+    pub sha256: Digest,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// What an operator asks for (`POST /v1/vms`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// The VM's name.
+    pub name: VmId,
+    /// The boot image.
+    pub image: ImageRef,
+    /// Guest memory in MiB, 64 to 1,048,576.
+    pub memory_mib: u32,
+    /// Virtual CPUs, 1 to 512.
+    pub cpus: u32,
+    /// Size of the data volume in MiB; 0: none. It opens only after a good guest verdict.
+    pub data_mib: u32,
+    /// What guards the keys on the host.
+    pub guard: Guard,
+    /// Who generates the VM master key.
+    pub origin: KeyOrigin,
+    /// The volumes' format.
+    pub format: VolumeFormat,
+    /// What happens at the end of the host's lease.
+    pub on_lease_end: OnLeaseEnd,
+    /// Values the guest's measurements are compared with: `attest::predict::GuestReference`.
+    pub reference: serde_json::Value,
+}
+
+/// Life of a VM as the authority knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmState {
+    /// Asked for, on no host yet.
+    Defined,
+    /// An operation is under way on its home host.
+    Busy,
+    /// QEMU runs.
+    Running,
+    /// QEMU is paused (I/O error, lease end, bad verdict).
+    Paused,
+    /// On its home host, not running.
+    Stopped,
+    /// Its keys are gone.
+    Retired,
+}
+
+/// One VM as operators and hosts see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmView {
+    /// What was asked for.
+    pub spec: VmSpec,
+    /// Where it stands.
+    pub state: VmState,
+    /// Its home, once it has been started.
+    pub home: Option<HostId>,
+    /// The present epoch.
+    pub epoch: Epoch,
+    /// Finds its key.
+    pub kmi: Kmi,
+    /// Whether the last guest verdict was good.
+    pub trusted: Option<bool>,
+    /// What the home host last said of it.
+    pub detail: String,
+}
+
+/// `POST /v1/vms/{vm}/start`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRequest {
+    /// Where.
+    pub host: HostId,
+}
+
+/// `POST /v1/vms/{vm}/fence`: an operator vouches that the old home host is powered off.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FenceRequest {
+    /// Why, for the audit log.
+    pub reason: String,
+}
+
+/// `POST /v1/vms/{vm}/vtpm` (host): public areas of a newly manufactured vTPM.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VtpmPublics {
+    /// Epoch of manufacture.
+    pub epoch: Epoch,
+    /// P-256 EK, TPMT_PUBLIC.
+    pub ek_public: Bytes,
+    /// RSA-2048 EK, TPMT_PUBLIC, if one was asked for.
+    pub ek_rsa_public: Option<Bytes>,
+    /// The host-owned AK in the platform hierarchy, TPMT_PUBLIC.
+    pub ak_public: Bytes,
+}
+
+/// Answer to [`VtpmPublics`]: certificates by the authority's vTPM CA, all DER.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VtpmCertificates {
+    /// For the P-256 EK; goes to NV 0x01c0000a.
+    pub ek_certificate: Bytes,
+    /// For the RSA EK; goes to NV 0x01c00002.
+    pub ek_rsa_certificate: Option<Bytes>,
+    /// The virtual AK certificate: which VM, which host (an opaque reference), epoch, time.
+    pub ak_certificate: Bytes,
+    /// The vTPM CA's certificate.
+    pub vtpm_ca: Bytes,
+}
+
+/// One extend that the vTPM proxy saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObservedExtend {
+    /// PCR index, 0 to 23.
+    pub pcr: u8,
+    /// Digests, one a bank, as extended.
+    pub digests: Vec<Digest>,
+}
+
+/// `POST /v1/vms/{vm}/evidence` (host): the guest's evidence, taken without its help.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestEvidence {
+    /// The challenge answered (purpose `guest-attest`).
+    pub nonce: Nonce,
+    /// The VM's epoch.
+    pub epoch: Epoch,
+    /// Virtual AK certificate, DER.
+    pub ak_certificate: Bytes,
+    /// EK certificate as read back from the vTPM's NV, DER.
+    pub ek_certificate: Bytes,
+    /// TPMS_ATTEST by the vTPM's host-owned AK.
+    pub quote: Bytes,
+    /// TPMT_SIGNATURE.
+    pub signature: Bytes,
+    /// Every extend since the vTPM's last start-up, in order.
+    pub observed: Vec<ObservedExtend>,
+    /// Whether the list was cut because the guest extended too often.
+    pub overflowed: bool,
+    /// Why the list cannot be complete, if the proxy met a command it could not see into.
+    pub unobservable: Option<String>,
+    /// The guest's own `binary_bios_measurements`, if it sent it.
+    pub guest_log: Option<Bytes>,
+    /// The guest's own IMA list (binary), if it sent it.
+    pub ima_log: Option<Bytes>,
+}
+
+/// Answer to [`GuestEvidence`], and `GET /v1/vms/{vm}/verdict` (operator).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestVerdict {
+    /// The signed attestation result (DSSE envelope).
+    pub verdict: serde_json::Value,
+    /// Whether it is good.
+    pub trusted: bool,
+    /// From host EK to kernel, one link an entry.
+    pub chain: Vec<ChainLink>,
+}
+
+/// `GET /v1/vms/{vm}/evidence` (operator): the last appraised evidence with what verifies it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceExport {
+    /// The guest's evidence.
+    pub evidence: GuestEvidence,
+    /// The vTPM CA's certificate, DER.
+    pub vtpm_ca: Bytes,
+    /// The authority's CA certificate, DER.
+    pub ca: Bytes,
+    /// Certificate of the host's AK, DER.
+    pub host_ak_certificate: Bytes,
+    /// Certificate of the host's EK, DER.
+    pub host_ek_certificate: Bytes,
+    /// The verdict over it.
+    pub verdict: GuestVerdict,
+}
+
+/// One link of the chain from hardware to kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainLink {
+    /// `host-tpm-ek`, `host-ak`, `vtpm-ek`, `vtpm-ak` or `kernel`.
+    pub role: String,
+    /// Who or what, in words.
+    pub subject: String,
+    /// SHA-256 of the certificate or the measured digest.
+    pub fingerprint: String,
+    /// What vouches for this link.
+    pub vouched_by: String,
+}
+
+/// `POST /v1/vms/{vm}/report` (host): how a VM stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmReport {
+    /// State now.
+    pub state: VmState,
+    /// The epoch the host acts in.
+    pub epoch: Epoch,
+    /// In words.
+    pub detail: String,
+}
