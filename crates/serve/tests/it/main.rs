@@ -1,0 +1,6 @@
+//! The process shell on real processes.
+
+#[cfg(test)]
+mod process;
+#[cfg(test)]
+mod sandbox;
