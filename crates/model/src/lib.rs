@@ -5,6 +5,7 @@
 //! **Invariant:** nothing here does I/O, cryptography or knows a clock; every value that can be
 //! malformed is parsed on entry and cannot exist in a malformed state.
 
+pub mod agent;
 pub mod audit;
 pub mod child;
 pub mod api;
