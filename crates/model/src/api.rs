@@ -7,9 +7,12 @@
 //! | a host | session certificate, issued with a fresh good verdict | `GET /v1/orders`, `POST /v1/operations/{id}`, `POST /v1/vms/{vm}/grant`, `/key`, `/vtpm`, `/evidence`, `/report`, `POST /v1/audit` |
 //! | an operator | client certificate | all others |
 
+pub mod audit;
 pub mod enrol;
 pub mod grant;
 pub mod operate;
+pub mod policy;
+mod schema;
 pub mod vm;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};

@@ -1,6 +1,7 @@
 //! Key-management information: what finds a VM's key, and where that key came from.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{Digest, VmId};
 
@@ -15,7 +16,7 @@ pub struct Epoch(pub u64);
 pub struct Incarnation(pub u64);
 
 /// Who generated a VM's master key (patent claims 6 to 9).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyOrigin {
     /// The service console: the authority's generator.
@@ -28,7 +29,7 @@ pub enum KeyOrigin {
 }
 
 /// What guards the keys that a host holds for a VM.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Guard {
     /// Sealed by the host TPM under its policy; the VM can start until the lease ends while the
@@ -41,7 +42,7 @@ pub enum Guard {
 
 /// Key-management information: identifies exactly one key of one VM, and is stored with the blocks
 /// it encrypts (patent claims 2, 10 and 17).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kmi {
     /// The VM.

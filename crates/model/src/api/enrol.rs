@@ -2,12 +2,13 @@
 //! session certificate).
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Bytes;
 use crate::{HostId, Nonce, OperationId};
 
 /// `POST /v1/tokens` (operator): asks for a one-time enrolment token for one host name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
     /// The name that the token will admit.
@@ -15,7 +16,7 @@ pub struct TokenRequest {
 }
 
 /// Answer to [`TokenRequest`]. The token is shown once; the authority keeps only its digest.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenAnswer {
     /// 64 hexadecimal digits.
@@ -25,7 +26,7 @@ pub struct TokenAnswer {
 }
 
 /// `POST /v1/hosts/enrol`: a host presents its TPM.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolRequest {
     /// The name it was given a token for.
@@ -44,7 +45,7 @@ pub struct EnrolRequest {
 
 /// Answer to [`EnrolRequest`]: only the TPM that holds both the EK and the AK can open it
 /// (TPM2_ActivateCredential).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolChallenge {
     /// Names this enrolment in the next call.
@@ -56,7 +57,7 @@ pub struct EnrolChallenge {
 }
 
 /// `POST /v1/hosts/enrol/{enrolment}`: the opened secret.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnrolProof {
     /// What TPM2_ActivateCredential returned.
@@ -70,7 +71,7 @@ impl std::fmt::Debug for EnrolProof {
 }
 
 /// Whether a host may hold keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostMode {
     /// Enrolled, waiting for an operator's approval: no verdicts, no grants.
@@ -84,7 +85,7 @@ pub enum HostMode {
 }
 
 /// Answer to [`EnrolProof`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Enrolled {
     /// Where the host stands now.
@@ -98,7 +99,7 @@ pub struct Enrolled {
 }
 
 /// What a nonce will be used for; a nonce of one kind is refused for the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChallengePurpose {
     /// Evidence of the host itself.
@@ -108,7 +109,7 @@ pub enum ChallengePurpose {
 }
 
 /// `POST /v1/challenges`: asks for a nonce.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChallengeRequest {
     /// Who will answer.
@@ -120,7 +121,7 @@ pub struct ChallengeRequest {
 }
 
 /// Answer to [`ChallengeRequest`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Challenge {
     /// To be bound into qualifyingData; used once.
@@ -132,7 +133,7 @@ pub struct Challenge {
 }
 
 /// `POST /v1/hosts/{host}/attest`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostEvidence {
     /// The challenge answered.
@@ -152,7 +153,7 @@ pub struct HostEvidence {
 }
 
 /// Answer to [`HostEvidence`] when the verdict is good.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostSession {
     /// The signed attestation result (a DSSE envelope).
@@ -168,7 +169,7 @@ pub struct HostSession {
 }
 
 /// One host as operators see it (`GET /v1/hosts`, `GET /v1/hosts/{host}`).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostView {
     /// Its name.
@@ -192,7 +193,7 @@ pub struct HostView {
 }
 
 /// `POST /v1/hosts/{host}/approve`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApproveRequest {
     /// Verdicts but never grants.

@@ -1,12 +1,13 @@
 //! Grants: the only way a VM key reaches a host.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Bytes;
 use crate::{Digest, Epoch, GrantId, HostId, Incarnation, Kmi, OperationId, VmId};
 
 /// Which keys are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GrantPurpose {
     /// Boot volume and vTPM; follows the host's verdict. Plaintext: volume key, vTPM state key,
@@ -17,7 +18,7 @@ pub enum GrantPurpose {
 }
 
 /// `POST /v1/vms/{vm}/grant` (host).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrantRequest {
     /// The operation that needs the keys; at most one grant of a purpose is made for each
@@ -33,7 +34,7 @@ pub struct GrantRequest {
 
 /// What is signed (DSSE payload, kind `grant`). HPKE info is [`GrantInfo`] as canonical JSON of
 /// this structure without the sealed part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
     /// Who, what, when.
@@ -45,7 +46,7 @@ pub struct Grant {
 }
 
 /// Everything a grant is bound to; serialised with `serde_json::to_vec`, it is HPKE's `info`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrantInfo {
     /// Used once; equals the request's id.
@@ -73,7 +74,7 @@ pub struct GrantInfo {
 }
 
 /// Answer to [`GrantRequest`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrantAnswer {
     /// The signed grant (DSSE envelope around [`Grant`]).
@@ -82,7 +83,7 @@ pub struct GrantAnswer {
 
 /// `POST /v1/vms/{vm}/key` (host): deposit of a master key that the host generated (origins `tcb`
 /// and `tpm`). Accepted once, before the first grant.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyDeposit {
     /// The operation under way.

@@ -2,12 +2,13 @@
 //! both until its outcome. An accepted operation is durable: it survives the death of either side.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Bytes, vm::VmView};
 use crate::{HostId, OperationId, VmId};
 
 /// What is to be done to a VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// Provision if new, then boot.
@@ -21,7 +22,7 @@ pub enum Action {
 }
 
 /// How an operation ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "result")]
 pub enum Outcome {
     /// Done.
@@ -45,7 +46,7 @@ pub enum Outcome {
 }
 
 /// One operation (`GET /v1/operations/{id}`; answers of start, stop, attest, delete).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {
     /// Its id.
@@ -69,7 +70,7 @@ pub struct Operation {
 }
 
 /// `POST /v1/operations/{id}` (host).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperationUpdate {
     /// Present phase.
@@ -84,7 +85,7 @@ pub struct OperationUpdate {
 
 /// `GET /v1/orders?after=N&wait=SECONDS` (host): everything open for this host. Returns at once if
 /// the list has changed since revision `after`, else waits.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Orders {
     /// To pass as `after` next time.
@@ -96,7 +97,7 @@ pub struct Orders {
 }
 
 /// One order.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// The operation.
@@ -105,10 +106,13 @@ pub struct Order {
     pub vm: VmView,
     /// Whether the host must generate the master key and deposit it first.
     pub deposit: bool,
+    /// What to do with the VM if its guest verdict is bad.
+    #[serde(default)]
+    pub on_bad_guest: super::policy::OnBadGuest,
 }
 
 /// `POST /v1/audit` (host): refusals and events that the host spooled while it acted alone.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostEvents {
     /// Oldest first, at most 256.
@@ -116,7 +120,7 @@ pub struct HostEvents {
 }
 
 /// One spooled event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostEvent {
     /// Sequence number in the host's spool; a repeated one is accepted and ignored.
@@ -134,7 +138,7 @@ pub struct HostEvent {
 }
 
 /// `GET /v1/status` (operator).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthorityStatus {
     /// Version of the program.

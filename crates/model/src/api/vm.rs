@@ -2,12 +2,13 @@
 //! certification and the guest's evidence.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Bytes;
 use crate::{Digest, Epoch, Guard, HostId, KeyOrigin, Kmi, Nonce, VmId};
 
 /// How a volume is laid out on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeFormat {
     /// LUKS2, AES-256-XTS, 4 KiB sectors.
@@ -16,7 +17,7 @@ pub enum VolumeFormat {
 }
 
 /// What happens to a running VM when its host's lease ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnLeaseEnd {
     /// The VM is paused.
@@ -27,7 +28,7 @@ pub enum OnLeaseEnd {
 }
 
 /// The image a VM's boot volume is made from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageRef {
     /// Where the host finds it (a raw disk image).
@@ -39,7 +40,7 @@ pub struct ImageRef {
 }
 
 /// What an operator asks for (`POST /v1/vms`).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmSpec {
     /// The VM's name.
@@ -65,7 +66,7 @@ pub struct VmSpec {
 }
 
 /// Life of a VM as the authority knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VmState {
     /// Asked for, on no host yet.
@@ -83,7 +84,7 @@ pub enum VmState {
 }
 
 /// One VM as operators and hosts see it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmView {
     /// What was asked for.
@@ -103,7 +104,7 @@ pub struct VmView {
 }
 
 /// `POST /v1/vms/{vm}/start`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartRequest {
     /// Where.
@@ -111,7 +112,7 @@ pub struct StartRequest {
 }
 
 /// `POST /v1/vms/{vm}/fence`: an operator vouches that the old home host is powered off.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FenceRequest {
     /// Why, for the audit log.
@@ -119,7 +120,7 @@ pub struct FenceRequest {
 }
 
 /// `POST /v1/vms/{vm}/vtpm` (host): public areas of a newly manufactured vTPM.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VtpmPublics {
     /// Epoch of manufacture.
@@ -133,7 +134,7 @@ pub struct VtpmPublics {
 }
 
 /// Answer to [`VtpmPublics`]: certificates by the authority's vTPM CA, all DER.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VtpmCertificates {
     /// For the P-256 EK; goes to NV 0x01c0000a.
@@ -147,7 +148,7 @@ pub struct VtpmCertificates {
 }
 
 /// One extend that the vTPM proxy saw.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ObservedExtend {
     /// PCR index, 0 to 23.
@@ -157,7 +158,7 @@ pub struct ObservedExtend {
 }
 
 /// `POST /v1/vms/{vm}/evidence` (host): the guest's evidence, taken without its help.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GuestEvidence {
     /// The challenge answered (purpose `guest-attest`).
@@ -185,19 +186,34 @@ pub struct GuestEvidence {
 }
 
 /// Answer to [`GuestEvidence`], and `GET /v1/vms/{vm}/verdict` (operator).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GuestVerdict {
     /// The signed attestation result (DSSE envelope).
     pub verdict: serde_json::Value,
     /// Whether it is good.
     pub trusted: bool,
+    /// The first rule that said no; absent if the verdict is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
     /// From host EK to kernel, one link an entry.
     pub chain: Vec<ChainLink>,
 }
 
+/// A rule that said no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// Its kebab-case name.
+    pub name: String,
+    /// What was found, in words.
+    pub detail: String,
+    /// What to do next.
+    pub hint: String,
+}
+
 /// `GET /v1/vms/{vm}/evidence` (operator): the last appraised evidence with what verifies it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvidenceExport {
     /// The guest's evidence.
@@ -215,7 +231,7 @@ pub struct EvidenceExport {
 }
 
 /// One link of the chain from hardware to kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChainLink {
     /// `host-tpm-ek`, `host-ak`, `vtpm-ek`, `vtpm-ak` or `kernel`.
@@ -229,7 +245,7 @@ pub struct ChainLink {
 }
 
 /// `POST /v1/vms/{vm}/report` (host): how a VM stands.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VmReport {
     /// State now.
