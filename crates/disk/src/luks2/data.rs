@@ -1,0 +1,289 @@
+//! The data area of an open volume, as a [`Volume`]: whole sectors are encrypted in place on their
+//! way to the file, parts of a sector by read-modify-write.
+
+use std::{
+    fs::File,
+    io,
+    num::NonZeroU64,
+    os::unix::fs::FileExt,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use model::Kmi;
+use rustix::{
+    fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek},
+    io::Errno,
+};
+
+use crate::{Extent, Volume, cipher::SectorCipher, stripes::Stripes};
+
+/// Bytes of zeros that are encrypted at a time.
+const ZERO_RUN: u64 = 256 << 10;
+
+/// What a trim does to the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrimPolicy {
+    /// The space goes back to the file system; the file then shows which sectors are unused.
+    #[default]
+    Punch,
+    /// Nothing: the file never shows which sectors are used.
+    Keep,
+}
+
+/// Where the data are and how they may be used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Geometry {
+    pub(super) data_at: u64,
+    pub(super) size: u64,
+    pub(super) sector: u32,
+    pub(super) read_only: bool,
+    pub(super) trim: TrimPolicy,
+}
+
+/// An open LUKS2 volume. Holds the file's lock until it is dropped.
+#[derive(Debug)]
+pub struct Luks2Volume {
+    file: File,
+    geometry: Geometry,
+    cipher: SectorCipher,
+    stripes: Stripes,
+    kmi: Option<Kmi>,
+    damage: Option<String>,
+    flush_failed: AtomicBool,
+}
+
+impl Luks2Volume {
+    pub(super) fn new(
+        file: File,
+        geometry: Geometry,
+        cipher: SectorCipher,
+        kmi: Option<Kmi>,
+        damage: Option<String>,
+    ) -> Self {
+        let flush_failed = AtomicBool::new(false);
+        Self { file, geometry, cipher, stripes: Stripes::new(), kmi, damage, flush_failed }
+    }
+
+    fn check(&self, offset: u64, length: u64) -> io::Result<()> {
+        let inside = offset.checked_add(length).is_some_and(|end| end <= self.geometry.size);
+        if inside { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    }
+
+    fn check_write(&self, offset: u64, length: u64) -> io::Result<()> {
+        if self.geometry.read_only {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.check(offset, length)
+    }
+
+    fn in_file(&self, offset: u64) -> u64 {
+        self.geometry.data_at.saturating_add(offset)
+    }
+
+    /// Lengths of the part before the first sector boundary, of the whole sectors, of the rest.
+    fn split(&self, offset: u64, length: usize) -> (usize, usize) {
+        let sector = u64::from(self.geometry.sector);
+        let to_boundary = offset.next_multiple_of(sector).saturating_sub(offset);
+        let head = usize::try_from(to_boundary).unwrap_or(usize::MAX).min(length);
+        let rest = length.saturating_sub(head);
+        let whole = usize::try_from(sector).map_or(0, |sector| rest - rest % sector.max(1));
+        (head, whole)
+    }
+
+    fn read_sectors(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buf, self.in_file(offset))?;
+        Ok(self.cipher.open(offset, buf)?)
+    }
+
+    fn write_sectors(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        self.cipher.seal(offset, data)?;
+        let _held = self.stripes.shared(offset, length_of(data));
+        self.file.write_all_at(data, self.in_file(offset))
+    }
+
+    /// The sector that holds `offset`, decrypted, and the position of `offset` in it.
+    fn sector_of(&self, offset: u64) -> io::Result<(u64, usize, Vec<u8>)> {
+        let skip = offset % u64::from(self.geometry.sector);
+        let start = offset.saturating_sub(skip);
+        let length = usize::try_from(self.geometry.sector).map_err(io::Error::other)?;
+        let mut sector = vec![0; length];
+        self.read_sectors(start, &mut sector)?;
+        Ok((start, usize::try_from(skip).map_err(io::Error::other)?, sector))
+    }
+
+    fn read_part(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let (_, skip, sector) = self.sector_of(offset)?;
+        let part = sector.get(skip..skip.saturating_add(buf.len()));
+        buf.copy_from_slice(part.ok_or(io::ErrorKind::InvalidInput)?);
+        Ok(())
+    }
+
+    fn write_part(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let _alone = self.stripes.alone(offset);
+        let (start, skip, mut sector) = self.sector_of(offset)?;
+        let part = sector.get_mut(skip..skip.saturating_add(data.len()));
+        part.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(data);
+        self.cipher.seal(start, &mut sector)?;
+        self.file.write_all_at(&sector, self.in_file(start))
+    }
+
+    /// The next extent at `offset`, at most `length` long. A sector is a hole only if all of it is.
+    fn extent_at(&self, offset: u64, length: u64) -> io::Result<Extent> {
+        let data = |length| Extent { length, hole: false, zero: false };
+        let hole = |length| Extent { length, hole: true, zero: false };
+        let sector = u64::from(self.geometry.sector);
+        let in_volume = |at: u64| at.saturating_sub(self.geometry.data_at);
+        let next = match seek(&self.file, SeekFrom::Data(self.in_file(offset))) {
+            Ok(next) => next,
+            Err(Errno::NXIO) => return Ok(hole(length)),
+            Err(Errno::INVAL) => return Ok(data(length)),
+            Err(e) => return Err(e.into()),
+        };
+        let first = in_volume(next) - in_volume(next) % sector;
+        if first > offset {
+            return Ok(hole(first.saturating_sub(offset).min(length)));
+        }
+        let end = in_volume(seek(&self.file, SeekFrom::Hole(next))?).next_multiple_of(sector);
+        Ok(data(end.saturating_sub(offset).max(1).min(length)))
+    }
+}
+
+impl Volume for Luks2Volume {
+    fn format(&self) -> &'static str {
+        "luks2"
+    }
+
+    fn size(&self) -> u64 {
+        self.geometry.size
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.geometry.sector
+    }
+
+    fn read_only(&self) -> bool {
+        self.geometry.read_only
+    }
+
+    fn kmi(&self) -> Option<&Kmi> {
+        self.kmi.as_ref()
+    }
+
+    fn header_damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.check(offset, length_of(buf))?;
+        let (head, whole) = self.split(offset, buf.len());
+        let (first, rest) = buf.split_at_mut(head);
+        let (middle, last) = rest.split_at_mut(whole);
+        let middle_at = offset.saturating_add(length_of(first));
+        let last_at = middle_at.saturating_add(length_of(middle));
+        self.read_part(offset, first)?;
+        if !middle.is_empty() {
+            self.read_sectors(middle_at, middle)?;
+        }
+        self.read_part(last_at, last)
+    }
+
+    fn write(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        self.check_write(offset, length_of(data))?;
+        let (head, whole) = self.split(offset, data.len());
+        let (first, rest) = data.split_at_mut(head);
+        let (middle, last) = rest.split_at_mut(whole);
+        let middle_at = offset.saturating_add(length_of(first));
+        let last_at = middle_at.saturating_add(length_of(middle));
+        self.write_part(offset, first)?;
+        if !middle.is_empty() {
+            self.write_sectors(middle_at, middle)?;
+        }
+        self.write_part(last_at, last)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_write(offset, length)?;
+        let end = offset.saturating_add(length);
+        let mut buf = vec![0; usize::try_from(ZERO_RUN.min(length)).map_err(io::Error::other)?];
+        let mut at = offset;
+        while at < end {
+            let step = ZERO_RUN.min(end.saturating_sub(at));
+            let run = usize::try_from(step).ok().and_then(|step| buf.get_mut(..step));
+            let run = run.ok_or(io::ErrorKind::InvalidInput)?;
+            run.fill(0);
+            self.write(at, run)?;
+            at = at.saturating_add(step);
+        }
+        Ok(())
+    }
+
+    fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_write(offset, length)?;
+        let sector = u64::from(self.geometry.sector);
+        let first = offset.next_multiple_of(sector);
+        let end = offset.saturating_add(length);
+        let last = end - end % sector;
+        if self.geometry.trim == TrimPolicy::Keep || last <= first {
+            return Ok(());
+        }
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&self.file, mode, self.in_file(first), last.saturating_sub(first)) {
+            // Advice: a medium without holes keeps the data.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NODEV) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn prefetch(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check(offset, length)?;
+        let length = NonZeroU64::new(length);
+        if length.is_some() {
+            fadvise(&self.file, self.in_file(offset), length, Advice::WillNeed)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.flush_failed() {
+            return Err(io::Error::other("an earlier flush failed"));
+        }
+        if self.geometry.read_only {
+            return Ok(());
+        }
+        self.file.sync_data().inspect_err(|_| self.flush_failed.store(true, Ordering::SeqCst))
+    }
+
+    fn flush_failed(&self) -> bool {
+        self.flush_failed.load(Ordering::SeqCst)
+    }
+
+    fn extents(&self, offset: u64, length: u64, max: usize) -> io::Result<Vec<Extent>> {
+        self.check(offset, length)?;
+        let end = offset.saturating_add(length);
+        let mut found: Vec<Extent> = Vec::new();
+        let mut at = offset;
+        while at < end {
+            let next = self.extent_at(at, end.saturating_sub(at))?;
+            at = at.saturating_add(next.length);
+            let full = found.len() >= max;
+            match found.last_mut() {
+                Some(last) if last.hole == next.hole => {
+                    last.length = last.length.saturating_add(next.length);
+                }
+                _ if full => break,
+                _ => found.push(next),
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn length_of(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}

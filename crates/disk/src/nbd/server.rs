@@ -1,0 +1,214 @@
+//! The server: accepts, one thread per connection, and stops in good order.
+//!
+//! Stopping shuts the connections' receiving side: requests that were received are finished and
+//! answered, then the threads end; a client that does not take its answers is cut off after a
+//! grace. The volume is flushed last.
+
+use std::{
+    io,
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::{
+    Counters, Export, PeerPolicy, Rejection, UnixSocket,
+    connection::{End, serve},
+    counters::add,
+};
+use crate::Volume;
+
+/// Steps of a tenth of a second that a client has to take its answers when the server stops.
+const GRACE_STEPS: u32 = 50;
+
+/// How a volume is exported.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Export names; the first is the proper one.
+    pub names: Vec<String>,
+    /// Who may connect.
+    pub peers: PeerPolicy,
+    /// Connections at a time.
+    pub connections_max: usize,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { names: vec![String::new()], peers: PeerPolicy::default(), connections_max: 16 }
+    }
+}
+
+/// A running export.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    waker: UnixStream,
+    acceptor: Option<JoinHandle<()>>,
+    // Dropped last: the socket file goes when nobody serves any more.
+    _socket: Arc<UnixSocket>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    export: Export,
+    volume: Arc<dyn Volume>,
+    counters: Counters,
+    options: ServerOptions,
+    open: Mutex<Vec<Open>>,
+}
+
+/// One connection, seen from the server.
+#[derive(Debug)]
+struct Open {
+    stream: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts to serve `volume` on `socket`.
+    ///
+    /// # Errors
+    /// The system's, if there is no thread or descriptor for it.
+    pub fn start(
+        volume: Arc<dyn Volume>,
+        socket: UnixSocket,
+        options: ServerOptions,
+    ) -> io::Result<Self> {
+        let export = Export {
+            names: options.names.clone(),
+            size: volume.size(),
+            read_only: volume.read_only(),
+            preferred_block: volume.sector_size().max(4096),
+        };
+        let counters = Counters::default();
+        let open = Mutex::new(Vec::new());
+        let shared = Arc::new(Shared { export, volume, counters, options, open });
+        let socket = Arc::new(socket);
+        let (waker, woken) = UnixStream::pair()?;
+        let (for_thread, listening) = (Arc::clone(&shared), Arc::clone(&socket));
+        let acceptor = thread::Builder::new()
+            .name("nbd-accept".to_owned())
+            .spawn(move || accept(&for_thread, &listening, &woken))?;
+        Ok(Self { shared, waker, acceptor: Some(acceptor), _socket: socket })
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The volume that is served.
+    #[must_use]
+    pub fn volume(&self) -> &dyn Volume {
+        &*self.shared.volume
+    }
+
+    /// Stops: no new connections, the received requests finished, the volume flushed.
+    ///
+    /// # Errors
+    /// The flush's error.
+    pub fn stop(&mut self) -> io::Result<()> {
+        // The acceptor ends when the other end of its waker is closed.
+        let _ = self.waker.shutdown(Shutdown::Both);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        let open: Vec<Open> = self.shared.open().drain(..).collect();
+        for connection in &open {
+            let _ = connection.stream.shutdown(Shutdown::Read);
+        }
+        for _ in 0..GRACE_STEPS {
+            if open.iter().all(|connection| connection.thread.is_finished()) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        for connection in open {
+            let _ = connection.stream.shutdown(Shutdown::Both);
+            let _ = connection.thread.join();
+        }
+        self.shared.volume.flush()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.acceptor.is_some() {
+            let _ = self.stop();
+        }
+    }
+}
+
+impl Shared {
+    fn open(&self) -> std::sync::MutexGuard<'_, Vec<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Admits a connection and gives it a thread.
+    fn admit(self: &Arc<Self>, stream: UnixStream) -> io::Result<()> {
+        self.open().retain(|connection| !connection.thread.is_finished());
+        let full = self.open().len() >= self.options.connections_max;
+        let admitted = match self.options.peers.admit(&stream) {
+            Ok(()) if full => Err(Rejection::TooManyConnections),
+            other => other,
+        };
+        if let Err(rejection) = admitted {
+            self.refused(rejection);
+            return Ok(());
+        }
+        add(&self.counters.connections_accepted, 1);
+        let shared = Arc::clone(self);
+        let for_thread = stream.try_clone()?;
+        let thread = thread::Builder::new()
+            .name("nbd".to_owned())
+            .spawn(move || shared.serve(&for_thread))?;
+        self.open().push(Open { stream, thread });
+        Ok(())
+    }
+
+    fn serve(&self, stream: &UnixStream) {
+        add(&self.counters.connections, 1);
+        match serve(stream, &self.export, &*self.volume, &self.counters) {
+            End::Closed => {}
+            End::Rejected(rejection) => self.refused(rejection),
+            End::Io(error) => tracing::info!(error = %error, "connection lost"),
+        }
+        let _ = stream.shutdown(Shutdown::Both);
+        self.counters.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn refused(&self, rejection: Rejection) {
+        add(&self.counters.connections_refused, 1);
+        tracing::warn!(rejection = rejection.code(), detail = %rejection, "connection refused");
+    }
+}
+
+/// Accepts until the waker's other end closes.
+fn accept(shared: &Arc<Shared>, socket: &UnixSocket, woken: &UnixStream) {
+    loop {
+        let mut ready = [
+            PollFd::new(woken, PollFlags::IN),
+            PollFd::new(&socket.listener, PollFlags::IN),
+        ];
+        match poll(&mut ready, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+        let [stop, _] = &ready;
+        if !stop.revents().is_empty() {
+            return;
+        }
+        let served =
+            socket.listener.accept().and_then(|(stream, _)| shared.admit(stream));
+        if let Err(error) = served {
+            tracing::warn!(error = %error, "a connection could not be accepted");
+            // Most often out of descriptors: do not spin.
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
