@@ -181,9 +181,11 @@ async fn requests_that_do_not_fit_are_refused_by_name() {
     let unknown = serde_json::json!({"text": "x", "more": 1});
     let error = client.post::<_, Echo>("/echo", &unknown).await.unwrap_err();
     assert_eq!(error.refusal(), Some("request-invalid"));
-    let large = Echo { text: "x".repeat(1000) };
-    let error = client.post::<_, Echo>("/echo", &large).await.unwrap_err();
-    assert_eq!(error.refusal(), Some("request-too-large"));
+    for length in [1000, 100_000, 8 << 20] {
+        let large = Echo { text: "x".repeat(length) };
+        let error = client.post::<_, Echo>("/echo", &large).await.unwrap_err();
+        assert_eq!(error.refusal(), Some("request-too-large"), "{length}: {error}");
+    }
     let error = client.call::<()>(Call::post("/echo")).await.unwrap_err();
     assert_eq!(error.problem().unwrap().status, 415);
     let error = client.get::<()>("/none").await.unwrap_err();
