@@ -1,0 +1,78 @@
+//! Compaction: history before a revision is forgotten; the state at it and what came later stays.
+
+use std::ops::ControlFlow;
+
+use crate::{
+    engine::{
+        read::{check_revision, past},
+        record::{Commit, Meta, encode_record, hash, parse_version_key},
+        rows::{Bounds, Rows, RowsMut, Table},
+    },
+    error::{RequestRejection, StoreError},
+    types::Revision,
+};
+
+/// Compacts to `revision` and notes it as a commit of its own.
+pub(crate) fn compact(rows: &mut dyn RowsMut, revision: Revision) -> Result<Revision, StoreError> {
+    let mut meta = Meta::load(rows)?;
+    check_revision(&meta, revision)?;
+    if revision == meta.compacted {
+        let compacted = meta.compacted;
+        return Err(RequestRejection::Compacted { asked: revision, compacted }.into());
+    }
+    let state = state_digest(rows, revision)?;
+    for key in superseded(rows, revision)? {
+        rows.remove(Table::Versions, &key)?;
+    }
+    remove_before(rows, Table::Changes, revision.saturating_add(1))?;
+    remove_before(rows, Table::Commits, revision)?;
+    meta.compacted = revision;
+    meta.append(rows, &Commit::Compaction { compacted: revision, state })?;
+    Ok(meta.revision)
+}
+
+/// Digest of all records that are live at `revision`, in key order.
+pub(crate) fn state_digest(rows: &dyn Rows, revision: Revision) -> Result<[u8; 32], StoreError> {
+    let mut digest = hash(&[b"vouchsafe:store-state:v1"]);
+    past(rows, &Bounds::all(), revision, &mut |entry| {
+        let key = hash(&[entry.key.as_bytes()]);
+        digest = hash(&[&digest, &key, &hash(&[&encode_record(&entry)])]);
+        ControlFlow::Continue(())
+    })?;
+    Ok(digest)
+}
+
+/// Rows of [`Table::Versions`] that no read at `revision` or later can see.
+fn superseded(rows: &dyn Rows, revision: Revision) -> Result<Vec<Vec<u8>>, StoreError> {
+    let mut gone = Vec::new();
+    let mut latest: Option<(Vec<u8>, Vec<u8>, bool)> = None;
+    let tombstone = |row: &[u8]| row == [0];
+    rows.scan(Table::Versions, &Bounds::all(), &mut |row_key, row| {
+        let (key, at) = parse_version_key(row_key)?;
+        if at > revision {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if let Some((before, before_row, dead)) =
+            latest.replace((key.to_vec(), row_key.to_vec(), tombstone(row)))
+            && (dead || before == key)
+        {
+            gone.push(before_row);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    gone.extend(latest.and_then(|(_, row, dead)| dead.then_some(row)));
+    Ok(gone)
+}
+
+fn remove_before(
+    rows: &mut dyn RowsMut,
+    table: Table,
+    revision: Revision,
+) -> Result<(), StoreError> {
+    let mut gone = Vec::new();
+    rows.scan(table, &Bounds::between(&[], &revision.to_be_bytes()), &mut |key, _| {
+        gone.push(key.to_vec());
+        Ok(ControlFlow::Continue(()))
+    })?;
+    gone.into_iter().try_for_each(|key| rows.remove(table, &key))
+}

@@ -1,0 +1,197 @@
+//! Tables in one file, by `redb`: copy-on-write pages, so a commit is either wholly there or not at
+//! all; every commit is one `fdatasync` (`Durability::Immediate`). The file is locked while it is
+//! open and readable by its owner only.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    ops::{Bound, ControlFlow},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
+    TableDefinition, WriteTransaction, backends::FileBackend,
+};
+
+use crate::{
+    durable::sync_parent,
+    engine::rows::{Backing, Bounds, ReadWith, Rows, RowsMut, Table, Visit, WriteWith},
+    error::StoreError,
+};
+
+/// Pages that `redb` keeps in memory.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+type Bytes = &'static [u8];
+
+const fn definition(table: Table) -> TableDefinition<'static, Bytes, Bytes> {
+    TableDefinition::new(table.name())
+}
+
+/// One value for each table.
+struct PerTable<T> {
+    changes: T,
+    commits: T,
+    current: T,
+    lease_keys: T,
+    leases: T,
+    meta: T,
+    versions: T,
+}
+
+impl<T> PerTable<T> {
+    fn open<E>(mut open: impl FnMut(Table) -> Result<T, E>) -> Result<Self, E> {
+        Ok(Self {
+            changes: open(Table::Changes)?,
+            commits: open(Table::Commits)?,
+            current: open(Table::Current)?,
+            lease_keys: open(Table::LeaseKeys)?,
+            leases: open(Table::Leases)?,
+            meta: open(Table::Meta)?,
+            versions: open(Table::Versions)?,
+        })
+    }
+
+    const fn of(&self, table: Table) -> &T {
+        match table {
+            Table::Changes => &self.changes,
+            Table::Commits => &self.commits,
+            Table::Current => &self.current,
+            Table::LeaseKeys => &self.lease_keys,
+            Table::Leases => &self.leases,
+            Table::Meta => &self.meta,
+            Table::Versions => &self.versions,
+        }
+    }
+
+    const fn of_mut(&mut self, table: Table) -> &mut T {
+        match table {
+            Table::Changes => &mut self.changes,
+            Table::Commits => &mut self.commits,
+            Table::Current => &mut self.current,
+            Table::LeaseKeys => &mut self.lease_keys,
+            Table::Leases => &mut self.leases,
+            Table::Meta => &mut self.meta,
+            Table::Versions => &mut self.versions,
+        }
+    }
+}
+
+impl<T: ReadableTable<Bytes, Bytes>> Rows for PerTable<T> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self.of(table).get(key).map_err(StoreError::database("read"))?;
+        Ok(row.map(|row| row.value().to_vec()))
+    }
+
+    fn scan(&self, table: Table, bounds: &Bounds, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        if bounds.is_empty() {
+            return Ok(());
+        }
+        let end = bounds.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let span = (Bound::Included(bounds.start.as_slice()), end);
+        let rows = self.of(table).range::<&[u8]>(span).map_err(StoreError::database("read"))?;
+        for row in rows {
+            let (key, value) = row.map_err(StoreError::database("read"))?;
+            if let ControlFlow::Break(()) = visit(key.value(), value.value())? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RowsMut for PerTable<redb::Table<'_, Bytes, Bytes>> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let put = self.of_mut(table).insert(key, value);
+        put.map(drop).map_err(StoreError::database("write"))
+    }
+
+    fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), StoreError> {
+        let removed = self.of_mut(table).remove(key);
+        removed.map(drop).map_err(StoreError::database("write"))
+    }
+}
+
+/// Tables in a file.
+#[derive(Debug)]
+pub(crate) struct FileBacking(Database);
+
+impl FileBacking {
+    /// Opens the file, or makes it.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = open_file(path)?;
+        sync_parent(path)?;
+        let opened = FileBackend::new(file).and_then(|file| builder().create_with_backend(file));
+        let database = opened.map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: path.to_owned() },
+            other => StoreError::database("open")(other),
+        })?;
+        Self::with_tables(database)
+    }
+
+    /// A database on other storage, for tests of power cuts.
+    #[cfg(test)]
+    pub(crate) fn on(backend: impl redb::StorageBackend) -> Result<Self, StoreError> {
+        let database = builder().create_with_backend(backend);
+        Self::with_tables(database.map_err(StoreError::database("open"))?)
+    }
+
+    /// Readers need the tables to exist.
+    fn with_tables(database: Database) -> Result<Self, StoreError> {
+        let backing = Self(database);
+        backing.write(&mut |_| Ok(()))?;
+        Ok(backing)
+    }
+
+    fn begin(&self) -> Result<WriteTransaction, StoreError> {
+        let mut txn = self.0.begin_write().map_err(StoreError::database("begin a batch"))?;
+        txn.set_durability(Durability::Immediate)
+            .map_err(StoreError::database("ask for durability"))?;
+        Ok(txn)
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn open_file(path: &Path) -> Result<File, StoreError> {
+    let io = |source: io::Error| StoreError::Io { doing: "open", path: path.to_owned(), source };
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(io)
+}
+
+impl Backing for FileBacking {
+    fn read(&self, f: &mut ReadWith<'_>) -> Result<(), StoreError> {
+        let txn = self.0.begin_read().map_err(StoreError::database("begin a read"))?;
+        let tables: PerTable<ReadOnlyTable<Bytes, Bytes>> =
+            PerTable::open(|table| txn.open_table(definition(table)))
+                .map_err(StoreError::database("open its tables"))?;
+        f(&tables)
+    }
+
+    fn write(&self, f: &mut WriteWith<'_>) -> Result<(), StoreError> {
+        let txn = self.begin()?;
+        let mut tables = PerTable::open(|table| txn.open_table(definition(table)))
+            .map_err(StoreError::database("open its tables"))?;
+        let outcome = f(&mut tables);
+        drop(tables);
+        match outcome {
+            Ok(()) => txn.commit().map_err(StoreError::database("commit")),
+            Err(error) => {
+                txn.abort().map_err(StoreError::database("drop a batch"))?;
+                Err(error)
+            }
+        }
+    }
+}
