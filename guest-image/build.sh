@@ -44,28 +44,34 @@ cmdline="console=ttyS0 loglevel=6 panic=-1"
 modules="virtio/virtio_ring virtio/virtio virtio/virtio_pci_legacy_dev virtio/virtio_pci_modern_dev
     virtio/virtio_pci block/virtio_blk char/virtio_console"
 
-# Prints the cached kernel package, fetched first if there is none.
-kernel_package() {
-    local name deb
+# Prints the name of the newest cached kernel package, or nothing.
+cached_kernel() { find "$cache" -maxdepth 1 -name 'linux-image-*.deb' | sort -V | tail -n 1; }
+
+# The kernel package that apt offers for linux-image-cloud-amd64, fetched into the cache.
+fetch_kernel() {
+    local name
+    name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null |
+        sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
+    if [ -z "$name" ]; then return 1; fi
+    echo "guest-image: fetching $name" >&2
+    rm -rf "$cache/fetch"
+    mkdir "$cache/fetch"
+    (cd "$cache/fetch" && apt-get -qq download "$name") 2>"$cache/fetch.log" || return 1
+    mv "$cache"/fetch/*.deb "$cache/"
+    rmdir "$cache/fetch"
+}
+
+# Makes sure that a kernel package is cached. Old package lists name files that are gone: then
+# once more after an update, which needs root.
+ensure_kernel() {
     if [ "$refresh" = yes ]; then rm -f "$cache"/linux-image-*.deb; fi
-    deb=$(find "$cache" -maxdepth 1 -name 'linux-image-*.deb' | sort | tail -n 1)
-    if [ -z "$deb" ]; then
-        name=$(apt-cache depends linux-image-cloud-amd64 |
-            sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
-        if [ -z "$name" ]; then
-            echo "guest-image: apt knows no linux-image-cloud-amd64; run apt-get update" >&2
-            return 1
-        fi
-        echo "guest-image: fetching $name" >&2
-        rm -rf "$cache/fetch"
-        mkdir "$cache/fetch"
-        (cd "$cache/fetch" && apt-get -qq download "$name" 2>"$cache/fetch.log") ||
-            { cat "$cache/fetch.log" >&2; return 1; }
-        mv "$cache"/fetch/*.deb "$cache/"
-        rmdir "$cache/fetch"
-        deb=$(find "$cache" -maxdepth 1 -name 'linux-image-*.deb' | sort | tail -n 1)
-    fi
-    echo "$deb"
+    if [ -n "$(cached_kernel)" ] || fetch_kernel; then return 0; fi
+    echo "guest-image: apt-get update" >&2
+    if [ "$(id -u)" = 0 ]; then apt-get -qq update >&2; else sudo apt-get -qq update >&2; fi
+    if fetch_kernel; then return 0; fi
+    cat "$cache/fetch.log" >&2 || true
+    echo "guest-image: apt cannot fetch the kernel that linux-image-cloud-amd64 depends on" >&2
+    return 1
 }
 
 # Everything that decides the bytes of the image, in one digest.
@@ -146,7 +152,8 @@ TABLE
     dd if="$data" of="$1" bs=1M seek=$data_start conv=notrunc,sparse status=none
 }
 
-deb=$(kernel_package)
+ensure_kernel
+deb=$(cached_kernel)
 inputs=$(inputs_digest "$deb")
 if [ -f "$out/manifest.json" ] && grep -q "\"inputs\": \"$inputs\"" "$out/manifest.json"; then
     echo "guest-image: up to date in ${out#"$root"/}"

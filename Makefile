@@ -1,0 +1,92 @@
+# One entry for desk and CI. Every target installs what it needs first and says what it installs.
+#
+#   make demo            builds and shows the product on real processes (last line: checks)
+#   make test            all tests
+#   make check           formatting, clippy, documentation, dependencies, layers
+#   make guest-image     the demonstration guest's disk image
+#   make demo-crash      kills every process at random points, many times
+#   make bench-launch    trusted launch against plain QEMU       -> target/bench/launch.json
+#   make bench-vtpm      vTPM manufacture, injection, memory     -> target/bench/vtpm.json
+#   make bench-appraise  appraisals per second                   -> target/bench/appraise.json
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+cargo := cargo --quiet
+install := scripts/install-packages.sh
+
+.PHONY: help demo demo-crash test check guest-image check-image bench-launch bench-vtpm \
+	bench-appraise debug release deny toolchain
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+toolchain:
+	@if ! command -v cargo >/dev/null; then
+	    echo "make: there is no cargo; install Rust from https://rustup.rs" >&2
+	    exit 1
+	fi
+	$(install) build run
+
+guest-image:
+	@$(install) image
+	guest-image/build.sh
+
+# Not part of `make test`: builds every image twice.
+check-image:
+	@$(install) image
+	scripts/check-image-reproducible.sh
+
+debug: toolchain
+	@echo "make: building (debug)"
+	$(cargo) build --workspace --bins
+
+release: toolchain
+	@echo "make: building (release)"
+	$(cargo) build --workspace --bins --release
+
+test: debug guest-image
+	@$(install) test
+	echo "make: testing"
+	cargo test --workspace
+
+check: toolchain deny
+	@echo "make: formatting"
+	$(cargo) fmt --all --check
+	echo "make: clippy"
+	$(cargo) clippy --workspace --all-targets -- -D warnings
+	echo "make: documentation"
+	RUSTDOCFLAGS="-D warnings" $(cargo) doc --workspace --no-deps --document-private-items
+	echo "make: dependencies"
+	cargo deny --log-level error check
+	echo "make: layers"
+	$(cargo) test -p cli --test layers
+	echo "make: all checks passed"
+
+deny:
+	@if ! cargo deny --version >/dev/null 2>&1; then
+	    $(install) build
+	    echo "make: installing cargo-deny (once, takes several minutes)"
+	    $(cargo) install --locked cargo-deny
+	fi
+
+demo: release guest-image
+	@$(install) test
+	$(cargo) test --release -p cli --test demo
+
+demo-crash: release guest-image
+	@$(cargo) test --release -p cli --test demo-crash
+
+bench-launch: release guest-image
+	@$(cargo) bench -p cli --bench launch
+
+bench-vtpm: release
+	@$(install) test
+	$(cargo) bench -p cli --bench vtpm
+
+bench-appraise: release
+	@$(install) test
+	$(cargo) bench -p cli --bench appraise
