@@ -70,14 +70,7 @@ impl Xts {
             // it has; `tweak` is readable for the 16 bytes of this cipher's IV; -1 keeps the
             // direction.
             let ok = unsafe {
-                EVP_CipherInit_ex(
-                    self.0.as_ptr(),
-                    null(),
-                    null_mut(),
-                    null(),
-                    tweak.as_ptr(),
-                    -1,
-                )
+                EVP_CipherInit_ex(self.0.as_ptr(), null(), null_mut(), null(), tweak.as_ptr(), -1)
             };
             if ok != 1 {
                 return Err(CipherFailure);

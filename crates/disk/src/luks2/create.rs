@@ -258,9 +258,9 @@ impl Drop for Partial {
 }
 
 fn partial_path(target: &Path) -> Result<PathBuf, VolumeError> {
-    let name = target.file_name().ok_or_else(|| {
-        VolumeError::io("create the volume")(io::ErrorKind::InvalidInput.into())
-    })?;
+    let name = target
+        .file_name()
+        .ok_or_else(|| VolumeError::io("create the volume")(io::ErrorKind::InvalidInput.into()))?;
     let mut hidden = OsString::from(".");
     hidden.push(name);
     hidden.push(".partial");

@@ -117,11 +117,7 @@ fn new_slot(kind: SlotKind) -> Result<Luks2Keyslot, VolumeError> {
     Ok(Luks2Keyslot {
         key_size: 64,
         priority: None,
-        af: AntiForensic {
-            kind: "luks1".to_owned(),
-            stripes: STRIPES,
-            hash: "sha256".to_owned(),
-        },
+        af: AntiForensic { kind: "luks1".to_owned(), stripes: STRIPES, hash: "sha256".to_owned() },
         area: Area {
             kind: "raw".to_owned(),
             offset: Number(AREA_AT),

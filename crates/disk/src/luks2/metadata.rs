@@ -259,10 +259,7 @@ mod tests {
             r#"{{"keyslots":{{}},"tokens":{{{}}},"segments":{{}},"digests":{{}},"config":{{"json_size":"12288","keyslots_size":"0"}}}}"#,
             tokens.join(",")
         );
-        assert_eq!(
-            Metadata::parse(many.as_bytes()),
-            Err(Rejection::malformed("too many objects"))
-        );
+        assert_eq!(Metadata::parse(many.as_bytes()), Err(Rejection::malformed("too many objects")));
     }
 
     proptest! {

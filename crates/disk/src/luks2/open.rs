@@ -261,8 +261,7 @@ fn unlock(
     let mut tried = false;
     for &id in slots {
         let Some(Keyslot::Luks2(slot)) = metadata.keyslots.get(&id) else { continue };
-        let candidate =
-            areas.read(slot).and_then(|area| keyslot::unseal(slot, id, secret, area));
+        let candidate = areas.read(slot).and_then(|area| keyslot::unseal(slot, id, secret, area));
         match candidate {
             Ok(key) if keyslot::matches(digest, key.expose())? => return Ok(key),
             Ok(_) => tried = true,

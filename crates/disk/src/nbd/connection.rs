@@ -208,8 +208,7 @@ impl Transmission<'_> {
 
     /// Runs one request; its reply goes to the waiting ones.
     fn answer(&mut self, request: &Request, data: &mut [u8]) -> Result<(), End> {
-        let refusal =
-            request.refusal(self.agreed, self.volume.size(), self.volume.read_only());
+        let refusal = request.refusal(self.agreed, self.volume.size(), self.volume.read_only());
         if let Some(error) = refusal {
             self.fail(request, error);
             return Ok(());

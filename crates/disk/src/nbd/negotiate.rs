@@ -251,9 +251,10 @@ impl Negotiation {
             return;
         }
         let list = option == wire::OPT_LIST_META_CONTEXT;
-        let found = queries.iter().any(|query| {
-            *query == wire::BASE_ALLOCATION || list && *query == "base:"
-        }) || list && queries.is_empty();
+        let found = queries
+            .iter()
+            .any(|query| *query == wire::BASE_ALLOCATION || list && *query == "base:")
+            || list && queries.is_empty();
         if found {
             let id = if list { 0 } else { wire::BASE_ALLOCATION_ID };
             let mut context = id.to_be_bytes().to_vec();

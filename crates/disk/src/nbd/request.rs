@@ -125,12 +125,7 @@ impl Request {
     }
 
     /// The error that the request deserves before the volume is asked, if any.
-    pub(super) fn refusal(
-        &self,
-        agreed: super::Agreed,
-        size: u64,
-        read_only: bool,
-    ) -> Option<u32> {
+    pub(super) fn refusal(&self, agreed: super::Agreed, size: u64, read_only: bool) -> Option<u32> {
         let allowed = match self.command {
             Command::Read if agreed.structured => wire::CMD_FLAG_FUA | wire::CMD_FLAG_DF,
             Command::WriteZeroes => wire::CMD_FLAG_FUA | wire::CMD_FLAG_NO_HOLE,
@@ -148,10 +143,7 @@ impl Request {
         if self.flags & !allowed != 0 {
             return Some(wire::EINVAL);
         }
-        let writes = matches!(
-            self.command,
-            Command::Write | Command::Trim | Command::WriteZeroes
-        );
+        let writes = matches!(self.command, Command::Write | Command::Trim | Command::WriteZeroes);
         if writes && read_only {
             return Some(wire::EPERM);
         }

@@ -47,7 +47,7 @@ impl Default for ServerOptions {
 pub struct Server {
     shared: Arc<Shared>,
     waker: UnixStream,
-    acceptor: Option<JoinHandle<()>>,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
     // Dropped last: the socket file goes when nobody serves any more.
     _socket: Arc<UnixSocket>,
 }
@@ -93,7 +93,7 @@ impl Server {
         let acceptor = thread::Builder::new()
             .name("nbd-accept".to_owned())
             .spawn(move || accept(&for_thread, &listening, &woken))?;
-        Ok(Self { shared, waker, acceptor: Some(acceptor), _socket: socket })
+        Ok(Self { shared, waker, acceptor: Mutex::new(Some(acceptor)), _socket: socket })
     }
 
     /// What was done so far.
@@ -108,14 +108,16 @@ impl Server {
         &*self.shared.volume
     }
 
-    /// Stops: no new connections, the received requests finished, the volume flushed.
+    /// Stops: no new connections, the received requests finished, the volume flushed. A second
+    /// call only flushes.
     ///
     /// # Errors
     /// The flush's error.
-    pub fn stop(&mut self) -> io::Result<()> {
+    pub fn stop(&self) -> io::Result<()> {
         // The acceptor ends when the other end of its waker is closed.
         let _ = self.waker.shutdown(Shutdown::Both);
-        if let Some(acceptor) = self.acceptor.take() {
+        let acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(acceptor) = acceptor {
             let _ = acceptor.join();
         }
         let open: Vec<Open> = self.shared.open().drain(..).collect();
@@ -138,9 +140,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if self.acceptor.is_some() {
-            let _ = self.stop();
-        }
+        // Nothing to do about a failed flush here; who wants to know calls `stop`.
+        let _ = self.stop();
     }
 }
 
@@ -191,10 +192,8 @@ impl Shared {
 /// Accepts until the waker's other end closes.
 fn accept(shared: &Arc<Shared>, socket: &UnixSocket, woken: &UnixStream) {
     loop {
-        let mut ready = [
-            PollFd::new(woken, PollFlags::IN),
-            PollFd::new(&socket.listener, PollFlags::IN),
-        ];
+        let mut ready =
+            [PollFd::new(woken, PollFlags::IN), PollFd::new(&socket.listener, PollFlags::IN)];
         match poll(&mut ready, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,
@@ -203,8 +202,7 @@ fn accept(shared: &Arc<Shared>, socket: &UnixSocket, woken: &UnixStream) {
         if !stop.revents().is_empty() {
             return;
         }
-        let served =
-            socket.listener.accept().and_then(|(stream, _)| shared.admit(stream));
+        let served = socket.listener.accept().and_then(|(stream, _)| shared.admit(stream));
         if let Err(error) = served {
             tracing::warn!(error = %error, "a connection could not be accepted");
             // Most often out of descriptors: do not spin.

@@ -1,0 +1,62 @@
+//! `vouchsafe-disk serve`.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use disk::{
+    Volume,
+    luks2::{OpenOptions, TrimPolicy, open},
+    nbd::{PeerPolicy, Server, ServerOptions, bind},
+};
+use serve::{exit::Exit, process::read_secret_fd, sandbox, shutdown::Shutdown};
+
+use crate::{args::ServeArgs, control, create::parent, report::KEY_MAX};
+
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
+    let volume = open_volume(args)?;
+    let peers = PeerPolicy::with_users(args.client_uids.clone());
+    let socket = bind(&args.socket, &peers).context("the NBD socket")?;
+    let control = bind(&args.control, &PeerPolicy::default()).context("the control socket")?;
+    // All files are open; only the sockets are removed at the end.
+    let dirs = [parent(&args.socket), parent(&args.control)];
+    let files = sandbox::restrict_files(&[], &dirs)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stop = runtime.block_on(async { Shutdown::on_signals() })?;
+    let options = ServerOptions { names: names(&args.image), peers, ..ServerOptions::default() };
+    let server = Arc::new(Server::start(volume, socket, options)?);
+    control::start(Arc::clone(&server), Arc::new(control), stop.clone())?;
+    tracing::info!(
+        sandbox.files = files.as_str(),
+        volume.size = server.volume().size(),
+        volume.read_only = args.read_only,
+        socket = %args.socket.display(),
+        "serving"
+    );
+    runtime.block_on(stop.requested());
+    server.stop().context("the last flush failed")?;
+    // The control thread holds its socket; the process ends now, so its file goes here.
+    let _ = std::fs::remove_file(&args.control);
+    let _ = std::fs::remove_file(&args.socket);
+    tracing::info!("stopped");
+    Ok(Exit::Done)
+}
+
+fn open_volume(args: &ServeArgs) -> anyhow::Result<Arc<dyn Volume>> {
+    let secret = read_secret_fd(args.key_fd, KEY_MAX).context("cannot read the key")?;
+    let options = OpenOptions {
+        read_only: args.read_only,
+        kmi: args.kmi.clone(),
+        trim: if args.keep_allocation { TrimPolicy::Keep } else { TrimPolicy::Punch },
+    };
+    let volume = open(&args.image, &secret, &options)?;
+    if let Some(damage) = volume.header_damage() {
+        tracing::warn!(detail = damage, "the volume's header needs repair");
+    }
+    Ok(Arc::new(volume))
+}
+
+/// The empty name, which clients ask for by default, and the file's stem.
+fn names(image: &Path) -> Vec<String> {
+    let stem = image.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+    std::iter::once(String::new()).chain(stem).collect()
+}
