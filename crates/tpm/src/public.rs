@@ -144,6 +144,30 @@ impl Public {
         Ok(Self { bytes: bytes.to_vec(), name_alg, attributes, policy, key })
     }
 
+    /// The public area of a software signing key (ECDSA or RSASSA with SHA-256), as an approver of
+    /// policies has it: loadable, in no TPM, without attributes but userWithAuth and sign.
+    ///
+    /// # Errors
+    /// [`Malformed`] for a modulus of another size than 2048, 3072 or 4096 bits.
+    pub fn signing_key(key: &VerifyingKey) -> Result<Self, Malformed> {
+        let mut writer = Writer::small();
+        let attributes = Attributes::USER_WITH_AUTH.and(Attributes::SIGN);
+        match key {
+            VerifyingKey::P256 { x, y } => {
+                writer.u16(0x0023).u16(0x000b).u32(attributes.0).u16(0).u16(0x0010);
+                writer.u16(0x0018).u16(0x000b).u16(0x0003).u16(0x0010).sized(x).sized(y);
+            }
+            VerifyingKey::Rsa { modulus, exponent } => {
+                let bits = modulus.len().saturating_mul(8);
+                let bits = u16::try_from(bits).map_err(|_| Malformed::TooLong)?;
+                let exponent = if *exponent == 65_537 { 0 } else { *exponent };
+                writer.u16(0x0001).u16(0x000b).u32(attributes.0).u16(0).u16(0x0010);
+                writer.u16(0x0014).u16(0x000b).u16(bits).u32(exponent).sized(modulus);
+            }
+        }
+        Self::parse(&writer.finish_public().map_err(|_| Malformed::TooLong)?)
+    }
+
     /// Parses a TPM2B_PUBLIC (as `tpm2-tools` write them), exactly.
     ///
     /// # Errors
