@@ -1,0 +1,212 @@
+//! The one file that says where a VM stands, written durably before the next step begins.
+//!
+//! **Invariant:** no key is in it. Together with the processes that are alive it is enough to go on
+//! after the agent was killed at any point.
+
+use model::{
+    Epoch, Kmi, OperationId,
+    api::{
+        operate::{Action, Outcome},
+        policy::OnBadGuest,
+        vm::{VmSpec, VtpmPublics},
+    },
+};
+use serde::{Deserialize, Serialize};
+use serve::{
+    fsfile::{self, FileError},
+    process::ProcessId,
+};
+use thiserror::Error;
+
+use super::phase::Phase;
+use crate::plan::{Role, VmPaths, Volume};
+
+/// Version of the file.
+const FORMAT: u32 = 1;
+
+/// Longest record that is read back.
+const LIMIT: usize = 8 << 20;
+
+/// The record cannot be read or written.
+#[derive(Debug, Error)]
+pub(crate) enum RecordError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Its content.
+    #[error("the VM's record is malformed")]
+    Malformed(#[from] serde_json::Error),
+    /// It was written by another version.
+    #[error("the VM's record has format {0}, this agent reads {FORMAT}")]
+    Format(u32),
+}
+
+/// Where a VM stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    format: u32,
+    /// What was asked for.
+    pub(crate) spec: VmSpec,
+    /// The epoch of the keys in use.
+    pub(crate) epoch: Epoch,
+    /// Finds the keys.
+    pub(crate) kmi: Kmi,
+    /// What a bad verdict does to the running guest.
+    pub(crate) on_bad_guest: OnBadGuest,
+    /// Files of this earlier epoch are still in the way.
+    pub(crate) stale: Option<Epoch>,
+    /// What exists on this host.
+    pub(crate) made: Made,
+    /// What runs.
+    pub(crate) running: Processes,
+    /// What is going on.
+    pub(crate) phase: Phase,
+    /// The operation under way, or the last one.
+    pub(crate) job: Option<Job>,
+    /// The operation whose grants stand for this launch; repairs ask in its name.
+    pub(crate) launched_by: Option<OperationId>,
+}
+
+/// What exists of a VM on this host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Made {
+    /// The master key was generated here and deposited.
+    pub(crate) deposited: bool,
+    /// The boot volume is complete.
+    pub(crate) boot: bool,
+    /// The vTPM.
+    pub(crate) vtpm: VtpmStage,
+    /// The data volume is complete.
+    pub(crate) data: bool,
+}
+
+/// How far a vTPM's manufacture has come. It is recorded before the authority certifies it, so
+/// that a second try presents the same keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum VtpmStage {
+    /// Not begun, or not finished.
+    #[default]
+    None,
+    /// Its keys exist.
+    Manufactured(VtpmPublics),
+    /// Its certificates are installed.
+    Certified {
+        /// Virtual AK certificate, DER.
+        ak_certificate: model::api::Bytes,
+    },
+}
+
+/// A VM's processes, as far as they are alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Processes {
+    vtpm: Option<ProcessId>,
+    disk_boot: Option<ProcessId>,
+    disk_data: Option<ProcessId>,
+    qemu: Option<ProcessId>,
+}
+
+impl Processes {
+    /// The process of this role.
+    pub(crate) const fn get(&self, role: Role) -> Option<ProcessId> {
+        match role {
+            Role::Vtpm => self.vtpm,
+            Role::Disk(Volume::Boot) => self.disk_boot,
+            Role::Disk(Volume::Data) => self.disk_data,
+            Role::Qemu => self.qemu,
+        }
+    }
+
+    /// Sets or clears the process of this role.
+    pub(crate) const fn set(&mut self, role: Role, process: Option<ProcessId>) {
+        match role {
+            Role::Vtpm => self.vtpm = process,
+            Role::Disk(Volume::Boot) => self.disk_boot = process,
+            Role::Disk(Volume::Data) => self.disk_data = process,
+            Role::Qemu => self.qemu = process,
+        }
+    }
+
+    /// Whether nothing runs.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An operation on this VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Job {
+    /// Its id.
+    pub(crate) id: OperationId,
+    /// What.
+    pub(crate) action: Action,
+    /// Asked for at this host, while the authority may be away.
+    pub(crate) local: bool,
+    /// The host must generate and deposit the master key first.
+    pub(crate) deposit: bool,
+    /// Finished phases, milliseconds each.
+    pub(crate) timings: Vec<(String, u64)>,
+    /// The end, once it has come.
+    pub(crate) outcome: Option<Outcome>,
+    /// The authority has taken the outcome.
+    pub(crate) delivered: bool,
+}
+
+impl Job {
+    /// Whether it still goes on.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.outcome.is_none()
+    }
+
+    /// Adds to the time of a phase.
+    pub(crate) fn spent(&mut self, phase: &str, ms: u64) {
+        match self.timings.iter_mut().find(|(name, _)| name == phase) {
+            Some((_, total)) => *total = total.saturating_add(ms),
+            None => self.timings.push((phase.to_owned(), ms)),
+        }
+    }
+}
+
+impl Record {
+    /// A VM of which nothing exists here.
+    pub(crate) fn new(spec: VmSpec, epoch: Epoch, kmi: Kmi) -> Self {
+        Self {
+            format: FORMAT,
+            spec,
+            epoch,
+            kmi,
+            on_bad_guest: OnBadGuest::Pause,
+            stale: None,
+            made: Made::default(),
+            running: Processes::default(),
+            phase: Phase::default(),
+            job: None,
+            launched_by: None,
+        }
+    }
+
+    /// Reads the record back.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn load(paths: &VmPaths) -> Result<Self, RecordError> {
+        let bytes = fsfile::read_limited(&paths.record(), LIMIT)?;
+        let record: Self = serde_json::from_slice(&bytes)?;
+        if record.format != FORMAT {
+            return Err(RecordError::Format(record.format));
+        }
+        Ok(record)
+    }
+
+    /// Writes the record; it survives a power cut once this returns.
+    ///
+    /// # Errors
+    /// [`RecordError`]; the old record is then still there.
+    pub(crate) fn save(&self, paths: &VmPaths) -> Result<(), RecordError> {
+        Ok(fsfile::write_atomic(&paths.record(), &serde_json::to_vec(self)?, 0o600)?)
+    }
+}
