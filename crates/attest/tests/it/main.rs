@@ -1,0 +1,11 @@
+//! Appraisals through the public functions, with evidence that is really signed: one test for each
+//! rejection.
+
+#[cfg(test)]
+mod genuine;
+#[cfg(test)]
+mod host;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod verdicts;
