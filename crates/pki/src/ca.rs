@@ -1,0 +1,232 @@
+//! A certification authority: its certificate, its key, and issuing.
+
+mod key;
+
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use model::Secret;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyUsagePurpose,
+    SerialNumber, SubjectPublicKeyInfo,
+};
+use rustls_pki_types::CertificateDer;
+use thiserror::Error;
+use time::OffsetDateTime;
+
+use crate::{Profile, cert::Cert, verify::CertRejection};
+use key::CaKey;
+pub(crate) use key::KeyKind;
+
+/// A certificate or CRL could not be issued.
+#[derive(Debug, Error)]
+pub enum IssueError {
+    /// Not the SPKI of a P-256 or P-384 key, or of an RSA key of 2048 to 8192 bits.
+    #[error("the subject's key is not one that is certified here")]
+    SubjectKey,
+    /// Not the PKCS#8 form of a P-256 key.
+    #[error("the CA's key is not a P-256 key in PKCS#8 form")]
+    CaKey,
+    /// Certificate and key of the CA do not belong together.
+    #[error("the CA's certificate is for another key")]
+    CaMismatch,
+    /// The CA's certificate cannot be used.
+    #[error("the CA's certificate cannot be used")]
+    CaCertificate(#[source] CertRejection),
+    /// A sub-CA below a CA that must have none.
+    #[error("this CA must not have a CA below it")]
+    PathLength,
+    /// A name that cannot stand in a certificate.
+    #[error("{0:?} cannot stand in a certificate")]
+    Name(String),
+    /// The validity is empty or reaches beyond that of the CA.
+    #[error("the validity is empty or reaches beyond that of the CA")]
+    Validity,
+    /// No randomness for a key or serial number.
+    #[error("the random generator failed")]
+    Random,
+    /// A value could not be encoded.
+    #[error("a value cannot be encoded")]
+    Encode(#[source] der::Error),
+    /// The certificate could not be built or signed.
+    #[error("the certificate cannot be built")]
+    Build(#[source] rcgen::Error),
+}
+
+/// When a certificate is valid; whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// First moment.
+    pub not_before: OffsetDateTime,
+    /// Last moment.
+    pub not_after: OffsetDateTime,
+}
+
+impl Validity {
+    /// From `now` on, for `lifetime`.
+    #[must_use]
+    pub fn new(now: OffsetDateTime, lifetime: Duration) -> Self {
+        Self::backdated(now, Duration::ZERO, lifetime)
+    }
+
+    /// From `back` before `now`, so that a verifier with a slow clock accepts it at once, to
+    /// `lifetime` after `now`.
+    #[must_use]
+    pub fn backdated(now: OffsetDateTime, back: Duration, lifetime: Duration) -> Self {
+        let now = now.replace_nanosecond(0).unwrap_or(now);
+        let seconds =
+            |d: Duration| time::Duration::seconds(i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
+        Self {
+            not_before: now.saturating_sub(seconds(back)),
+            not_after: now.saturating_add(seconds(lifetime)),
+        }
+    }
+}
+
+/// What a CA is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaSpec {
+    /// Common name of its subject.
+    pub common_name: String,
+    /// How many CAs may be below it on a path: 0 for one that issues only to end entities.
+    pub path_length: u8,
+    /// Its validity.
+    pub validity: Validity,
+}
+
+/// An issued certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// The certificate, DER.
+    pub der: Vec<u8>,
+    /// Its serial number, big-endian, 16 bytes: what a CRL names.
+    pub serial: [u8; 16],
+    /// Its validity.
+    pub validity: Validity,
+}
+
+/// A certification authority that is ready to issue. Its `Debug` shows no key.
+#[derive(Debug)]
+pub struct Ca {
+    issuer: Issuer<'static, CaKey>,
+    certificate: Vec<u8>,
+    validity: Validity,
+    path_length: Option<u8>,
+}
+
+impl Ca {
+    /// A new root with a new key, returned as PKCS#8 DER to be guarded by the caller.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn create_root(spec: &CaSpec) -> Result<(Self, Secret<Vec<u8>>), IssueError> {
+        let (key, pkcs8) = CaKey::generate()?;
+        let (params, _serial) = ca_params(spec)?;
+        let certificate = params.self_signed(&key).map_err(IssueError::Build)?.der().to_vec();
+        Ok((Self::load(certificate, &pkcs8)?, pkcs8))
+    }
+
+    /// A new CA below this one, with a new key, returned as PKCS#8 DER.
+    ///
+    /// # Errors
+    /// [`IssueError`], also if it would be deeper or live longer than this CA allows.
+    pub fn create_sub(&self, spec: &CaSpec) -> Result<(Self, Secret<Vec<u8>>), IssueError> {
+        if self.path_length.is_some_and(|mine| spec.path_length >= mine) {
+            return Err(IssueError::PathLength);
+        }
+        self.check_validity(spec.validity)?;
+        let (key, pkcs8) = CaKey::generate()?;
+        let (mut params, _serial) = ca_params(spec)?;
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(IssueError::Build)?;
+        Ok((Self::load(certificate.der().to_vec(), &pkcs8)?, pkcs8))
+    }
+
+    /// A CA from its certificate (DER) and key (PKCS#8 DER).
+    ///
+    /// # Errors
+    /// [`IssueError`] if they do not belong together or are no CA.
+    pub fn load(certificate: Vec<u8>, key: &Secret<Vec<u8>>) -> Result<Self, IssueError> {
+        let key = CaKey::from_pkcs8(key.expose())?;
+        let parsed = Cert::parse(&certificate).map_err(IssueError::CaCertificate)?;
+        let constraints = parsed.issuing().map_err(IssueError::CaCertificate)?;
+        if parsed.spki() != key.spki() {
+            return Err(IssueError::CaMismatch);
+        }
+        let (not_before, not_after) = (parsed.not_before(), parsed.not_after());
+        let der = CertificateDer::from(certificate.as_slice());
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(IssueError::Build)?;
+        let validity = Validity { not_before, not_after };
+        Ok(Self { issuer, validity, path_length: constraints, certificate })
+    }
+
+    /// The CA's certificate, DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// The CA's validity.
+    #[must_use]
+    pub const fn validity(&self) -> Validity {
+        self.validity
+    }
+
+    /// Issues a certificate for the key `spki` (SubjectPublicKeyInfo, DER). That the subject has
+    /// the private key, and the right to the names, is for the caller to know.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn issue(
+        &self,
+        profile: &Profile,
+        spki: &[u8],
+        validity: Validity,
+    ) -> Result<Issued, IssueError> {
+        self.check_validity(validity)?;
+        let kind = key::kind_of(spki).ok_or(IssueError::SubjectKey)?;
+        let subject = SubjectPublicKeyInfo::from_der(spki).map_err(|_| IssueError::SubjectKey)?;
+        let mut params = profile.params(kind)?;
+        let serial = stamp(&mut params, validity)?;
+        let certificate = params.signed_by(&subject, &self.issuer).map_err(IssueError::Build)?;
+        Ok(Issued { der: certificate.der().to_vec(), serial, validity })
+    }
+
+    pub(crate) const fn issuer(&self) -> &Issuer<'static, CaKey> {
+        &self.issuer
+    }
+
+    fn check_validity(&self, asked: Validity) -> Result<(), IssueError> {
+        let within =
+            asked.not_before < asked.not_after && asked.not_after <= self.validity.not_after;
+        if within { Ok(()) } else { Err(IssueError::Validity) }
+    }
+}
+
+fn ca_params(spec: &CaSpec) -> Result<(CertificateParams, [u8; 16]), IssueError> {
+    if spec.validity.not_before >= spec.validity.not_after {
+        return Err(IssueError::Validity);
+    }
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "Vouchsafe");
+    params.distinguished_name.push(DnType::CommonName, spec.common_name.as_str());
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(spec.path_length));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let serial = stamp(&mut params, spec.validity)?;
+    Ok((params, serial))
+}
+
+/// Sets validity and a random serial number: 126 random bits below a one, so that its length is
+/// fixed and it is positive (RFC 5280, section 4.1.2.2).
+fn stamp(params: &mut CertificateParams, validity: Validity) -> Result<[u8; 16], IssueError> {
+    let mut serial = [0; 16];
+    rand::fill(&mut serial).map_err(|_| IssueError::Random)?;
+    if let Some(first) = serial.first_mut() {
+        *first = *first & 0x7f | 0x40;
+    }
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.not_before = validity.not_before;
+    params.not_after = validity.not_after;
+    Ok(serial)
+}

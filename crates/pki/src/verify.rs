@@ -1,0 +1,264 @@
+//! Chain verification: from a leaf over at most four CAs to an anchor of the caller's.
+//!
+//! Path building backs up when a path fails, with a bounded number of signature checks; the reason
+//! returned is that of the path that came furthest. Checked on each certificate: form, dates,
+//! signature, unknown critical extensions; on issuers: basic constraints, path length, key usage,
+//! extended key usage if present; on the leaf: no CA, key usage and purpose.
+
+mod path;
+mod rejection;
+
+use model::{Digest, Epoch, HostId, VmId};
+use time::OffsetDateTime;
+use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage, SubjectAltName, name::GeneralName};
+
+pub use rejection::CertRejection;
+
+use crate::{Identity, cert::Cert, tcg, tcg::TpmModel};
+
+/// Most intermediates that a caller may offer, and most anchors.
+const MAX_OFFERED: usize = 16;
+const MAX_ANCHORS: usize = 256;
+
+const SERVER_AUTH: &str = "1.3.6.1.5.5.7.3.1";
+const CLIENT_AUTH: &str = "1.3.6.1.5.5.7.3.2";
+const ANY_USAGE: &str = "2.5.29.37.0";
+
+/// What a leaf is to be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A TPM's endorsement key. Old vendor certificates have no extended key usage; that is
+    /// accepted, because the anchors issue nothing but EK certificates.
+    EndorsementKey,
+    /// A TPM's attestation key.
+    AttestationKey,
+    /// A TLS client: operator or host session.
+    TlsClient,
+    /// A TLS server.
+    TlsServer,
+}
+
+impl Purpose {
+    fn usage(self) -> String {
+        match self {
+            Self::EndorsementKey => tcg::EK_CERTIFICATE.to_string(),
+            Self::AttestationKey => tcg::AK_CERTIFICATE.to_string(),
+            Self::TlsClient => CLIENT_AUTH.to_owned(),
+            Self::TlsServer => SERVER_AUTH.to_owned(),
+        }
+    }
+
+    fn check_leaf(self, leaf: &Cert) -> Result<(), CertRejection> {
+        if leaf.is_ca()? {
+            return Err(CertRejection::LeafIsCa);
+        }
+        let fits = |usage: KeyUsage| match self {
+            Self::EndorsementKey => usage.key_encipherment() || usage.key_agreement(),
+            Self::AttestationKey | Self::TlsClient | Self::TlsServer => usage.digital_signature(),
+        };
+        if leaf.extension::<KeyUsage>()?.is_some_and(|usage| !fits(usage)) {
+            return Err(CertRejection::KeyUsage);
+        }
+        match leaf.extension::<ExtendedKeyUsage>()? {
+            Some(usages) if self.is_in(&usages) => Ok(()),
+            None if self == Self::EndorsementKey => Ok(()),
+            Some(_) | None => Err(CertRejection::Purpose),
+        }
+    }
+
+    fn check_issuer(self, issuer: &Cert) -> Result<(), CertRejection> {
+        let allowed = |usages: &ExtendedKeyUsage| {
+            self.is_in(usages) || usages.0.iter().any(|usage| usage.to_string() == ANY_USAGE)
+        };
+        match issuer.extension::<ExtendedKeyUsage>()? {
+            Some(usages) if !allowed(&usages) => Err(CertRejection::Purpose),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn is_in(self, usages: &ExtendedKeyUsage) -> bool {
+        let wanted = self.usage();
+        usages.0.iter().any(|usage| usage.to_string() == wanted)
+    }
+}
+
+/// Trust anchors: CA certificates that the caller's configuration names.
+#[derive(Clone, Debug)]
+pub struct Anchors(Vec<Cert>);
+
+impl Anchors {
+    /// Anchors from CA certificates (DER); at least one.
+    ///
+    /// # Errors
+    /// [`CertRejection`] if there is none, one is malformed or no CA, or there are too many.
+    pub fn new<C: AsRef<[u8]>>(certificates: &[C]) -> Result<Self, CertRejection> {
+        if certificates.is_empty() {
+            return Err(CertRejection::IssuerUnknown);
+        }
+        if certificates.len() > MAX_ANCHORS {
+            return Err(CertRejection::TooMany);
+        }
+        let mut anchors = Vec::new();
+        for der in certificates {
+            let anchor = Cert::parse(der.as_ref())?;
+            anchor.issuing()?;
+            anchors.push(anchor);
+        }
+        Ok(Self(anchors))
+    }
+}
+
+/// A certificate whose chain was verified: **the proof**, made by [`verify_chain`] alone.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    leaf: Cert,
+    chain: Vec<Vec<u8>>,
+    uris: Vec<String>,
+    tpm: Option<TpmModel>,
+}
+
+impl Verified {
+    /// The certificate, DER.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        self.leaf.der()
+    }
+
+    /// The certified key: SubjectPublicKeyInfo, DER.
+    #[must_use]
+    pub fn spki(&self) -> &[u8] {
+        self.leaf.spki()
+    }
+
+    /// Serial number, big-endian.
+    #[must_use]
+    pub fn serial(&self) -> &[u8] {
+        self.leaf.serial()
+    }
+
+    /// Subject, RFC 4514 text.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        self.leaf.subject_text()
+    }
+
+    /// Start of the validity.
+    #[must_use]
+    pub const fn not_before(&self) -> OffsetDateTime {
+        self.leaf.not_before()
+    }
+
+    /// End of the validity.
+    #[must_use]
+    pub const fn not_after(&self) -> OffsetDateTime {
+        self.leaf.not_after()
+    }
+
+    /// The verified path from leaf to anchor, each DER.
+    #[must_use]
+    pub fn chain(&self) -> &[Vec<u8>] {
+        &self.chain
+    }
+
+    /// The URIs of the subject alternative name.
+    #[must_use]
+    pub fn uris(&self) -> &[String] {
+        &self.uris
+    }
+
+    /// The TPM's manufacturer, model and version, if the certificate names them.
+    #[must_use]
+    pub const fn tpm(&self) -> Option<&TpmModel> {
+        self.tpm.as_ref()
+    }
+
+    /// The identities of ours among the URIs. They mean something only if the anchors were ours.
+    pub fn identities(&self) -> impl Iterator<Item = Identity> + '_ {
+        self.uris.iter().filter_map(|uri| uri.parse().ok())
+    }
+
+    /// The host that the certificate names.
+    #[must_use]
+    pub fn host(&self) -> Option<HostId> {
+        self.identities().find_map(|identity| match identity {
+            Identity::Host(host) => Some(host),
+            Identity::Verdict(_)
+            | Identity::Operator(_)
+            | Identity::Vm(..)
+            | Identity::HostRef(_) => None,
+        })
+    }
+
+    /// The operator that the certificate names.
+    #[must_use]
+    pub fn operator(&self) -> Option<String> {
+        self.identities().find_map(|identity| match identity {
+            Identity::Operator(name) => Some(name),
+            Identity::Host(_) | Identity::Verdict(_) | Identity::Vm(..) | Identity::HostRef(_) => {
+                None
+            }
+        })
+    }
+
+    /// The digest of the verdict on which a host's session rests.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Digest> {
+        self.identities().find_map(|identity| match identity {
+            Identity::Verdict(digest) => Some(digest),
+            Identity::Host(_) | Identity::Operator(_) | Identity::Vm(..) | Identity::HostRef(_) => {
+                None
+            }
+        })
+    }
+
+    /// The VM that the certificate names, with its epoch if it is bound to one.
+    #[must_use]
+    pub fn vm(&self) -> Option<(VmId, Option<Epoch>)> {
+        self.identities().find_map(|identity| match identity {
+            Identity::Vm(vm, epoch) => Some((vm, epoch)),
+            Identity::Host(_)
+            | Identity::Verdict(_)
+            | Identity::Operator(_)
+            | Identity::HostRef(_) => None,
+        })
+    }
+}
+
+/// Verifies that `leaf` (DER) was issued, through some of `intermediates` (DER, any order), by one
+/// of `anchors`, that all are valid at `now`, and that the leaf is good for `purpose`.
+///
+/// # Errors
+/// [`CertRejection`] says which rule said no.
+pub fn verify_chain<C: AsRef<[u8]>>(
+    leaf: &[u8],
+    intermediates: &[C],
+    anchors: &Anchors,
+    now: OffsetDateTime,
+    purpose: Purpose,
+) -> Result<Verified, CertRejection> {
+    if intermediates.len() > MAX_OFFERED {
+        return Err(CertRejection::TooMany);
+    }
+    let leaf = Cert::parse(leaf)?;
+    leaf.check_time(now)?;
+    purpose.check_leaf(&leaf)?;
+    let (uris, tpm) = names(&leaf)?;
+    // One that cannot be parsed, or used, may be of no concern to this chain.
+    let offered: Vec<Cert> =
+        intermediates.iter().filter_map(|der| Cert::parse(der.as_ref()).ok()).collect();
+    let chain = path::find(&leaf, &offered, &anchors.0, now, purpose)?;
+    Ok(Verified { leaf, chain, uris, tpm })
+}
+
+fn names(leaf: &Cert) -> Result<(Vec<String>, Option<TpmModel>), CertRejection> {
+    let names = leaf.extension::<SubjectAltName>()?.map(|names| names.0).unwrap_or_default();
+    let (mut uris, mut tpm) = (Vec::new(), None);
+    for name in &names {
+        if let GeneralName::UniformResourceIdentifier(uri) = name {
+            uris.push(uri.to_string());
+        } else if let GeneralName::DirectoryName(name) = name {
+            tpm = tpm.or_else(|| TpmModel::from_name(name));
+        }
+    }
+    Ok((uris, tpm))
+}
