@@ -4,7 +4,9 @@ use std::path::Path;
 
 use der::pem::LineEnding;
 use model::Secret;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use rustls_pki_types::{
+    CertificateDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject as _,
+};
 use thiserror::Error;
 use zeroize::Zeroize as _;
 
@@ -45,6 +47,12 @@ pub fn parse_certificates(text: &[u8]) -> Option<Vec<Vec<u8>>> {
     let all: Result<Vec<_>, _> =
         CertificateDer::pem_slice_iter(text).map(|der| der.map(|der| der.to_vec())).collect();
     all.ok().filter(|all| !all.is_empty())
+}
+
+/// The public key (SubjectPublicKeyInfo, DER) in a PEM text; `None` if there is none.
+#[must_use]
+pub fn parse_public_key(text: &[u8]) -> Option<Vec<u8>> {
+    SubjectPublicKeyInfoDer::from_pem_slice(text).ok().map(|der| der.to_vec())
 }
 
 /// The PKCS#8 key (DER) of a PEM file that belongs to this user and is closed to others.

@@ -1,0 +1,376 @@
+//! What can be typed: nouns, then verbs. Only the shapes; what they do is in [`crate::commands`]
+//! and [`crate::lab`].
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use model::{HostId, VmId};
+
+/// Trusted virtual machines on QEMU/KVM.
+#[derive(Debug, Parser)]
+#[command(name = "vouchsafe", version, propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Where to act, and how to print.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// What to act on.
+    #[command(subcommand)]
+    pub noun: Noun,
+}
+
+/// Where to act, and how to print.
+#[derive(Debug, Args)]
+pub struct Scope {
+    /// Act on the one-machine lab in this directory.
+    #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
+    pub lab: Option<PathBuf>,
+    /// Act on the authority that this file names [default: /etc/vouchsafe/client.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON on stdout, one object, or one a line for lists.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What is acted on.
+#[derive(Debug, Subcommand)]
+pub enum Noun {
+    /// An authority and hosts with software TPMs on this machine.
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Say what this machine lacks, and how to get it.
+    Doctor,
+    /// The authority itself.
+    #[command(subcommand)]
+    Authority(Authority),
+    /// Hosts: the servers that run VMs.
+    #[command(subcommand)]
+    Host(Host),
+    /// Virtual machines.
+    #[command(subcommand)]
+    Vm(Vm),
+    /// What the authority demands.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Disk images.
+    #[command(subcommand)]
+    Image(Image),
+}
+
+/// Which accelerator QEMU uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// KVM if a guest really runs under it, else TCG.
+    Auto,
+    /// KVM.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+impl Accel {
+    /// As configurations write it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// Verbs of the lab.
+#[derive(Debug, Subcommand)]
+pub enum Lab {
+    /// Start it, or finish starting it; returns when it is ready.
+    Up {
+        /// Directory of the lab.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// How many hosts (a, b, c, ...).
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=26))]
+        hosts: u8,
+        /// Accelerator for the VMs.
+        #[arg(long, value_enum, default_value_t = Accel::Auto)]
+        accel: Accel,
+        /// End of a verdict's lease in seconds: how long hosts may start VMs while the authority is
+        /// away.
+        #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+        lease: u64,
+    },
+    /// Say what runs.
+    Status {
+        /// Directory of the lab.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Stop everything; the directory stays.
+    Down {
+        /// Directory of the lab.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// Verbs of the authority.
+#[derive(Debug, Subcommand)]
+pub enum Authority {
+    /// Make the authority's keys and certificates on this machine; a second run changes nothing.
+    Init {
+        /// Configuration of `vouchsafe-authority`.
+        #[arg(long = "authority-config", value_name = "FILE")]
+        authority_config: PathBuf,
+    },
+    /// Say how it stands.
+    Status,
+}
+
+/// Verbs of hosts.
+#[derive(Debug, Subcommand)]
+pub enum Host {
+    /// All hosts.
+    List,
+    /// One host with its last verdict.
+    Show {
+        /// Its name.
+        name: HostId,
+    },
+    /// Make a one-time enrolment token.
+    Token {
+        /// The name it admits.
+        name: HostId,
+    },
+    /// Let an enrolled host have verdicts and grants.
+    Approve {
+        /// Its name.
+        name: HostId,
+        /// Verdicts only, never grants.
+        #[arg(long)]
+        audit_only: bool,
+    },
+    /// Refuse a host everything from now on.
+    Revoke {
+        /// Its name.
+        name: HostId,
+    },
+}
+
+/// Who generates the VM master key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Origin {
+    /// The authority.
+    Console,
+    /// The host agent.
+    Tcb,
+    /// The host's TPM.
+    Tpm,
+}
+
+/// What guards the VM's keys on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GuardBy {
+    /// The host's TPM: starts go on until the lease ends when the authority is away.
+    Tpm,
+    /// The agent's memory: every start needs the authority.
+    Tcb,
+}
+
+/// The volumes' format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// LUKS2, AES-256-XTS, 4 KiB sectors.
+    Luks2,
+}
+
+/// What is said of a new VM.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Its name.
+    pub name: VmId,
+    /// Raw disk image with a unified kernel image in its ESP.
+    #[arg(long, value_name = "FILE")]
+    pub image: PathBuf,
+    /// Reference values of another image (from `image measure --json`); default: the image's own.
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
+    /// OVMF code file that the hosts boot with [default: the distribution's].
+    #[arg(long, value_name = "FILE")]
+    pub firmware: Option<PathBuf>,
+    /// Memory, e.g. 512M or 2G.
+    #[arg(long, default_value = "512M", value_parser = mebibytes)]
+    pub memory: u32,
+    /// Virtual CPUs.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    pub cpus: u32,
+    /// Size of the data volume, which opens only after a good guest verdict; 0: none.
+    #[arg(long, default_value = "16M", value_parser = mebibytes)]
+    pub data: u32,
+    /// What guards its keys on the host.
+    #[arg(long, value_enum, default_value_t = GuardBy::Tpm)]
+    pub guard: GuardBy,
+    /// Who generates its master key.
+    #[arg(long, value_enum, default_value_t = Origin::Console)]
+    pub origin: Origin,
+    /// Format of its volumes.
+    #[arg(long, value_enum, default_value_t = Format::Luks2)]
+    pub format: Format,
+    /// Let it run on when its host's lease ends (a takeover then needs fencing).
+    #[arg(long)]
+    pub continue_after_lease: bool,
+}
+
+/// Verbs of VMs.
+#[derive(Debug, Subcommand)]
+pub enum Vm {
+    /// Define a VM.
+    Create(Create),
+    /// All VMs.
+    List,
+    /// One VM.
+    Show {
+        /// Its name.
+        name: VmId,
+    },
+    /// Start it; its first start makes that host its home.
+    Start {
+        /// Its name.
+        name: VmId,
+        /// Where.
+        #[arg(long)]
+        host: HostId,
+        /// Ask the host itself, with the keys it still holds under its lease (lab only).
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Power it off and close its volumes and vTPM.
+    Stop {
+        /// Its name.
+        name: VmId,
+    },
+    /// Take fresh evidence of the running guest and appraise it.
+    Attest {
+        /// Its name.
+        name: VmId,
+        /// Write the evidence with what verifies it into this directory.
+        #[arg(long, value_name = "DIR")]
+        export: Option<PathBuf>,
+    },
+    /// What the guest printed on its serial console (lab only: asks the host).
+    Console {
+        /// Its name.
+        name: VmId,
+    },
+    /// Vouch that its home host is powered off: the epoch moves, old grants die.
+    Fence {
+        /// Its name.
+        name: VmId,
+        /// Why, for the audit log.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Destroy its keys and its host's copies.
+    Delete {
+        /// Its name.
+        name: VmId,
+    },
+}
+
+/// Verbs of the policy.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// The policy in force.
+    Show,
+    /// Replace it.
+    Set {
+        /// The new policy (JSON, as `policy show --json` prints it).
+        file: PathBuf,
+    },
+}
+
+/// Verbs of the audit log.
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// The entries.
+    List {
+        /// First entry wanted.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+    },
+    /// Check the log against its signed checkpoint; names the first altered entry.
+    Verify {
+        /// Exported entries (offline).
+        #[arg(long, value_name = "FILE", requires = "checkpoint")]
+        file: Option<PathBuf>,
+        /// Signed checkpoint (offline).
+        #[arg(long, value_name = "FILE", requires = "file")]
+        checkpoint: Option<PathBuf>,
+        /// The authority's signing key (SubjectPublicKeyInfo, PEM) for offline use.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
+    /// Write entries and checkpoint for offline checks.
+    Export {
+        /// Directory for `audit.jsonl`, `audit.checkpoint` and `audit-key.pem`.
+        dir: PathBuf,
+    },
+}
+
+/// Verbs of disk images.
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// Predict what a guest booted from this image is measured as.
+    Measure {
+        /// Raw disk image.
+        file: PathBuf,
+        /// OVMF code file [default: the distribution's].
+        #[arg(long, value_name = "FILE")]
+        firmware: Option<PathBuf>,
+        /// Memory of the machine, which the firmware measures.
+        #[arg(long, default_value = "512M", value_parser = mebibytes)]
+        memory: u32,
+        /// Its virtual CPUs, likewise.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+        cpus: u32,
+    },
+}
+
+/// Parses `512M`, `2G` or a plain number of MiB.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    let (digits, factor) = match text.strip_suffix(['M', 'm']) {
+        Some(digits) => (digits, 1),
+        None => match text.strip_suffix(['G', 'g']) {
+            Some(digits) => (digits, 1024),
+            None => (text, 1),
+        },
+    };
+    digits
+        .parse::<u32>()
+        .ok()
+        .and_then(|n| n.checked_mul(factor))
+        .filter(|n| *n <= 1 << 20)
+        .ok_or_else(|| format!("{text:?} is not a size such as 512M or 2G"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_mebibytes() {
+        assert_eq!(mebibytes("512M"), Ok(512));
+        assert_eq!(mebibytes("2G"), Ok(2048));
+        assert!(mebibytes("2T").is_err());
+        assert!(mebibytes("9999999G").is_err());
+    }
+}

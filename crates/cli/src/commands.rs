@@ -1,0 +1,45 @@
+//! What each noun and verb does. One file a noun.
+
+mod audit;
+mod authority;
+mod doctor;
+mod host;
+mod image;
+mod policy;
+mod verdict;
+mod vm;
+mod wait;
+
+use serve::exit::Exit;
+
+use crate::{
+    args::{Cli, Lab, Noun},
+    client::Target,
+    lab,
+    output::{Failure, Printer},
+};
+
+/// Does what was typed.
+///
+/// # Errors
+/// [`Failure`], with the exit status it stands for.
+pub async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Failure> {
+    let printer = *printer;
+    let target = || Target::find(cli.scope.lab.as_deref(), cli.scope.config.as_deref());
+    match cli.noun {
+        Noun::Lab(Lab::Up { dir, hosts, accel, lease }) => {
+            let wish = lab::up::Wish { hosts, accel, lease_seconds: lease };
+            lab::up::run(&dir, &wish, printer).await?;
+        }
+        Noun::Lab(Lab::Status { dir }) => return lab::status::run(&dir, printer).await,
+        Noun::Lab(Lab::Down { dir }) => lab::down::run(&dir, printer).await?,
+        Noun::Doctor => return doctor::run(printer),
+        Noun::Image(verb) => image::run(&verb, printer)?,
+        Noun::Authority(verb) => return authority::run(&verb, target, printer).await,
+        Noun::Host(verb) => host::run(&verb, &target()?, printer).await?,
+        Noun::Vm(verb) => vm::run(verb, &target()?, printer).await?,
+        Noun::Policy(verb) => policy::run(&verb, &target()?, printer).await?,
+        Noun::Audit(verb) => audit::run(&verb, target, printer).await?,
+    }
+    Ok(Exit::Done)
+}

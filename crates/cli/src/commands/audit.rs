@@ -1,0 +1,152 @@
+//! `vouchsafe audit ...`.
+
+use std::path::Path;
+
+use attest::envelope::{Envelope, Kind, TrustedKeys};
+use model::{
+    AuditEntry, Outcome,
+    api::audit::{AuditExport, AuditPage},
+};
+use serve::pem;
+use store::{
+    audit::{self, AuditError, Checkpoint, TreeHead, Verified},
+    head::Head,
+};
+
+use crate::{
+    args::Audit,
+    client::Target,
+    output::{Failure, Printer},
+};
+
+/// Entries asked for at once.
+const PAGE: usize = 500;
+
+/// Names of exported files.
+const ENTRIES: &str = "audit.jsonl";
+const CHECKPOINT: &str = "audit.checkpoint";
+const KEY: &str = "audit-key.pem";
+
+pub(super) async fn run(
+    verb: &Audit,
+    target: impl FnOnce() -> Result<Target, Failure>,
+    printer: Printer,
+) -> Result<(), Failure> {
+    match verb {
+        Audit::List { from } => list(*from, &target()?, printer).await,
+        Audit::Export { dir } => {
+            export(dir, &target()?).await?;
+            let text = format!("wrote {ENTRIES}, {CHECKPOINT} and {KEY} to {}", dir.display());
+            printer.result(&serde_json::json!({"exported": dir}), &text)
+        }
+        Audit::Verify { file: Some(file), checkpoint: Some(checkpoint), key } => {
+            let beside = checkpoint.with_file_name(KEY);
+            let key = key.as_deref().unwrap_or(&beside);
+            offline(file, checkpoint, key, printer)
+        }
+        Audit::Verify { .. } => online(&target()?, printer).await,
+    }
+}
+
+async fn list(from: u64, target: &Target, printer: Printer) -> Result<(), Failure> {
+    let client = target.authority()?;
+    let mut entries: Vec<AuditEntry> = Vec::new();
+    let mut next = from;
+    loop {
+        let page: AuditPage = client.get(&format!("/v1/audit?from={next}&limit={PAGE}")).await?;
+        let Some(last) = page.entries.last() else { break };
+        next = last.seq.saturating_add(1);
+        entries.extend(page.entries);
+        if next >= page.size {
+            break;
+        }
+    }
+    let mut table = crate::output::table(["SEQ", "WHO", "WHAT", "ABOUT", "OUTCOME", "DETAIL"]);
+    for entry in &entries {
+        let outcome = match &entry.outcome {
+            Outcome::Done => "done".to_owned(),
+            Outcome::Refused(name) => format!("refused: {name}"),
+        };
+        let row = [&entry.actor, &entry.event, &entry.subject, &outcome, &entry.detail];
+        table.add_row(std::iter::once(entry.seq.to_string()).chain(row.map(Clone::clone)));
+    }
+    printer.list(&entries, &table.to_string())
+}
+
+async fn export(dir: &Path, target: &Target) -> Result<(), Failure> {
+    let export: AuditExport = target.authority()?.get("/v1/audit/export").await?;
+    std::fs::create_dir_all(dir)?;
+    std::fs::write(dir.join(ENTRIES), &export.entries)?;
+    std::fs::write(dir.join(CHECKPOINT), &export.checkpoint)?;
+    std::fs::write(dir.join(KEY), pem::encode("PUBLIC KEY", &export.signing_key.0)?)?;
+    Ok(())
+}
+
+/// A lab's log where it lies, running or not; another authority's by way of an export.
+async fn online(target: &Target, printer: Printer) -> Result<(), Failure> {
+    if let Some(state) = target.lab_state() {
+        let key = std::fs::read(state.join("signing.pub"))?;
+        let checked = audit::verify_dir(&state.join("audit"), &opener(&key)?);
+        return report(checked, printer);
+    }
+    let dir = std::env::temp_dir().join(format!("vouchsafe-audit-{}", std::process::id()));
+    export(&dir, target).await?;
+    let checked = offline(&dir.join(ENTRIES), &dir.join(CHECKPOINT), &dir.join(KEY), printer);
+    std::fs::remove_dir_all(&dir)?;
+    checked
+}
+
+fn offline(entries: &Path, checkpoint: &Path, key: &Path, printer: Printer) -> Result<(), Failure> {
+    let text = std::fs::read(key).map_err(|error| {
+        Failure::error(
+            format!("{}: {error}", key.display()),
+            "give the authority's signing key with --key FILE",
+        )
+    })?;
+    report(audit::verify_files(entries, checkpoint, &opener(&text)?), printer)
+}
+
+/// Verifies one signed checkpoint of the log and says what it covers.
+fn opener(key_pem: &[u8]) -> Result<impl Fn(&str) -> Result<TreeHead, String>, Failure> {
+    let spki = pem::parse_public_key(key_pem)
+        .ok_or_else(|| Failure::error("no public key in the PEM file", ""))?;
+    let keys = TrustedKeys::new([spki])?;
+    Ok(move |envelope: &str| {
+        let signed = Envelope::parse(envelope.as_bytes())
+            .and_then(|envelope| envelope.verify_bytes(&keys, Kind::Checkpoint, 1))
+            .map_err(|error| error.to_string())?;
+        Checkpoint::from_payload(&signed)
+            .map(|checkpoint| checkpoint.tree)
+            .or_else(|_| Head::from_payload(&signed).map(|head| head.audit))
+            .map_err(|error| error.to_string())
+    })
+}
+
+fn report(checked: Result<Verified, AuditError>, printer: Printer) -> Result<(), Failure> {
+    match checked {
+        Ok(verified) => {
+            let signed = verified.signed();
+            let shown = serde_json::json!({
+                "verified": true, "entries": verified.entries(),
+                "signed": signed.size, "root": signed.root,
+                "hashes_damaged": verified.hashes_damaged(),
+            });
+            let text = format!(
+                "{} entries, {} of them under a signed checkpoint ({})",
+                verified.entries(),
+                signed.size,
+                signed.root
+            );
+            printer.result(&shown, &text)
+        }
+        Err(AuditError::Rejected(rejection)) => {
+            let place = rejection.first().map(|seq| format!("entry {seq}: ")).unwrap_or_default();
+            Err(Failure::refused(
+                rejection.name(),
+                format!("{place}{rejection}"),
+                "compare with an earlier export; nothing after that entry can be relied on",
+            ))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

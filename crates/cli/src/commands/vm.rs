@@ -1,0 +1,192 @@
+//! `vouchsafe vm ...`.
+
+mod create;
+mod export;
+
+use http::Method;
+use model::{
+    HostId, VmId,
+    agent::{AgentVm, Console},
+    api::{
+        operate::{Operation, Outcome},
+        vm::{FenceRequest, GuestVerdict, StartRequest, VmState, VmView},
+    },
+};
+use serde::Serialize;
+use serve::client::Call;
+
+use crate::{
+    args::Vm,
+    client::Target,
+    commands::wait,
+    output::{Failure, Printer},
+};
+
+pub(super) async fn run(verb: Vm, target: &Target, printer: Printer) -> Result<(), Failure> {
+    match verb {
+        Vm::Create(wish) => create::run(&wish, target, printer).await,
+        Vm::List => list(target, printer).await,
+        Vm::Show { name } => {
+            let vm = view(target, &name).await?;
+            printer.result(&vm, &shown(&vm))
+        }
+        Vm::Start { name, host, offline: true } => offline(target, &name, &host, printer).await,
+        Vm::Start { name, host, offline: false } => {
+            let ended = operate(target, &name, "start", &StartRequest { host }, printer).await?;
+            let times = wait::timings(&ended);
+            printer.result(&ended, &format!("{name} runs on {} ({times})", ended.host))
+        }
+        Vm::Stop { name } => {
+            let ended = operate(target, &name, "stop", &serde_json::json!({}), printer).await?;
+            printer.result(&ended, &format!("{name} is stopped"))
+        }
+        Vm::Attest { name, export } => attest(target, &name, export.as_deref(), printer).await,
+        Vm::Console { name } => console(target, &name, printer).await,
+        Vm::Fence { name, reason } => {
+            let path = format!("/v1/vms/{name}/fence");
+            let request = FenceRequest { reason };
+            let vm: VmView = target.authority()?.post(&path, &request).await?;
+            printer.result(&vm, &format!("{name} has no home; its epoch is {}", vm.epoch.0))
+        }
+        Vm::Delete { name } => delete(target, &name, printer).await,
+    }
+}
+
+async fn view(target: &Target, name: &VmId) -> Result<VmView, Failure> {
+    Ok(target.authority()?.get(&format!("/v1/vms/{name}")).await?)
+}
+
+async fn operate(
+    target: &Target,
+    name: &VmId,
+    verb: &str,
+    request: &(impl Serialize + Sync),
+    printer: Printer,
+) -> Result<Operation, Failure> {
+    let path = format!("/v1/vms/{name}/{verb}");
+    let operation: Operation = target.authority()?.post(&path, request).await?;
+    wait::outcome(target, operation, printer).await
+}
+
+async fn delete(target: &Target, name: &VmId, printer: Printer) -> Result<(), Failure> {
+    let path = format!("/v1/vms/{name}");
+    let operation: Option<Operation> =
+        target.authority()?.call(Call::new(Method::DELETE, &path)).await?;
+    if let Some(operation) = operation {
+        wait::outcome(target, operation, printer).await?;
+    }
+    printer.result(&serde_json::json!({"deleted": name}), &format!("{name} is gone"))
+}
+
+async fn list(target: &Target, printer: Printer) -> Result<(), Failure> {
+    let vms: Vec<VmView> = target.authority()?.get("/v1/vms").await?;
+    let mut table = crate::output::table(["NAME", "STATE", "HOME", "TRUSTED", "EPOCH", "DETAIL"]);
+    for vm in &vms {
+        table.add_row([
+            vm.spec.name.to_string(),
+            state(vm.state).to_owned(),
+            vm.home.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            trusted(vm.trusted).to_owned(),
+            vm.epoch.0.to_string(),
+            vm.detail.clone(),
+        ]);
+    }
+    printer.list(&vms, &table.to_string())
+}
+
+fn shown(vm: &VmView) -> String {
+    format!(
+        "{}: {} {}\nhome {}, epoch {}, key {} version {}\nguest {}\nimage {} ({})",
+        vm.spec.name,
+        state(vm.state),
+        vm.detail,
+        vm.home.as_ref().map_or("none", HostId::as_str),
+        vm.epoch.0,
+        vm.kmi.key_id,
+        vm.kmi.version,
+        trusted(vm.trusted),
+        vm.spec.image.path,
+        vm.spec.image.sha256,
+    )
+}
+
+const fn state(state: VmState) -> &'static str {
+    match state {
+        VmState::Defined => "defined",
+        VmState::Busy => "busy",
+        VmState::Running => "running",
+        VmState::Paused => "paused",
+        VmState::Stopped => "stopped",
+        VmState::Retired => "retired",
+    }
+}
+
+const fn trusted(verdict: Option<bool>) -> &'static str {
+    match verdict {
+        None => "not yet appraised",
+        Some(true) => "trusted",
+        Some(false) => "not trusted",
+    }
+}
+
+/// Fresh evidence, fresh verdict; a bad one is a refusal that names the failing event.
+async fn attest(
+    target: &Target,
+    name: &VmId,
+    export: Option<&std::path::Path>,
+    printer: Printer,
+) -> Result<(), Failure> {
+    operate(target, name, "attest", &serde_json::json!({}), printer).await?;
+    let client = target.authority()?;
+    let verdict: GuestVerdict = client.get(&format!("/v1/vms/{name}/verdict")).await?;
+    if let Some(dir) = export {
+        let evidence = client.get(&format!("/v1/vms/{name}/evidence")).await?;
+        export::write(dir, &evidence)?;
+        printer.say(&format!("evidence and commands that verify it: {}", dir.display()));
+    }
+    let mut text = super::verdict::shown(&verdict.verdict);
+    for link in &verdict.chain {
+        text.push_str(&format!(
+            "\n  {:<12} {}  [{}]  vouched for by {}",
+            link.role, link.subject, link.fingerprint, link.vouched_by
+        ));
+    }
+    printer.result(&verdict, &text)
+}
+
+async fn console(target: &Target, name: &VmId, printer: Printer) -> Result<(), Failure> {
+    let vm = view(target, name).await?;
+    let home = vm.home.ok_or_else(|| {
+        Failure::error(format!("{name} has no home"), "start it: `vouchsafe vm start`")
+    })?;
+    let console: Console = target.agent(&home)?.get(&format!("/v1/vms/{name}/console")).await?;
+    printer.result(&console, console.text.trim_end())
+}
+
+/// A start without the authority, by the host's own cached keys.
+async fn offline(
+    target: &Target,
+    name: &VmId,
+    host: &HostId,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let agent = target.agent(host)?;
+    let path = format!("/v1/vms/{name}");
+    let started: AgentVm = agent.post(&format!("{path}/start"), &serde_json::json!({})).await?;
+    let id = started.last.as_ref().map(|last| last.id);
+    let bar = printer.progress(&format!("{name} on {host}: offline start"));
+    let outcome = loop {
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        let vm: AgentVm = agent.get(&path).await?;
+        let ours = vm.last.as_ref().filter(|last| Some(last.id) == id);
+        if let Some(outcome) = ours.and_then(|last| last.outcome.clone()) {
+            break outcome;
+        }
+    };
+    bar.finish_and_clear();
+    match outcome {
+        Outcome::Done => printer.result(&started, &format!("{name} runs on {host}")),
+        Outcome::Refused { name, detail, hint } => Err(Failure::refused(name, detail, hint)),
+        Outcome::Failed { detail, hint } => Err(Failure::error(detail, hint)),
+    }
+}

@@ -1,0 +1,82 @@
+//! `vm create`: the image is read, its measurements predicted, and both sent as one record.
+
+use attest::predict::{Machine, Prediction};
+use model::{
+    Guard, KeyOrigin,
+    api::vm::{ImageRef, OnLeaseEnd, VmSpec, VmView, VolumeFormat},
+};
+
+use crate::{
+    args::{Create, Format, GuardBy, Origin},
+    client::Target,
+    commands::image::prediction,
+    image,
+    lab::components::digest_file,
+    output::{Failure, Printer},
+};
+
+/// Longest file of reference values, bytes.
+const MAX_REFERENCE: usize = 4 << 20;
+
+pub(super) async fn run(wish: &Create, target: &Target, printer: Printer) -> Result<(), Failure> {
+    let bar = printer.progress("reading the image and predicting its measurements");
+    let spec = spec(wish)?;
+    bar.set_message("creating");
+    let vm: VmView = target.authority()?.post("/v1/vms", &spec).await?;
+    bar.finish_and_clear();
+    let text = format!(
+        "{} is defined (image {})\nnext: vouchsafe vm start {} --host HOST",
+        vm.spec.name, vm.spec.image.sha256, vm.spec.name
+    );
+    printer.result(&vm, &text)
+}
+
+fn spec(wish: &Create) -> Result<VmSpec, Failure> {
+    let path = wish.image.canonicalize().map_err(|error| {
+        Failure::error(
+            format!("{}: {error}", wish.image.display()),
+            "`make guest-image` builds one to try",
+        )
+    })?;
+    let boot = image::read(&path)?;
+    let machine =
+        Machine { memory_mib: u64::from(wish.memory), cpus: wish.cpus, max_cpus: wish.cpus };
+    let reference = match &wish.reference {
+        None => prediction(&boot, wish.firmware.as_deref(), machine)?,
+        Some(file) => {
+            let text = serve::fsfile::read_limited(file, MAX_REFERENCE)?;
+            serde_json::from_slice::<Prediction>(&text).map_err(|error| {
+                Failure::error(
+                    format!("{}: {error}", file.display()),
+                    "make it with `vouchsafe image measure --json`",
+                )
+            })?
+        }
+    };
+    let text = path.to_str().ok_or_else(|| Failure::error("the path is not UTF-8", ""))?;
+    Ok(VmSpec {
+        name: wish.name.clone(),
+        image: ImageRef { path: text.to_owned(), sha256: digest_file(&path)?, size: boot.size },
+        memory_mib: wish.memory,
+        cpus: wish.cpus,
+        data_mib: wish.data,
+        guard: match wish.guard {
+            GuardBy::Tpm => Guard::Tpm,
+            GuardBy::Tcb => Guard::Tcb,
+        },
+        origin: match wish.origin {
+            Origin::Console => KeyOrigin::Console,
+            Origin::Tcb => KeyOrigin::Tcb,
+            Origin::Tpm => KeyOrigin::Tpm,
+        },
+        format: match wish.format {
+            Format::Luks2 => VolumeFormat::Luks2,
+        },
+        on_lease_end: if wish.continue_after_lease {
+            OnLeaseEnd::Continue
+        } else {
+            OnLeaseEnd::Pause
+        },
+        reference: serde_json::to_value(&reference)?,
+    })
+}

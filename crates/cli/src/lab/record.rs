@@ -1,0 +1,137 @@
+//! What a lab writes down: `lab.json` for everybody, `processes.json` for itself.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use model::HostId;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serve::process::ProcessId;
+
+use super::layout::Layout;
+use crate::{client::ClientFile, output::Failure};
+
+/// Longest of these files, bytes.
+const LONGEST: usize = 1 << 20;
+
+/// `lab.json`. Outside tools rely on it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabRecord {
+    /// The authority.
+    pub authority: AuthorityRecord,
+    /// The hosts.
+    pub hosts: Vec<HostRecord>,
+}
+
+/// The authority's entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityRecord {
+    /// `https://127.0.0.1:PORT`.
+    pub url: String,
+    /// Its CA, PEM.
+    pub ca_file: PathBuf,
+    /// An operator's certificate, PEM.
+    pub client_cert: PathBuf,
+    /// Its key, PKCS#8 PEM.
+    pub client_key: PathBuf,
+    /// Its process.
+    pub pid: i32,
+}
+
+impl AuthorityRecord {
+    /// As a client configuration.
+    #[must_use]
+    pub fn as_client_file(&self) -> ClientFile {
+        ClientFile {
+            url: self.url.clone(),
+            ca_file: self.ca_file.clone(),
+            client_cert: self.client_cert.clone(),
+            client_key: self.client_key.clone(),
+        }
+    }
+}
+
+/// A host's entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostRecord {
+    /// Its name.
+    pub name: HostId,
+    /// Its files.
+    pub dir: PathBuf,
+    /// The agent's local API.
+    pub agent_socket: PathBuf,
+    /// Data socket of its software TPM.
+    pub tpm_socket: PathBuf,
+    /// The agent's process.
+    pub pid: i32,
+}
+
+impl LabRecord {
+    /// Reads `lab.json`.
+    ///
+    /// # Errors
+    /// [`Failure`] if the lab is not up.
+    pub fn read(layout: &Layout) -> Result<Self, Failure> {
+        let path = layout.lab_json();
+        read(&path)?.ok_or_else(|| {
+            Failure::error(
+                format!("{} is missing: the lab is not up", path.display()),
+                format!("vouchsafe lab up --dir {}", layout.dir.display()),
+            )
+        })
+    }
+
+    /// Writes `lab.json`.
+    ///
+    /// # Errors
+    /// [`Failure`] if it cannot be written.
+    pub fn write(&self, layout: &Layout) -> Result<(), Failure> {
+        write(&layout.lab_json(), self)
+    }
+}
+
+/// The processes that `up` started, by role: `authority`, `authority-tpm`, `host-a`, `host-a-tpm`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Processes(pub BTreeMap<String, ProcessId>);
+
+impl Processes {
+    /// Reads `processes.json`; none if it is missing.
+    ///
+    /// # Errors
+    /// [`Failure`] if it is malformed.
+    pub fn read(layout: &Layout) -> Result<Self, Failure> {
+        Ok(read(&layout.processes())?.unwrap_or_default())
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// [`Failure`] if it cannot be written.
+    pub fn write(&self, layout: &Layout) -> Result<(), Failure> {
+        write(&layout.processes(), self)
+    }
+
+    /// The live process of a role.
+    #[must_use]
+    pub fn alive(&self, role: &str) -> Option<ProcessId> {
+        self.0.get(role).copied().filter(ProcessId::is_alive)
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
+    match serve::fsfile::read_limited(path, LONGEST) {
+        Ok(content) => Ok(Some(serde_json::from_slice(&content)?)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
+    serve::fsfile::write_atomic(path, &serde_json::to_vec_pretty(value)?, 0o600)?;
+    Ok(())
+}

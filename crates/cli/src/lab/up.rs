@@ -1,0 +1,292 @@
+//! `lab up`: keys, TPMs, authority, hosts, in this order; each step is skipped if it stands.
+
+use std::{fs::File, path::Path, time::Duration};
+
+use model::{
+    HostId,
+    agent::AgentStatus,
+    api::enrol::{ApproveRequest, HostMode, HostView, TokenAnswer, TokenRequest},
+};
+use serve::{
+    client::{Client, ClientLimits},
+    clock::{Clock as _, SystemClock},
+    fsfile,
+    process::{ProcessId, Spawn},
+};
+
+use super::{
+    components::{Component, Distribution, Programs, measure},
+    keys::LabKeys,
+    layout::Layout,
+    measured_boot,
+    record::{AuthorityRecord, HostRecord, LabRecord, Processes},
+    tpm::LabTpm,
+};
+use crate::{
+    args::Accel,
+    client::{ClientFile, Target},
+    output::{Failure, Printer},
+};
+
+/// How long an authority or agent may take to answer, and a host to be trusted.
+const READY_WAIT: Duration = Duration::from_secs(30);
+
+/// What is wished.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// Number of hosts, `a`, `b`, ...
+    pub hosts: u8,
+    /// Accelerator of their VMs.
+    pub accel: Accel,
+    /// Lease of a verdict in seconds.
+    pub lease_seconds: u64,
+}
+
+/// Held while a lab changes.
+///
+/// # Errors
+/// [`Failure`] if another command holds it.
+pub fn lock(layout: &Layout) -> Result<File, Failure> {
+    let file = File::create(layout.lock())?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
+        |_| Failure::error("another `vouchsafe lab` command is at work here", "wait for it"),
+    )?;
+    Ok(file)
+}
+
+struct Lab {
+    layout: Layout,
+    programs: Programs,
+    distribution: Distribution,
+    components: Vec<Component>,
+    keys: LabKeys,
+    processes: Processes,
+    wish: Wish,
+}
+
+/// Brings the lab in `dir` up and prints `lab.json`.
+///
+/// # Errors
+/// [`Failure`] naming the step that did not work.
+pub async fn run(dir: &Path, wish: &Wish, printer: Printer) -> Result<(), Failure> {
+    let layout = Layout::create(dir)?;
+    let _lock = lock(&layout)?;
+    for folder in ["run", "log", "keys", "authority", "hosts"] {
+        fsfile::create_private_dir(&layout.dir.join(folder))?;
+    }
+    let bar = printer.progress("measuring this machine");
+    let programs = Programs::beside_this()?;
+    let distribution = Distribution::find()?;
+    let mut lab = Lab {
+        components: measure(&programs, &distribution)?,
+        keys: LabKeys::open_or_make(&layout)?,
+        processes: Processes::read(&layout)?,
+        layout,
+        programs,
+        distribution,
+        wish: *wish,
+    };
+    bar.set_message("authority");
+    let authority = lab.authority().await?;
+    let mut record = LabRecord { authority, hosts: Vec::new() };
+    for letter in (b'a'..=b'z').take(usize::from(wish.hosts)) {
+        let name: HostId = char::from(letter).to_string().parse()?;
+        bar.set_message(format!("host {name}"));
+        let host = lab.host(&name, &record.authority.as_client_file()).await?;
+        record.hosts.push(host);
+    }
+    record.write(&lab.layout)?;
+    bar.finish_and_clear();
+    let text = format!(
+        "the lab is up: authority at {}, {} hosts with software TPMs (lab mode: they prove nothing \
+         against root on this machine)\nnext: vouchsafe vm create v1 --lab {} --image FILE",
+        record.authority.url,
+        record.hosts.len(),
+        lab.layout.dir.display(),
+    );
+    printer.result(&record, &text)
+}
+
+impl Lab {
+    /// Remembers a process as soon as it runs, so that `down` finds it whatever happens next.
+    fn remember(&mut self, role: &str, process: ProcessId) -> Result<(), Failure> {
+        self.processes.0.insert(role.to_owned(), process);
+        self.processes.write(&self.layout)
+    }
+
+    /// A TPM that runs; says whether it had to be powered on.
+    fn tpm(&mut self, owner: &str, state: &Path) -> Result<(LabTpm, bool), Failure> {
+        let tpm = LabTpm::at(&self.layout.tpm_socket(owner))?;
+        let role = format!("{owner}-tpm");
+        if self.processes.alive(&role).is_some() {
+            return Ok((tpm, false));
+        }
+        let log = self.layout.log(&role);
+        let process = tpm.power_on(&self.distribution.swtpm, state, &log)?;
+        self.remember(&role, process)?;
+        Ok((tpm, true))
+    }
+
+    async fn authority(&mut self) -> Result<AuthorityRecord, Failure> {
+        let dir = self.layout.authority();
+        let (tpm, _) = self.tpm("authority", &dir.join("tpm"))?;
+        let reference =
+            measured_boot::endorse(&self.components, self.keys.endorser(), SystemClock.unix_ms())?;
+        fsfile::write_atomic(&dir.join("reference.json"), &reference.to_json(), 0o600)?;
+        let config = dir.join("authority.toml");
+        let text = super::render::authority(&self.layout, &tpm.address(), self.wish.lease_seconds)?;
+        fsfile::write_atomic(&config, text.as_bytes(), 0o600)?;
+        let state = dir.join("state");
+        let address = self.layout.run().join("authority.address");
+        if self.processes.alive("authority").is_none() {
+            super::init::authority(&self.programs.authority, &config)?;
+            fsfile::remove(&address)?;
+            let process = Spawn::new(&self.programs.authority)
+                .arg("--config")
+                .arg(&config)
+                .log_file(self.layout.log("authority"))
+                .spawn()?;
+            self.remember("authority", process)?;
+        }
+        let pid = self.processes.alive("authority").map_or(0, |process| process.pid);
+        let bound = self.wait_for_address(&address).await?;
+        Ok(AuthorityRecord {
+            url: format!("https://{bound}"),
+            ca_file: state.join("ca.pem"),
+            client_cert: state.join("operator.pem"),
+            client_key: state.join("operator.key"),
+            pid,
+        })
+    }
+
+    async fn wait_for_address(&self, file: &Path) -> Result<String, Failure> {
+        let log = self.layout.log("authority");
+        wait("the authority", &log, || async {
+            if self.processes.alive("authority").is_none() {
+                return Err(Failure::error(
+                    "the authority ended at once",
+                    format!("its log: {}", log.display()),
+                ));
+            }
+            Ok(std::fs::read_to_string(file).ok().map(|text| text.trim().to_owned()))
+        })
+        .await
+    }
+
+    async fn host(&mut self, name: &HostId, authority: &ClientFile) -> Result<HostRecord, Failure> {
+        let dir = self.layout.host(name);
+        fsfile::create_private_dir(&dir)?;
+        let log = self.power_on_host(name, &dir)?;
+        let target = Target::at(authority.clone());
+        let token = self.token(&target, name, &dir).await?;
+        let config = dir.join("host.toml");
+        let tpm_socket = self.layout.tpm_socket(&format!("host-{name}"));
+        let text = super::render::host(&super::render::HostPaths {
+            layout: &self.layout,
+            name,
+            dir: &dir,
+            event_log: &log,
+            token: &token,
+            programs: &self.programs,
+            distribution: &self.distribution,
+            authority,
+            accel: self.wish.accel,
+        })?;
+        fsfile::write_atomic(&config, text.as_bytes(), 0o600)?;
+        let role = format!("host-{name}");
+        if self.processes.alive(&role).is_none() {
+            let process = Spawn::new(&self.programs.host)
+                .arg("--config")
+                .arg(&config)
+                .log_file(self.layout.log(&role))
+                .spawn()?;
+            self.remember(&role, process)?;
+        }
+        self.approve_and_trust(&target, name).await?;
+        Ok(HostRecord {
+            name: name.clone(),
+            agent_socket: self.layout.agent_socket(name),
+            tpm_socket,
+            pid: self.processes.alive(&role).map_or(0, |process| process.pid),
+            dir,
+        })
+    }
+
+    /// The host's TPM, manufactured and, if it was powered on just now, measured into.
+    fn power_on_host(&mut self, name: &HostId, dir: &Path) -> Result<std::path::PathBuf, Failure> {
+        let log = dir.join("event-log.bin");
+        let (tpm, powered_on) = self.tpm(&format!("host-{name}"), &dir.join("tpm"))?;
+        tpm.manufacture(|ek| self.keys.certify_ek(name, ek))?;
+        if powered_on || !log.exists() {
+            let events = measured_boot::measure(tpm.actor(), &self.components)?;
+            fsfile::write_atomic(&log, &events, 0o600)?;
+        }
+        Ok(log)
+    }
+
+    /// A file with a fresh enrolment token, unless the host is enrolled.
+    async fn token(
+        &self,
+        target: &Target,
+        name: &HostId,
+        dir: &Path,
+    ) -> Result<std::path::PathBuf, Failure> {
+        let file = dir.join("token");
+        let known = target.authority()?.get::<HostView>(&format!("/v1/hosts/{name}")).await;
+        if known.is_err() && !file.exists() {
+            let request = TokenRequest { host: name.clone() };
+            let answer: TokenAnswer = target.authority()?.post("/v1/tokens", &request).await?;
+            fsfile::write_atomic(&file, answer.token.as_bytes(), 0o600)?;
+        }
+        Ok(file)
+    }
+
+    async fn approve_and_trust(&self, target: &Target, name: &HostId) -> Result<(), Failure> {
+        let client = target.authority()?;
+        let log = self.layout.log(&format!("host-{name}"));
+        let limits = ClientLimits { attempts: 1, ..ClientLimits::default() };
+        let agent = Client::unix(&self.layout.agent_socket(name), limits);
+        wait(&format!("host {name}"), &log, || async {
+            let Ok(host) = client.get::<HostView>(&format!("/v1/hosts/{name}")).await else {
+                return Ok(None);
+            };
+            if host.mode == HostMode::Pending {
+                let path = format!("/v1/hosts/{name}/approve");
+                client.post::<_, HostView>(&path, &ApproveRequest { audit_only: false }).await?;
+            }
+            let Ok(status) = agent.get::<AgentStatus>("/v1/status").await else {
+                return Ok(None);
+            };
+            if let (HostMode::Enforcing, Some(refused)) = (host.mode, &status.session_refused) {
+                return Err(Failure::refused(
+                    refused,
+                    status.session_error.clone().unwrap_or_default(),
+                    format!("vouchsafe host show {name} --lab {}", self.layout.dir.display()),
+                ));
+            }
+            Ok((status.session.is_some() && host.trusted).then_some(()))
+        })
+        .await
+    }
+}
+
+/// Asks `probe` until it has an answer; [`READY_WAIT`] at most.
+async fn wait<T, F>(what: &str, log: &Path, probe: impl Fn() -> F) -> Result<T, Failure>
+where
+    F: Future<Output = Result<Option<T>, Failure>>,
+{
+    let asked = async {
+        loop {
+            if let Some(answer) = probe().await? {
+                return Ok(answer);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(READY_WAIT, asked).await.unwrap_or_else(|_| {
+        Err(Failure::error(
+            format!("{what} was not ready after {} s", READY_WAIT.as_secs()),
+            format!("its log: {}", log.display()),
+        ))
+    })
+}

@@ -1,0 +1,58 @@
+//! `make demo`: a lab, real VMs, real attacks. One check is one observation on real processes; the
+//! last line is `demo: N checks passed, M failed`, and the exit status follows it.
+
+#[path = "demo/disk.rs"]
+mod disk;
+#[path = "demo/guest.rs"]
+mod guest;
+#[path = "demo/hosts.rs"]
+mod hosts;
+#[path = "demo/keeping.rs"]
+mod keeping;
+#[path = "demo/launch.rs"]
+mod launch;
+#[path = "shared/checks.rs"]
+mod checks;
+#[path = "shared/rogue.rs"]
+mod rogue;
+#[path = "shared/world.rs"]
+mod world;
+
+use std::process::ExitCode;
+
+use checks::Checks;
+use world::{World, image};
+
+fn main() -> ExitCode {
+    let mut checks = Checks::new("demo");
+    let images = (image("guest.img"), image("guest-other.img"), image("guest-test.img"));
+    let (Some(good), Some(other), Some(test)) = images else {
+        checks.check("the guest images are built", false, "make guest-image");
+        checks.finish();
+        return ExitCode::FAILURE;
+    };
+    checks.part("a lab: an authority and two hosts, each with its own software TPM");
+    let world = match World::up(&[]) {
+        Ok(world) => world,
+        Err(said) => {
+            checks.check("the lab comes up", false, said.complaint());
+            checks.finish();
+            return ExitCode::FAILURE;
+        }
+    };
+    hosts::trusted(&world, &mut checks);
+    launch::first(&world, &mut checks, &good);
+    disk::encrypted(&world, &mut checks);
+    launch::attested(&world, &mut checks);
+    hosts::rogue(&world, &mut checks);
+    keeping::agent_killed(&world, &mut checks);
+    launch::homed(&world, &mut checks);
+    launch::restarted(&world, &mut checks);
+    guest::other_kernel(&world, &mut checks, &good, &other);
+    guest::lying(&world, &mut checks, &test);
+    keeping::authority_away(&world, &mut checks);
+    keeping::rolled_back(&world, &mut checks);
+    keeping::audited(&world, &mut checks);
+    keeping::down(world, &mut checks);
+    if checks.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

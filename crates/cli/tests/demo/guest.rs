@@ -1,0 +1,69 @@
+//! Guests that are not what they should be.
+
+use std::path::Path;
+
+use crate::{
+    checks::Checks,
+    launch::BOOT,
+    world::{World, run},
+};
+
+/// A guest that boots another kernel command line than was endorsed.
+pub fn other_kernel(world: &World, checks: &mut Checks, good: &Path, other: &Path) {
+    checks.part("a guest with another kernel");
+    let measured = run(
+        env!("CARGO_BIN_EXE_vouchsafe"),
+        &["image", "measure", "--json", good.to_str().expect("a plain path")],
+    );
+    let reference = world.path("reference.json");
+    std::fs::write(&reference, &measured.stdout).expect("a file");
+    let said = world.vouchsafe(&[
+        "vm", "create", "v2", "--image", other.to_str().expect("a plain path"),
+        "--reference", reference.to_str().expect("a plain path"), "--guard", "tcb", "--origin", "tcb",
+    ]);
+    checks.check("v2 is created: its key made by the host, kept in memory", said.code == 0, said.complaint());
+    let said = world.vouchsafe(&["vm", "start", "v2", "--host", "b"]);
+    checks.check(
+        "its start is refused, and the event is named",
+        said.refusal() == "guest-event-unknown",
+        format!("{}: {}", said.refusal(), said.detail()),
+    );
+    let opened = world.console("v2").contains("data-volume-open");
+    checks.check("its data volume stayed closed", !opened, "");
+    let said = world.vouchsafe(&["vm", "stop", "v2"]);
+    checks.check("it is stopped", said.code == 0, said.complaint());
+}
+
+/// Tells the guest's control port something and waits for the guest's answer.
+fn tell(world: &World, vm: &str, host: &str, word: &str, answer: &str) -> bool {
+    use std::io::Write as _;
+    let port = world.path(&format!("run/{host}/{vm}/control.sock"));
+    let Ok(mut stream) = std::os::unix::net::UnixStream::connect(&port) else { return false };
+    if stream.write_all(format!("{word}\n").as_bytes()).is_err() {
+        return false;
+    }
+    answer.is_empty() || world.guest_says(vm, answer, BOOT).is_some()
+}
+
+/// A guest that obeys us in lying: its logs, its vTPM.
+pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
+    checks.part("a guest that lies");
+    let said = world.vouchsafe(&[
+        "vm", "create", "v3", "--image", test.to_str().expect("a plain path"), "--origin", "tpm",
+    ]);
+    checks.check("v3 is created: its key comes from the host's TPM", said.code == 0, said.complaint());
+    let said = world.vouchsafe(&["vm", "start", "v3", "--host", "b"]);
+    checks.check("honest, it is trusted", said.code == 0, said.complaint());
+    let mut lie = |word: &str, answer: &str, name: &str, what: &str| {
+        let told = tell(world, "v3", "b", word, answer);
+        let said = world.vouchsafe(&["vm", "attest", "v3"]);
+        let seen = said.refusal();
+        checks.check(what, told && seen == name, format!("{seen}: {}", said.detail()));
+    };
+    lie("evidence-truncated", "", "guest-log-truncated", "its own log cut short is noticed");
+    lie("evidence-altered", "", "guest-log-disagrees", "its own log edited is noticed");
+    lie("evidence-honest\nextend 9", "extended 9", "guest-event-unknown", "an unknown extend is named");
+    lie("flood 21000", "flooded", "log-overflow", "a flood of extends is no short list");
+    let said = world.vouchsafe(&["vm", "stop", "v3"]);
+    checks.check("it is stopped", said.code == 0, said.complaint());
+}

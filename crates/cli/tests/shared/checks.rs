@@ -1,0 +1,41 @@
+//! Counted observations: each is printed as it is made, the last line sums them up.
+
+use std::{fmt::Display, time::Instant};
+
+/// Counts checks; one check is one observation on real processes.
+#[derive(Debug)]
+pub struct Checks {
+    name: &'static str,
+    passed: u32,
+    failed: u32,
+    since: Instant,
+}
+
+impl Checks {
+    pub fn new(name: &'static str) -> Self {
+        Self { name, passed: 0, failed: 0, since: Instant::now() }
+    }
+
+    /// A heading between checks.
+    pub fn part(&self, title: &str) {
+        println!("\n== {title} [{:.1} s]", self.since.elapsed().as_secs_f32());
+    }
+
+    /// One observation.
+    pub fn check(&mut self, what: &str, ok: bool, seen: impl Display) {
+        let (mark, count) =
+            if ok { ("ok    ", &mut self.passed) } else { ("FAILED", &mut self.failed) };
+        *count += 1;
+        let number = self.passed + self.failed;
+        let seen = seen.to_string();
+        let seen = if seen.is_empty() { seen } else { format!("  [{}]", seen.trim()) };
+        println!("{mark} {number:>3}  {what}{seen}");
+    }
+
+    /// The last line, and whether all went well.
+    pub fn finish(self) -> bool {
+        let seconds = self.since.elapsed().as_secs_f32();
+        println!("\n{:.1} s\n{}: {} checks passed, {} failed", seconds, self.name, self.passed, self.failed);
+        self.failed == 0 && self.passed > 0
+    }
+}
