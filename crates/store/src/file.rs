@@ -124,9 +124,11 @@ impl FileBacking {
         let file = open_file(path)?;
         sync_parent(path)?;
         let opened = FileBackend::new(file).and_then(|file| builder().create_with_backend(file));
-        let database = opened.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: path.to_owned() },
-            other => StoreError::database("open")(other),
+        let database = opened.map_err(|error| {
+            if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+                return StoreError::Locked { path: path.to_owned() };
+            }
+            StoreError::database("open")(error)
         })?;
         Self::with_tables(database)
     }
@@ -195,3 +197,6 @@ impl Backing for FileBacking {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

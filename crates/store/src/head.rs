@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    audit::TreeHead,
+    audit::{Checkpoint, TreeHead},
     backend::{State, StoreId},
     types::Revision,
 };
@@ -34,7 +34,7 @@ pub const MAX_PAYLOAD: usize = 4096;
 
 /// What the authority signs: the payload of a DSSE envelope of kind `checkpoint`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename = "store-head", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Head {
     /// The store.
     pub store: StoreId,
@@ -58,9 +58,29 @@ pub enum HeadParseError {
     /// Over [`MAX_PAYLOAD`] bytes.
     #[error("a head has at most 4096 bytes")]
     Length,
-    /// Not the JSON of a head.
-    #[error("this is not a head of a store")]
+    /// Not the JSON of a head or checkpoint.
+    #[error("this is not a head of a store or a checkpoint of its log")]
     Malformed(#[source] serde_json::Error),
+    /// A head where a checkpoint is due, or the reverse.
+    #[error("a signed document of another type is due here")]
+    Type,
+}
+
+/// Everything that is signed as a `checkpoint`; the tag keeps one from serving as the other.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub(crate) enum Payload<H, C> {
+    StoreHead(H),
+    AuditCheckpoint(C),
+}
+
+impl Payload<Head, Checkpoint> {
+    pub(crate) fn parse(payload: &[u8]) -> Result<Self, HeadParseError> {
+        if payload.len() > MAX_PAYLOAD {
+            return Err(HeadParseError::Length);
+        }
+        serde_json::from_slice(payload).map_err(HeadParseError::Malformed)
+    }
 }
 
 impl Head {
@@ -89,7 +109,7 @@ impl Head {
     /// # Errors
     /// Those of the serializer; none is known for this type.
     pub fn to_payload(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(self)
+        serde_json::to_vec(&Payload::<_, &Checkpoint>::StoreHead(self))
     }
 
     /// Parses a payload whose signature the caller has verified.
@@ -97,10 +117,10 @@ impl Head {
     /// # Errors
     /// [`HeadParseError`] says what is wrong with it.
     pub fn from_payload(payload: &[u8]) -> Result<Self, HeadParseError> {
-        if payload.len() > MAX_PAYLOAD {
-            return Err(HeadParseError::Length);
+        match Payload::parse(payload)? {
+            Payload::StoreHead(head) => Ok(head),
+            Payload::AuditCheckpoint(_) => Err(HeadParseError::Type),
         }
-        serde_json::from_slice(payload).map_err(HeadParseError::Malformed)
     }
 }
 

@@ -3,7 +3,7 @@
 use model::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::head::{HeadParseError, MAX_PAYLOAD};
+use crate::head::{Head, HeadParseError, Payload};
 
 /// Size and root of the Merkle tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,9 +15,23 @@ pub struct TreeHead {
     pub root: Digest,
 }
 
+impl TreeHead {
+    /// What a payload whose signature the caller has verified says about the log, be it a
+    /// [`Head`] or a [`Checkpoint`]: what [`super::Open`] answers.
+    ///
+    /// # Errors
+    /// [`HeadParseError`] says what is wrong with it.
+    pub fn from_payload(payload: &[u8]) -> Result<Self, HeadParseError> {
+        Ok(match Payload::parse(payload)? {
+            Payload::StoreHead(head) => head.audit,
+            Payload::AuditCheckpoint(checkpoint) => checkpoint.tree,
+        })
+    }
+}
+
 /// The payload of a DSSE envelope of kind `checkpoint` that covers the audit log alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename = "audit-checkpoint", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     /// Which log: the authority's name for it.
     pub log: String,
@@ -33,7 +47,7 @@ impl Checkpoint {
     /// # Errors
     /// Those of the serializer; none is known for this type.
     pub fn to_payload(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(self)
+        serde_json::to_vec(&Payload::<&Head, _>::AuditCheckpoint(self))
     }
 
     /// Parses a payload whose signature the caller has verified.
@@ -41,9 +55,9 @@ impl Checkpoint {
     /// # Errors
     /// [`HeadParseError`] says what is wrong with it.
     pub fn from_payload(payload: &[u8]) -> Result<Self, HeadParseError> {
-        if payload.len() > MAX_PAYLOAD {
-            return Err(HeadParseError::Length);
+        match Payload::parse(payload)? {
+            Payload::AuditCheckpoint(checkpoint) => Ok(checkpoint),
+            Payload::StoreHead(_) => Err(HeadParseError::Type),
         }
-        serde_json::from_slice(payload).map_err(HeadParseError::Malformed)
     }
 }

@@ -108,7 +108,7 @@ impl Tree {
 
     fn subtree(&self, range: Range<u64>) -> Option<Hash> {
         let len = range.end.checked_sub(range.start).filter(|len| *len > 0)?;
-        if len.is_power_of_two() && range.start % len == 0 {
+        if len.is_power_of_two() && range.start.is_multiple_of(len) {
             return self.node(len.trailing_zeros(), range.start / len);
         }
         let middle = range.start + split(len);
