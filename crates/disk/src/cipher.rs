@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn sectors_round_trip_and_do_not_depend_on_the_run_they_are_in() {
         let cipher = cipher(4096);
-        let plain: Vec<u8> = (0..3 * 4096_u32).map(|i| (i % 251) as u8).collect();
+        let plain: Vec<u8> = (0..=250).cycle().take(3 * 4096).collect();
         let mut run = plain.clone();
         cipher.seal(8 * 4096, &mut run).unwrap();
         let mut middle = plain[4096..8192].to_vec();
@@ -134,7 +134,7 @@ mod tests {
         ))
         .unwrap();
         let cipher = SectorCipher::new(Secret::new(key), 512, 0).unwrap();
-        let mut unit: Vec<u8> = (0..512_u32).map(|i| (i % 256) as u8).collect();
+        let mut unit: Vec<u8> = (0..=255).chain(0..=255).collect();
         cipher.seal(0xff * 512, &mut unit).unwrap();
         assert_eq!(
             hex::encode(&unit[..32]),

@@ -20,8 +20,6 @@ use super::{
 };
 use crate::Volume;
 
-/// A client that says nothing for so long before transmission is sent away.
-const NEGOTIATION_PATIENCE: Duration = Duration::from_secs(10);
 /// The receive buffer's usual size.
 const RECEIVE_BYTES: usize = 1 << 20;
 /// Replies are sent when so many bytes are waiting, or when no complete request is left.
@@ -56,12 +54,13 @@ impl From<Rejection> for End {
 pub(super) fn serve(
     stream: &UnixStream,
     export: &Export,
+    patience: Duration,
     volume: &dyn Volume,
     counters: &Counters,
 ) -> End {
     let run = || -> Result<(), End> {
         let mut received = Received::new();
-        let agreed = negotiate(stream, export.clone(), &mut received)?;
+        let agreed = negotiate(stream, export.clone(), patience, &mut received)?;
         let replies = Replies::default();
         Transmission { stream, volume, counters, agreed, replies }.run(&mut received)
     };
@@ -128,10 +127,11 @@ impl Received {
 fn negotiate(
     mut stream: &UnixStream,
     export: Export,
+    patience: Duration,
     received: &mut Received,
 ) -> Result<Agreed, End> {
-    stream.set_read_timeout(Some(NEGOTIATION_PATIENCE))?;
-    stream.set_write_timeout(Some(NEGOTIATION_PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let mut out = Vec::new();
     let mut negotiation = Negotiation::begin(export, &mut out);
     loop {

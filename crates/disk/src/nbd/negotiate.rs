@@ -281,7 +281,6 @@ fn parse_go(data: &[u8]) -> Option<(&str, impl Iterator<Item = u16> + Clone)> {
 }
 
 /// The export name and the queries of a metadata context option; no queries if there are too many.
-#[expect(clippy::type_complexity, reason = "a name would hide what it is")]
 fn parse_meta_context(data: &[u8]) -> Option<(&str, Option<Vec<&str>>)> {
     let mut fields = Fields(data);
     let name = fields.string()?;

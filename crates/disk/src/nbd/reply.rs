@@ -108,14 +108,17 @@ impl Replies {
 
 /// The NBD error for a medium's error.
 pub(super) fn error_number(error: &io::Error) -> u32 {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            wire::ENOSPC
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => wire::EPERM,
-        io::ErrorKind::OutOfMemory => wire::ENOMEM,
-        io::ErrorKind::InvalidInput => wire::EINVAL,
-        io::ErrorKind::Unsupported => wire::ENOTSUP,
-        _ => wire::EIO,
-    }
+    use io::ErrorKind as Kind;
+    const TABLE: [(Kind, u32); 8] = [
+        (Kind::StorageFull, wire::ENOSPC),
+        (Kind::QuotaExceeded, wire::ENOSPC),
+        (Kind::FileTooLarge, wire::ENOSPC),
+        (Kind::PermissionDenied, wire::EPERM),
+        (Kind::ReadOnlyFilesystem, wire::EPERM),
+        (Kind::OutOfMemory, wire::ENOMEM),
+        (Kind::InvalidInput, wire::EINVAL),
+        (Kind::Unsupported, wire::ENOTSUP),
+    ];
+    let found = TABLE.into_iter().find(|(kind, _)| *kind == error.kind());
+    found.map_or(wire::EIO, |(_, number)| number)
 }

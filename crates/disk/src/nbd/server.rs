@@ -34,11 +34,18 @@ pub struct ServerOptions {
     pub peers: PeerPolicy,
     /// Connections at a time.
     pub connections_max: usize,
+    /// A client that says nothing for so long before transmission is sent away.
+    pub negotiation_patience: Duration,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { names: vec![String::new()], peers: PeerPolicy::default(), connections_max: 16 }
+        Self {
+            names: vec![String::new()],
+            peers: PeerPolicy::default(),
+            connections_max: 16,
+            negotiation_patience: Duration::from_secs(10),
+        }
     }
 }
 
@@ -174,7 +181,8 @@ impl Shared {
 
     fn serve(&self, stream: &UnixStream) {
         add(&self.counters.connections, 1);
-        match serve(stream, &self.export, &*self.volume, &self.counters) {
+        let patience = self.options.negotiation_patience;
+        match serve(stream, &self.export, patience, &*self.volume, &self.counters) {
             End::Closed => {}
             End::Rejected(rejection) => self.refused(rejection),
             End::Io(error) => tracing::info!(error = %error, "connection lost"),

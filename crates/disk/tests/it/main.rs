@@ -1,0 +1,19 @@
+//! Volumes and exports from outside: our own wire client, and the stock tools as oracles. A tool
+//! that is not installed is said aloud as `Skipped`.
+
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod cryptsetup;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod header;
+#[cfg(test)]
+mod nbd_tools;
+#[cfg(test)]
+mod negotiation;
+#[cfg(test)]
+mod transmission;
+#[cfg(test)]
+mod volume;
