@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use crate::{Profile, cert::Cert, verify::CertRejection};
 use key::CaKey;
-pub(crate) use key::KeyKind;
+pub(crate) use key::{KeyKind, kind_of};
 
 /// A certificate or CRL could not be issued.
 #[derive(Debug, Error)]
@@ -184,7 +184,7 @@ impl Ca {
         validity: Validity,
     ) -> Result<Issued, IssueError> {
         self.check_validity(validity)?;
-        let kind = key::kind_of(spki).ok_or(IssueError::SubjectKey)?;
+        let kind = kind_of(spki).ok_or(IssueError::SubjectKey)?;
         let subject = SubjectPublicKeyInfo::from_der(spki).map_err(|_| IssueError::SubjectKey)?;
         let mut params = profile.params(kind)?;
         let serial = stamp(&mut params, validity)?;

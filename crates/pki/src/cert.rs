@@ -21,7 +21,7 @@ use x509_cert::{
     spki::AlgorithmIdentifierOwned,
 };
 
-use crate::verify::CertRejection;
+use crate::{ca, verify::CertRejection};
 
 /// Longest certificate, in bytes.
 pub(crate) const MAX_CERTIFICATE: usize = 16 << 10;
@@ -202,7 +202,10 @@ pub(crate) fn verify_signed(
         RSA_WITH_SHA512 => &[&RSA_PKCS1_2048_8192_SHA512],
         _ => return Err(CertRejection::SignatureAlgorithm),
     };
-    // A key parses under the one algorithm that has its curve or family, if it is strong enough.
+    if ca::kind_of(spki).is_none() {
+        return Err(CertRejection::IssuerKey);
+    }
+    // A strong key parses under the one algorithm that has its curve or family.
     let key = candidates
         .iter()
         .find_map(|algorithm| ParsedPublicKey::new(*algorithm, spki).ok())

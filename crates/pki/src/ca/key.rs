@@ -5,9 +5,10 @@ use std::fmt;
 use aws_lc_rs::{
     encoding::{AsDer as _, PublicKeyX509Der},
     rand::SystemRandom,
+    rsa::PublicEncryptingKey,
     signature::{
         ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1,
-        EcdsaKeyPair, KeyPair as _, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+        EcdsaKeyPair, KeyPair as _, ParsedPublicKey,
     },
 };
 use model::Secret;
@@ -91,5 +92,6 @@ pub(crate) fn kind_of(spki: &[u8]) -> Option<KeyKind> {
     if ec.is_ok() {
         return Some(KeyKind::Ec);
     }
-    ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, spki).ok().map(|_| KeyKind::Rsa)
+    // Parsing for verification takes any length; parsing for encryption takes 2048 to 8192 bits.
+    PublicEncryptingKey::from_der(spki).ok().map(|_| KeyKind::Rsa)
 }

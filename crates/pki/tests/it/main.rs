@@ -1,0 +1,12 @@
+//! Issuing and verifying, with `openssl` as the second opinion.
+
+#[cfg(test)]
+mod crl;
+#[cfg(test)]
+mod issue;
+#[cfg(test)]
+mod mutate;
+#[cfg(test)]
+mod refuse;
+#[cfg(test)]
+mod support;
