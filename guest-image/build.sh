@@ -89,7 +89,7 @@ initramfs() {
     rm -rf "$tree"
     mkdir -p "$tree"/{bin,data,dev,modules,proc,sys,tmp}
     cp "$busybox" "$tree/bin/busybox"
-    for applet in blockdev cat dd echo head insmod kill mount mv poweroff printf sh sleep sync tr \
+    for applet in blockdev cat cut dd echo head insmod kill mount mv poweroff printf sh sleep sync tr \
         umount wc xxd; do
         ln -s busybox "$tree/bin/$applet"
     done
