@@ -10,3 +10,5 @@ mod mutate;
 mod refuse;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod swtpm;
