@@ -20,6 +20,7 @@ pub use call::Call;
 use crate::{
     clock::SharedClock,
     https::{self, ClockTime, TlsError},
+    pem::{self, PemError},
     problem::Problem,
 };
 use transport::Transport;
@@ -141,6 +142,16 @@ pub struct Identity {
     pub chain: Vec<Vec<u8>>,
     /// The leaf's key, PKCS#8 DER.
     pub key: Secret<Vec<u8>>,
+}
+
+impl Identity {
+    /// Certificate chain and key from PEM files; the key's file must be closed to others.
+    ///
+    /// # Errors
+    /// [`PemError`] if a file cannot be read or holds something else.
+    pub fn read(chain: &Path, key: &Path) -> Result<Self, PemError> {
+        Ok(Self { chain: pem::read_certificates(chain)?, key: pem::read_key(key)? })
+    }
 }
 
 /// A client of one service. Cheap to clone; clones share the idle connection.

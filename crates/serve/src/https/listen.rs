@@ -101,6 +101,7 @@ async fn serve_tls(
     limits: Limits,
     shutdown: Shutdown,
 ) {
+    let address = stream.peer_addr().ok();
     // Small answers must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await {
@@ -113,8 +114,8 @@ async fn serve_tls(
     };
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let peer = match leaf.map(|der| ClientCertificate::parse(der)) {
-        None => Peer::anonymous(),
-        Some(Some(certificate)) => Peer::certified(certificate),
+        None => Peer::anonymous(address),
+        Some(Some(certificate)) => Peer::certified(certificate, address),
         // The verifier parsed it before; never serve it as if there were none.
         Some(None) => return,
     };

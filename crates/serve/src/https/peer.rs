@@ -1,6 +1,6 @@
 //! Who is at the other end of a connection.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::extract::FromRequestParts;
 use http::{StatusCode, request::Parts};
@@ -17,7 +17,10 @@ use crate::problem::Problem;
 /// that against the clock of *this request*, not of the handshake, because a connection can outlive
 /// a short-lived certificate.
 #[derive(Clone, Debug)]
-pub struct Peer(Kind);
+pub struct Peer {
+    kind: Kind,
+    address: Option<SocketAddr>,
+}
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -66,16 +69,22 @@ impl From<PeerRejection> for Problem {
 }
 
 impl Peer {
-    pub(super) const fn anonymous() -> Self {
-        Self(Kind::Anonymous)
+    pub(super) const fn anonymous(address: Option<SocketAddr>) -> Self {
+        Self { kind: Kind::Anonymous, address }
     }
 
     pub(super) const fn local(uid: u32, pid: Option<i32>) -> Self {
-        Self(Kind::Local { uid, pid })
+        Self { kind: Kind::Local { uid, pid }, address: None }
     }
 
-    pub(super) fn certified(certificate: ClientCertificate) -> Self {
-        Self(Kind::Certified(Arc::new(certificate)))
+    pub(super) fn certified(certificate: ClientCertificate, address: Option<SocketAddr>) -> Self {
+        Self { kind: Kind::Certified(Arc::new(certificate)), address }
+    }
+
+    /// Where the connection comes from, for limits and logs; `None` on a unix socket.
+    #[must_use]
+    pub const fn address(&self) -> Option<SocketAddr> {
+        self.address
     }
 
     /// The client certificate, if there is one and `now` is within its validity.
@@ -98,7 +107,7 @@ impl Peer {
     /// was. Never to allow anything.
     #[must_use]
     pub fn certificate_at_any_time(&self) -> Option<&ClientCertificate> {
-        match &self.0 {
+        match &self.kind {
             Kind::Certified(certificate) => Some(certificate),
             Kind::Anonymous | Kind::Local { .. } => None,
         }
@@ -107,7 +116,7 @@ impl Peer {
     /// The user at the other end of a unix socket.
     #[must_use]
     pub const fn local_uid(&self) -> Option<u32> {
-        match self.0 {
+        match self.kind {
             Kind::Local { uid, .. } => Some(uid),
             Kind::Anonymous | Kind::Certified(_) => None,
         }
@@ -116,7 +125,7 @@ impl Peer {
     /// The process at the other end of a unix socket, for logs only: it may be gone.
     #[must_use]
     pub const fn local_pid(&self) -> Option<i32> {
-        match self.0 {
+        match self.kind {
             Kind::Local { pid, .. } => pid,
             Kind::Anonymous | Kind::Certified(_) => None,
         }
