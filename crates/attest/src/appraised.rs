@@ -90,11 +90,8 @@ impl Appraised<Host> {
         let Subject::Host { host, session_key, grant_key } = &result.subject else {
             return Err(Rejection::HostNotTrusted("the verdict is not that of a host"));
         };
-        let facts = Host {
-            host: host.clone(),
-            session_key: *session_key,
-            grant_key: grant_key.0.clone(),
-        };
+        let facts =
+            Host { host: host.clone(), session_key: *session_key, grant_key: grant_key.0.clone() };
         Ok(Self { facts, result })
     }
 }
@@ -213,6 +210,12 @@ impl Rejections {
     pub(crate) fn of(rejections: Vec<Rejection>) -> Option<Self> {
         let mut rejections = rejections.into_iter();
         Some(Self { first: rejections.next()?, more: rejections.collect() })
+    }
+
+    /// With further ones.
+    pub(crate) fn and(mut self, more: impl IntoIterator<Item = Rejection>) -> Self {
+        self.more.extend(more);
+        self
     }
 }
 

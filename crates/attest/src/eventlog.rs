@@ -254,7 +254,8 @@ fn event2<'a>(
     for _ in 0..count {
         let id = reader.u16_le().ok_or(cut)?;
         let at = sizes.chunks_exact(4).position(|entry| entry.starts_with(&id.to_le_bytes()));
-        let (at, size) = at.zip(size_of(sizes, id)).ok_or(LogMalformed::Digests { event: index })?;
+        let (at, size) =
+            at.zip(size_of(sizes, id)).ok_or(LogMalformed::Digests { event: index })?;
         if seen & (1 << at) != 0 {
             return Err(LogMalformed::Digests { event: index });
         }

@@ -19,6 +19,7 @@ pub mod binding;
 mod bytes;
 pub mod envelope;
 pub mod eventlog;
+pub mod guest;
 pub mod host;
 pub mod ima;
 pub mod predict;

@@ -1,8 +1,6 @@
 //! What both appraisals do with a quote: AK, signature, binding, PCR selection.
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
 use model::{Digest, HashAlg};
 use tpm::{
     Attest, Attested, Attributes, Name, PcrSelection, Public, Signature, SignatureFault,
@@ -89,9 +87,7 @@ impl EnrolledAk {
 /// Parses a public key for verification of TPM signatures.
 pub(crate) fn parse_key(key: &VerifyingKey) -> Result<ParsedPublicKey, KeyUnusable> {
     match key {
-        VerifyingKey::P256 { .. } => {
-            ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.spki_der())
-        }
+        VerifyingKey::P256 { .. } => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.spki_der()),
         VerifyingKey::Rsa { .. } => {
             ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.spki_der())
         }

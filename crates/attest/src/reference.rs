@@ -188,7 +188,8 @@ impl HostReference {
                 });
             }
         }
-        let missing = self.events.iter().zip(&seen).filter(|(event, seen)| !**seen && !event.optional);
+        let missing =
+            self.events.iter().zip(&seen).filter(|(event, seen)| !**seen && !event.optional);
         rejections.extend(missing.take(MAX_REJECTIONS).map(|(event, _)| Rejection::EventMissing {
             pcr: event.pcr,
             kind: EventType(event.kind),

@@ -5,7 +5,10 @@
 
 use std::borrow::Cow;
 
-use model::{Digest, Epoch, HostId, Nonce, VmId, api::{Bytes, vm::ChainLink}};
+use model::{
+    Digest, Epoch, HostId, Nonce, VmId,
+    api::{Bytes, vm::ChainLink},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -142,8 +142,8 @@ impl TrustedKeys {
                 if spki.first() != Some(&0x30) {
                     return Err(KeyUnusable);
                 }
-                let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, spki)
-                    .map_err(|_| KeyUnusable)?;
+                let key =
+                    ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, spki).map_err(|_| KeyUnusable)?;
                 Ok((KeyId::of_spki(spki), Arc::new(key)))
             })
             .collect::<Result<_, _>>()

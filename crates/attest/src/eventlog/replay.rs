@@ -36,7 +36,8 @@ impl Sha256Replay {
             for (to, from) in joined.iter_mut().zip(value.iter().chain(digest)) {
                 *to = *from;
             }
-            for (to, from) in value.iter_mut().zip(digest::digest(&digest::SHA256, &joined).as_ref())
+            for (to, from) in
+                value.iter_mut().zip(digest::digest(&digest::SHA256, &joined).as_ref())
             {
                 *to = *from;
             }

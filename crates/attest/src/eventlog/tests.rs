@@ -116,10 +116,7 @@ fn the_builder_refuses_what_the_parser_would() {
     assert_eq!(log.measure(24, EventType::IPL, b"", b""), Err(BuildError::Pcr(24)));
     let wrong = [Digest::zero(HashAlg::Sha1)];
     assert_eq!(log.event(0, EventType::IPL, &wrong, b""), Err(BuildError::Digests));
-    assert_eq!(
-        log.measure(0, EventType::IPL, b"", &vec![0; MAX_LOG]),
-        Err(BuildError::Full)
-    );
+    assert_eq!(log.measure(0, EventType::IPL, b"", &vec![0; MAX_LOG]), Err(BuildError::Full));
 }
 
 #[test]

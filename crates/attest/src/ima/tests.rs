@@ -26,7 +26,8 @@ fn entry(template: &str, path: &str, violation: bool) -> Vec<u8> {
 
 #[test]
 fn both_templates_are_read() {
-    let bytes = [entry("ima-ng", "boot_aggregate", false), entry("ima-sig", "/bin/sh", false)].concat();
+    let bytes =
+        [entry("ima-ng", "boot_aggregate", false), entry("ima-sig", "/bin/sh", false)].concat();
     let list = ImaList::parse(&bytes).unwrap();
     assert_eq!(list.entries.len(), 2);
     assert_eq!(list.entries[0].description(), "boot_aggregate");

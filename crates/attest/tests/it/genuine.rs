@@ -37,7 +37,9 @@ fn check_against(text: &str) {
         let replay = log.replay(alg).unwrap();
         for pcr in 0..24_u8 {
             match golden.get(&(alg.name().to_owned(), pcr)) {
-                Some(value) => assert_eq!(&replay.value(pcr).unwrap().hex(), value, "{alg:?} {pcr}"),
+                Some(value) => {
+                    assert_eq!(&replay.value(pcr).unwrap().hex(), value, "{alg:?} {pcr}")
+                }
                 None => assert!(!replay.is_extended(pcr)),
             }
         }

@@ -24,8 +24,7 @@ fn code(host: &TestHost, evidence: &HostEvidence) -> &'static str {
 #[test]
 fn a_good_host_is_affirmed_with_its_claims_and_chain() {
     let host = TestHost::new();
-    let appraised =
-        appraise_host(&host.evidence(), &host.policy, &host.challenge, NOW).unwrap();
+    let appraised = appraise_host(&host.evidence(), &host.policy, &host.challenge, NOW).unwrap();
     let result = appraised.result();
     assert_eq!(result.status, Status::Affirming);
     assert!(result.claims.iter().all(|claim| claim.passed));
@@ -87,8 +86,7 @@ fn a_replayed_quote_answers_another_nonce() {
 fn a_late_answer_is_refused() {
     let host = TestHost::new();
     let late = host.challenge.expires_at;
-    let refused =
-        appraise_host(&host.evidence(), &host.policy, &host.challenge, late).unwrap_err();
+    let refused = appraise_host(&host.evidence(), &host.policy, &host.challenge, late).unwrap_err();
     assert_eq!(*refused.first(), Rejection::NonceExpired { expired_at: late, now: late });
     assert_eq!(refused.code(), "nonce-expired");
 }
@@ -215,7 +213,10 @@ fn an_unknown_event_is_named_with_its_digest() {
     let result = refused.result();
     assert_eq!(result.status, Status::Contraindicated);
     assert!(result.chain.is_empty());
-    assert_eq!(result.claims.last().map(|claim| (&*claim.name, claim.passed)), Some(("event-unknown", false)));
+    assert_eq!(
+        result.claims.last().map(|claim| (&*claim.name, claim.passed)),
+        Some(("event-unknown", false))
+    );
 }
 
 #[test]

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod genuine;
 #[cfg(test)]
+mod guest;
+#[cfg(test)]
 mod host;
 #[cfg(test)]
 mod support;

@@ -135,8 +135,7 @@ impl TestHost {
 
     pub(crate) fn with_log(log: Vec<u8>, pcrs: &[u8]) -> Self {
         let ak = SoftAk::new(AK);
-        let values =
-            ReferenceValues::from_log("test", NOW, &EventLog::parse(&log).unwrap(), pcrs);
+        let values = ReferenceValues::from_log("test", NOW, &EventLog::parse(&log).unwrap(), pcrs);
         let policy = HostPolicy {
             host: "a".parse().unwrap(),
             ak: EnrolledAk::admit(ak.public.clone()).unwrap(),

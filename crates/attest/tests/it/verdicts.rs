@@ -14,8 +14,7 @@ fn a_good_verdict_is_read_by_others_and_reopened_until_it_expires() {
     let host = TestHost::new();
     let key = signing_key();
     let keys = TrustedKeys::new([key.spki()]).unwrap();
-    let appraised =
-        appraise_host(&host.evidence(), &host.policy, &host.challenge, NOW).unwrap();
+    let appraised = appraise_host(&host.evidence(), &host.policy, &host.challenge, NOW).unwrap();
     let json = appraised.sign(&key).unwrap().to_json();
     let open = || {
         let envelope = Envelope::parse(&json).unwrap();
@@ -39,8 +38,7 @@ fn a_bad_verdict_never_becomes_a_proof() {
     let keys = TrustedKeys::new([key.spki()]).unwrap();
     let mut evidence = host.evidence();
     evidence.event_log.0.pop();
-    let rejected =
-        appraise_host(&evidence, &host.policy, &host.challenge, NOW).unwrap_err();
+    let rejected = appraise_host(&evidence, &host.policy, &host.challenge, NOW).unwrap_err();
     let envelope = rejected.sign(&key).unwrap();
     let verdict = envelope.verify::<AttestationResult>(&keys, Kind::Verdict, 1).unwrap();
     assert_eq!(*verdict, *rejected.result());
