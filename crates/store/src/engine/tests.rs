@@ -1,12 +1,21 @@
+use std::ops::ControlFlow;
+
 use proptest::prelude::*;
 
-use super::record::{
-    Commit, decode_record, decode_version, encode_record, encode_version, parse_revision,
-    parse_version_key, version_key,
+use super::{
+    compact,
+    record::{
+        Commit, Meta, decode_record, decode_version, encode_record, encode_version, parse_revision,
+        parse_version_key, version_key,
+    },
+    rows::{Backing, Bounds, Table},
+    txn,
 };
 use crate::{
+    backend::StoreId,
     key::Key,
-    types::{Event, KeyValue, LeaseId},
+    memory::MemoryBacking,
+    types::{Event, KeyValue, LeaseId, Op, Txn},
 };
 
 fn a_key() -> impl Strategy<Value = Key> {
@@ -30,6 +39,45 @@ fn an_entry() -> impl Strategy<Value = KeyValue> {
 
 fn an_event() -> impl Strategy<Value = Event> {
     prop_oneof![an_entry().prop_map(Event::Put), a_key().prop_map(Event::Delete)]
+}
+
+#[test]
+fn compaction_leaves_no_row_that_cannot_be_read() {
+    let backing = MemoryBacking::default();
+    let key = |name: &str| Key::new(name).unwrap();
+    backing
+        .write(&mut |rows| {
+            Meta::genesis(StoreId([0; 16])).save(rows)?;
+            for op in [
+                Op::put(key("a"), "1"),
+                Op::put(key("a"), "2"),
+                Op::put(key("b"), "1"),
+                Op::Delete(key("b")),
+                Op::put(key("c"), "1"),
+                Op::Delete(key("c")),
+            ] {
+                txn::apply(rows, &Txn::new().then(op))?;
+            }
+            compact::compact(rows, 5).map(drop)
+        })
+        .unwrap();
+    let mut left = Vec::new();
+    let mut changes = 0;
+    backing
+        .read(&mut |rows| {
+            rows.scan(Table::Versions, &Bounds::all(), &mut |row, _| {
+                let (key, revision) = parse_version_key(row)?;
+                left.push((String::from_utf8(key.to_vec()).unwrap(), revision));
+                Ok(ControlFlow::Continue(()))
+            })?;
+            rows.scan(Table::Changes, &Bounds::all(), &mut |_, _| {
+                changes += 1;
+                Ok(ControlFlow::Continue(()))
+            })
+        })
+        .unwrap();
+    let expected = [("a", 2), ("c", 5), ("c", 6)].map(|(key, at)| (key.to_owned(), at));
+    assert_eq!((left, changes), (expected.to_vec(), 2));
 }
 
 proptest! {

@@ -117,7 +117,7 @@ fn payloads_round_trip_and_unknown_fields_are_refused() {
     assert!(matches!(Head::from_payload(&[b' '; 5000]), Err(HeadParseError::Length)));
 }
 
-/// A copy of the disk: its head, and which writes it holds.
+/// The disk: its head, and which writes it holds.
 #[derive(Clone, Debug)]
 struct Disk {
     head: Head,
@@ -127,12 +127,8 @@ struct Disk {
 #[derive(Clone, Debug)]
 enum Action {
     /// Opens the disk and works: so many steps of the anchor, then so many writes with heads.
-    Run {
-        steps: usize,
-        anchors: usize,
-        anchor_steps: usize,
-    },
-    Copy,
+    Run { steps: usize, anchors: usize, anchor_steps: usize },
+    /// Puts back a copy of the disk as it was after any step.
     Restore(prop::sample::Index),
 }
 
@@ -140,73 +136,106 @@ fn an_action() -> impl Strategy<Value = Action> {
     prop_oneof![
         3 => (0..8_usize, 0..3_usize, 0..3_usize)
             .prop_map(|(steps, anchors, anchor_steps)| Action::Run { steps, anchors, anchor_steps }),
-        2 => Just(Action::Copy),
         2 => any::<prop::sample::Index>().prop_map(Action::Restore),
     ]
 }
 
-/// Takes up to `limit` steps; whether all were taken.
-fn advance(anchor: &mut Anchor, disk: &mut Disk, tpm: &mut u64, limit: usize) -> bool {
-    for _ in 0..limit {
-        match anchor.pending() {
-            None => return true,
-            Some(Step::WriteHead { counter }) => {
-                disk.head.counter = counter;
-                anchor.wrote_head().unwrap();
-            }
-            Some(Step::Increment { .. }) => {
-                *tpm += 1;
-                anchor.incremented(*tpm).unwrap();
+/// A machine that crashes, whose disk is copied after every step and can be put back.
+struct World {
+    tpm: u64,
+    disk: Disk,
+    copies: Vec<Disk>,
+    /// Which copy the disk is.
+    born: usize,
+    /// Copies from before the last opening that was completed are dead.
+    dead: usize,
+    /// Whether the disk goes back to the newest state without a gap.
+    genuine: bool,
+    /// Writes with a head whose counter was reached.
+    anchored: Vec<u64>,
+    next: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let disk = Disk { head: head(100, 0), writes: Vec::new() };
+        let copies = vec![disk.clone()];
+        let anchored = Vec::new();
+        Self { tpm: 100, disk, copies, born: 0, dead: 0, genuine: true, anchored, next: 0 }
+    }
+
+    fn changed(&mut self) {
+        self.born = self.copies.len();
+        self.copies.push(self.disk.clone());
+    }
+
+    fn restore(&mut self, which: prop::sample::Index) {
+        self.born = which.index(self.copies.len());
+        let copy = self.copies[self.born].clone();
+        let same = copy.head == self.disk.head && copy.writes == self.disk.writes;
+        self.genuine = self.genuine && same;
+        self.disk = copy;
+    }
+
+    /// Takes up to `limit` steps; whether all were taken.
+    fn advance(&mut self, anchor: &mut Anchor, limit: usize) -> bool {
+        for _ in 0..limit {
+            match anchor.pending() {
+                None => return true,
+                Some(Step::WriteHead { counter }) => {
+                    self.disk.head.counter = counter;
+                    self.changed();
+                    anchor.wrote_head().unwrap();
+                }
+                Some(Step::Increment { .. }) => {
+                    self.tpm += 1;
+                    anchor.incremented(self.tpm).unwrap();
+                }
             }
         }
+        anchor.pending().is_none()
     }
-    anchor.pending().is_none()
+
+    fn run(&mut self, steps: usize, anchors: usize, anchor_steps: usize) {
+        let Ok(fresh) = decide(Some(&self.disk.head), self.tpm, None, 0) else {
+            assert!(!self.genuine, "the newest disk was refused");
+            return;
+        };
+        let kept = self.anchored.iter().all(|write| self.disk.writes.contains(write));
+        assert!(kept, "a disk that lacks an anchored write was let in");
+        assert!(self.born >= self.dead, "a copy from before the last opening was let in");
+        let begin = self.copies.len();
+        let mut anchor = Anchor::resume(&fresh);
+        if !self.advance(&mut anchor, steps) {
+            return;
+        }
+        // Now every copy from before is behind, and this disk is the newest.
+        (self.dead, self.genuine) = (begin, true);
+        for _ in 0..anchors {
+            self.next += 1;
+            self.disk.writes.push(self.next);
+            self.changed();
+            anchor.begin();
+            if !self.advance(&mut anchor, anchor_steps) {
+                return;
+            }
+            self.anchored.push(self.next);
+        }
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Crashes, copies and copies put back, at any step: a disk that lacks an anchored write is
-    /// never let in again, and the newest disk always is.
+    /// Crashes at any step, and copies from after any step put back.
     #[test]
     fn no_anchored_write_is_ever_forgotten(actions in prop::collection::vec(an_action(), 1..40)) {
-        let mut tpm = 100;
-        let mut disk = Disk { head: head(100, 0), writes: Vec::new() };
-        let mut copies = vec![disk.clone()];
-        // Writes that were acknowledged with a head whose counter was reached.
-        let mut anchored: Vec<u64> = Vec::new();
-        let mut genuine = true;
-        let mut next = 0;
+        let mut world = World::new();
         for action in actions {
             match action {
-                Action::Copy => copies.push(disk.clone()),
-                Action::Restore(which) => {
-                    let copy = which.get(&copies).clone();
-                    genuine = genuine && copy.head == disk.head && copy.writes == disk.writes;
-                    disk = copy;
-                }
+                Action::Restore(which) => world.restore(which),
                 Action::Run { steps, anchors, anchor_steps } => {
-                    let Ok(fresh) = decide(Some(&disk.head), tpm, None, 0) else {
-                        prop_assert!(!genuine, "the newest disk was refused");
-                        continue;
-                    };
-                    let kept = anchored.iter().all(|write| disk.writes.contains(write));
-                    prop_assert!(kept, "an older disk was let in");
-                    let mut anchor = Anchor::resume(&fresh);
-                    if !advance(&mut anchor, &mut disk, &mut tpm, steps) {
-                        continue;
-                    }
-                    // Now every other copy is behind.
-                    genuine = true;
-                    for _ in 0..anchors {
-                        next += 1;
-                        disk.writes.push(next);
-                        anchor.begin();
-                        if !advance(&mut anchor, &mut disk, &mut tpm, anchor_steps) {
-                            break;
-                        }
-                        anchored.push(next);
-                    }
+                    world.run(steps, anchors, anchor_steps);
                 }
             }
         }
