@@ -75,6 +75,10 @@ fn router(shutdown: Shutdown) -> Router {
                 Ok::<_, Problem>(Json(certificate.der.len()))
             }),
         )
+        .route(
+            "/from",
+            get(|peer: Peer| async move { Json(peer.address().map(|a| a.ip().to_string())) }),
+        )
         .route("/uid", get(|peer: Peer| async move { Json(peer.local_uid()) }))
         .route("/echo", post(|Json(echo): Json<Echo>| async move { Json(echo) }))
         .route("/nothing", post(|| async { StatusCode::NO_CONTENT }))
@@ -137,6 +141,8 @@ async fn a_client_is_known_by_its_certificate_and_refused_by_name_without_a_vali
     let length = server.client(Some(&good)).get::<usize>("/who").await.unwrap();
     assert_eq!(length, good.chain[0].len());
     assert_eq!(refusal_of(&server.client(None)).await, "certificate-missing");
+    let from = server.client(None).get::<Option<String>>("/from").await.unwrap();
+    assert_eq!(from.as_deref(), Some("127.0.0.1"));
     let expired = server.ca.issue(-100, -10);
     assert_eq!(refusal_of(&server.client(Some(&expired))).await, "session-expired");
     let early = server.ca.issue(100, 1000);
@@ -272,6 +278,7 @@ async fn a_local_caller_is_known_by_its_user_and_a_stale_socket_is_replaced() {
     let client = Client::unix(&path, ClientLimits::default());
     let own = rustix::process::geteuid().as_raw();
     assert_eq!(client.get::<Option<u32>>("/uid").await.unwrap(), Some(own));
+    assert_eq!(client.get::<Option<String>>("/from").await.unwrap(), None);
     assert_eq!(refusal_of(&client).await, "certificate-missing");
     assert!(matches!(unix(&path, &shutdown).await, Err(ListenError::Taken(_))));
     shutdown.trigger();
