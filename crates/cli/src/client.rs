@@ -73,10 +73,7 @@ impl Target {
     /// [`Failure`] if the credentials cannot be read.
     pub fn authority(&self) -> Result<Client, Failure> {
         let file = &self.authority;
-        let identity = Identity {
-            chain: pem::read_certificates(&file.client_cert)?,
-            key: pem::read_key(&file.client_key)?,
-        };
+        let identity = Identity::read(&file.client_cert, &file.client_key)?;
         let anchors = pem::read_certificates(&file.ca_file)?;
         let (clock, limits) = (SystemClock::shared(), ClientLimits::default());
         Ok(Client::https(&file.url, &anchors, Some(&identity), clock, limits)?)

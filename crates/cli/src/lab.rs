@@ -11,7 +11,7 @@
 pub mod components;
 pub mod down;
 mod init;
-mod keys;
+pub mod keys;
 pub mod layout;
 pub mod measured_boot;
 pub mod record;

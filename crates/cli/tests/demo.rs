@@ -1,6 +1,18 @@
 //! `make demo`: a lab, real VMs, real attacks. One check is one observation on real processes; the
 //! last line is `demo: N checks passed, M failed`, and the exit status follows it.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test program: it says what it sees, stops where it cannot go on, and times itself"
+)]
+
+#[path = "shared/checks.rs"]
+mod checks;
 #[path = "demo/disk.rs"]
 mod disk;
 #[path = "demo/guest.rs"]
@@ -11,8 +23,6 @@ mod hosts;
 mod keeping;
 #[path = "demo/launch.rs"]
 mod launch;
-#[path = "shared/checks.rs"]
-mod checks;
 #[path = "shared/rogue.rs"]
 mod rogue;
 #[path = "shared/world.rs"]

@@ -1,6 +1,13 @@
 //! The crate graph is stated once, here; an edge that is not in the table fails this test. Change
 //! the table together with `ARCHITECTURE.md` and an ADR that says why.
 
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "an integration test is a test module"
+)]
+
 use std::{collections::BTreeMap, process::Command};
 
 /// Crate, layer, and what it may import. Development dependencies count too.

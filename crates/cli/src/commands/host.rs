@@ -59,10 +59,8 @@ fn table(hosts: &[HostView]) -> String {
 }
 
 fn shown(host: &HostView) -> String {
-    let verdict = host
-        .verdict
-        .as_ref()
-        .map_or_else(|| "none yet".to_owned(), |envelope| super::verdict::shown(envelope));
+    let verdict =
+        host.verdict.as_ref().map_or_else(|| "none yet".to_owned(), super::verdict::shown);
     format!(
         "{}: {}, {}\nEK {} (issued by {})\nAK name {}\nverdict: {verdict}",
         host.name,

@@ -52,10 +52,9 @@ fn refused(disk: &[u8]) -> ImageError {
 }
 
 fn table_error(disk: &[u8]) -> GptError {
-    match refused(disk) {
-        ImageError::Table(error) => error,
-        other => panic!("{other:?}"),
-    }
+    let refused = refused(disk);
+    let ImageError::Table(error) = refused else { panic!("{refused:?}") };
+    error
 }
 
 #[test]

@@ -50,7 +50,14 @@ impl Programs {
     /// [`Failure::Error`] naming the first that is missing.
     pub fn beside_this() -> Result<Self, Failure> {
         let this = std::env::current_exe()?;
-        let folder = this.parent().unwrap_or_else(|| Path::new("/"));
+        Self::in_folder(this.parent().unwrap_or_else(|| Path::new("/")))
+    }
+
+    /// Finds them in `folder`.
+    ///
+    /// # Errors
+    /// As [`Self::beside_this`].
+    pub fn in_folder(folder: &Path) -> Result<Self, Failure> {
         let find = |name: &str| {
             let path = folder.join(name);
             if path.is_file() {

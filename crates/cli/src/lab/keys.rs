@@ -23,7 +23,7 @@ const SOFTWARE_TPM: &str = "id:49424D00";
 
 /// Both keys.
 #[derive(Debug)]
-pub(super) struct LabKeys {
+pub struct LabKeys {
     ek_ca: Ca,
     endorser: SoftwareKey,
 }
@@ -33,13 +33,13 @@ impl LabKeys {
     ///
     /// # Errors
     /// [`Failure`] if they cannot be read or made.
-    pub(super) fn open_or_make(layout: &Layout) -> Result<Self, Failure> {
+    pub fn open_or_make(layout: &Layout) -> Result<Self, Failure> {
         let dir = layout.keys();
         Ok(Self { ek_ca: ek_ca(&dir)?, endorser: endorser(&dir)? })
     }
 
     /// Who signs reference values.
-    pub(super) fn endorser(&self) -> &dyn Sign {
+    pub fn endorser(&self) -> &dyn Sign {
         &self.endorser
     }
 
@@ -47,7 +47,7 @@ impl LabKeys {
     ///
     /// # Errors
     /// [`Failure`] if the CA cannot issue it.
-    pub(super) fn certify_ek(&self, host: &HostId, ek: &Public) -> Result<Vec<u8>, Failure> {
+    pub fn certify_ek(&self, host: &HostId, ek: &Public) -> Result<Vec<u8>, Failure> {
         let tpm = TpmModel {
             manufacturer: SOFTWARE_TPM.to_owned(),
             model: format!("swtpm of lab host {host}"),

@@ -55,10 +55,18 @@ pub fn encrypted(world: &World, checks: &mut Checks) {
     let said = run("cryptsetup", &["luksDump", path]);
     let facts = ["aes-xts-plain64", "vouchsafe-kmi", "4096 [bytes]"];
     let found = facts.iter().all(|fact| said.stdout.contains(fact));
-    checks.check("cryptsetup luksDump reads it: XTS, 4 KiB sectors, our token", found, said.complaint());
+    checks.check(
+        "cryptsetup luksDump reads it: XTS, 4 KiB sectors, our token",
+        found,
+        said.complaint(),
+    );
     let wrong = world.path("wrong.key");
     std::fs::write(&wrong, [0x5a; 32]).expect("a file");
     let key = wrong.to_str().expect("a plain path");
     let said = run("cryptsetup", &["open", "--test-passphrase", "--key-file", key, path]);
-    checks.check("without a grant's key it does not open", said.code == 2, "cryptsetup: no key available");
+    checks.check(
+        "without a grant's key it does not open",
+        said.code == 2,
+        "cryptsetup: no key available",
+    );
 }

@@ -18,10 +18,23 @@ pub fn other_kernel(world: &World, checks: &mut Checks, good: &Path, other: &Pat
     let reference = world.path("reference.json");
     std::fs::write(&reference, &measured.stdout).expect("a file");
     let said = world.vouchsafe(&[
-        "vm", "create", "v2", "--image", other.to_str().expect("a plain path"),
-        "--reference", reference.to_str().expect("a plain path"), "--guard", "tcb", "--origin", "tcb",
+        "vm",
+        "create",
+        "v2",
+        "--image",
+        other.to_str().expect("a plain path"),
+        "--reference",
+        reference.to_str().expect("a plain path"),
+        "--guard",
+        "tcb",
+        "--origin",
+        "tcb",
     ]);
-    checks.check("v2 is created: its key made by the host, kept in memory", said.code == 0, said.complaint());
+    checks.check(
+        "v2 is created: its key made by the host, kept in memory",
+        said.code == 0,
+        said.complaint(),
+    );
     let said = world.vouchsafe(&["vm", "start", "v2", "--host", "b"]);
     checks.check(
         "its start is refused, and the event is named",
@@ -49,9 +62,19 @@ fn tell(world: &World, vm: &str, host: &str, word: &str, answer: &str) -> bool {
 pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
     checks.part("a guest that lies");
     let said = world.vouchsafe(&[
-        "vm", "create", "v3", "--image", test.to_str().expect("a plain path"), "--origin", "tpm",
+        "vm",
+        "create",
+        "v3",
+        "--image",
+        test.to_str().expect("a plain path"),
+        "--origin",
+        "tpm",
     ]);
-    checks.check("v3 is created: its key comes from the host's TPM", said.code == 0, said.complaint());
+    checks.check(
+        "v3 is created: its key comes from the host's TPM",
+        said.code == 0,
+        said.complaint(),
+    );
     let said = world.vouchsafe(&["vm", "start", "v3", "--host", "b"]);
     checks.check("honest, it is trusted", said.code == 0, said.complaint());
     let mut lie = |word: &str, answer: &str, name: &str, what: &str| {
@@ -62,7 +85,12 @@ pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
     };
     lie("evidence-truncated", "", "guest-log-truncated", "its own log cut short is noticed");
     lie("evidence-altered", "", "guest-log-disagrees", "its own log edited is noticed");
-    lie("evidence-honest\nextend 9", "extended 9", "guest-event-unknown", "an unknown extend is named");
+    lie(
+        "evidence-honest\nextend 9",
+        "extended 9",
+        "guest-event-unknown",
+        "an unknown extend is named",
+    );
     lie("flood 21000", "flooded", "log-overflow", "a flood of extends is no short list");
     let said = world.vouchsafe(&["vm", "stop", "v3"]);
     checks.check("it is stopped", said.code == 0, said.complaint());

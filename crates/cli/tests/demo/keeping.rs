@@ -51,13 +51,21 @@ pub fn authority_away(world: &World, checks: &mut Checks) {
     checks.check("v1 is stopped", said.code == 0, said.complaint());
     kill_9(pid_of(world, "authority"));
     let said = world.vouchsafe(&["vm", "start", "v1", "--host", "a", "--offline"]);
-    checks.check("a start with keys sealed by the host's TPM, under their lease", said.code == 0, said.complaint());
+    checks.check(
+        "a start with keys sealed by the host's TPM, under their lease",
+        said.code == 0,
+        said.complaint(),
+    );
     let found = world_says_without_authority(world, "v1", "marker-found");
     checks.check("the guest reads its marker", found.is_some(), found.unwrap_or_default());
     let said = world.lab_up(&[]);
     checks.check("the authority comes back", said.code == 0, said.complaint());
     let said = world.vouchsafe(&["vm", "show", "v1"]);
-    checks.check("and knows that v1 runs", said.json()["state"] == "running", said.json()["detail"].to_string());
+    checks.check(
+        "and knows that v1 runs",
+        said.json()["state"] == "running",
+        said.json()["detail"].to_string(),
+    );
 }
 
 fn world_says_without_authority(world: &World, vm: &str, word: &str) -> Option<String> {
@@ -120,18 +128,24 @@ pub fn audited(world: &World, checks: &mut Checks) {
     checks.check("audit export", said.code == 0, said.complaint());
     let entries = dir.join("audit.jsonl");
     let text = std::fs::read_to_string(&entries).expect("entries");
-    let edited: Vec<_> = text
-        .lines()
-        .enumerate()
-        .map(|(n, line)| if n == 4 { line.replace("\"actor\":\"", "\"actor\":\"x") } else { line.to_owned() })
-        .collect();
+    let edited: Vec<_> =
+        text.lines()
+            .enumerate()
+            .map(|(n, line)| {
+                if n == 4 { line.replace("\"actor\":\"", "\"actor\":\"x") } else { line.to_owned() }
+            })
+            .collect();
     std::fs::write(&entries, edited.join("\n") + "\n").expect("writable");
     let said = run(
         env!("CARGO_BIN_EXE_vouchsafe"),
         &[
-            "audit", "verify", "--json",
-            "--file", entries.to_str().expect("plain"),
-            "--checkpoint", dir.join("audit.checkpoint").to_str().expect("plain"),
+            "audit",
+            "verify",
+            "--json",
+            "--file",
+            entries.to_str().expect("plain"),
+            "--checkpoint",
+            dir.join("audit.checkpoint").to_str().expect("plain"),
         ],
     );
     checks.check(

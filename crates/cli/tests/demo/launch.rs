@@ -14,10 +14,18 @@ pub fn first(world: &World, checks: &mut Checks, image: &Path) {
     checks.part("a VM is created, and launched from its own encrypted disk");
     let image = image.to_str().expect("a plain path");
     let said = world.vouchsafe(&["vm", "create", "v1", "--image", image]);
-    checks.check("vm create takes the image and its predicted measurements", said.code == 0, said.complaint());
+    checks.check(
+        "vm create takes the image and its predicted measurements",
+        said.code == 0,
+        said.complaint(),
+    );
     let said = world.vouchsafe(&["vm", "start", "v1", "--host", "a"]);
     let timings = said.json()["timings"].to_string();
-    checks.check("vm start ends in a good verdict on host and guest", said.code == 0, said.complaint());
+    checks.check(
+        "vm start ends in a good verdict on host and guest",
+        said.code == 0,
+        said.complaint(),
+    );
     println!("          times of the steps (ms): {timings}");
     let marker = world.guest_says("v1", "marker-written", BOOT);
     checks.check(
@@ -39,30 +47,70 @@ pub fn attested(world: &World, checks: &mut Checks) {
     let export = dir.to_str().expect("a plain path");
     let said = world.vouchsafe(&["vm", "attest", "v1", "--export", export]);
     let verdict = said.json();
-    let roles: Vec<_> =
-        verdict["chain"].as_array().into_iter().flatten().filter_map(|l| l["role"].as_str()).collect();
+    let roles: Vec<_> = verdict["chain"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|l| l["role"].as_str())
+        .collect();
     checks.check(
         "a fresh verdict names the whole chain",
         roles == ["host-tpm-ek", "host-ak", "vtpm-ek", "vtpm-ak", "kernel"],
         format!("{}{}", roles.join(" -> "), said.complaint()),
     );
     for link in verdict["chain"].as_array().into_iter().flatten() {
-        println!("          {:<12} {}", link["role"].as_str().unwrap_or(""), link["subject"].as_str().unwrap_or(""));
+        println!(
+            "          {:<12} {}",
+            link["role"].as_str().unwrap_or(""),
+            link["subject"].as_str().unwrap_or("")
+        );
     }
+    stock_tools(&dir, checks);
+}
+
+/// The exported evidence, judged by tools that are not ours.
+fn stock_tools(dir: &Path, checks: &mut Checks) {
     let file = |name: &str| dir.join(name).to_str().expect("a plain path").to_owned();
     let nonce = std::fs::read_to_string(file("qualifying-data.hex")).unwrap_or_default();
     let said = run(
         "tpm2_checkquote",
-        &["-u", &file("vtpm-ak.pem"), "-m", &file("quote.msg"), "-s", &file("quote.sig"), "-q", &nonce, "-g", "sha256"],
+        &[
+            "-u",
+            &file("vtpm-ak.pem"),
+            "-m",
+            &file("quote.msg"),
+            "-s",
+            &file("quote.sig"),
+            "-q",
+            &nonce,
+            "-g",
+            "sha256",
+        ],
     );
     checks.check("tpm2_checkquote accepts the exported quote", said.code == 0, said.complaint());
     let said = run(
         "openssl",
-        &["verify", "-CAfile", &file("ca.pem"), "-untrusted", &file("vtpm-ca.pem"), &file("vtpm-ek-cert.pem"), &file("vtpm-ak-cert.pem")],
+        &[
+            "verify",
+            "-CAfile",
+            &file("ca.pem"),
+            "-untrusted",
+            &file("vtpm-ca.pem"),
+            &file("vtpm-ek-cert.pem"),
+            &file("vtpm-ak-cert.pem"),
+        ],
     );
-    checks.check("openssl verifies the vTPM's EK and AK certificates", said.code == 0, said.complaint());
+    checks.check(
+        "openssl verifies the vTPM's EK and AK certificates",
+        said.code == 0,
+        said.complaint(),
+    );
     let said = run("tpm2_eventlog", &[&file("guest-event-log.bin")]);
-    checks.check("tpm2_eventlog reads the guest's own log", said.stdout.contains("EV_EFI_BOOT_SERVICES_APPLICATION"), "");
+    checks.check(
+        "tpm2_eventlog reads the guest's own log",
+        said.stdout.contains("EV_EFI_BOOT_SERVICES_APPLICATION"),
+        "",
+    );
 }
 
 /// One VM, one home.

@@ -35,7 +35,10 @@ impl Checks {
     /// The last line, and whether all went well.
     pub fn finish(self) -> bool {
         let seconds = self.since.elapsed().as_secs_f32();
-        println!("\n{:.1} s\n{}: {} checks passed, {} failed", seconds, self.name, self.passed, self.failed);
+        println!(
+            "\n{:.1} s\n{}: {} checks passed, {} failed",
+            seconds, self.name, self.passed, self.failed
+        );
         self.failed == 0 && self.passed > 0
     }
 }

@@ -65,7 +65,9 @@ pub fn run(program: impl AsRef<Path>, args: &[&str]) -> Said {
     let program = program.as_ref();
     match Command::new(program).args(args).output() {
         Ok(output) => output.into(),
-        Err(error) => Said { code: -1, stdout: String::new(), stderr: format!("{program:?}: {error}") },
+        Err(error) => {
+            Said { code: -1, stdout: String::new(), stderr: format!("{program:?}: {error}") }
+        }
     }
 }
 
