@@ -122,11 +122,16 @@ pub(super) struct Recovered {
     pub(super) dropped: u64,
 }
 
+/// What a sector of `leaves.bin` that a power cut kept from the disk reads as; no hash is zero.
+const NOT_WRITTEN: Hash = [0; 32];
+
 /// The newest segment, read against the stored hashes.
 struct Tail<'l> {
     stored: &'l [Hash],
     first: u64,
-    fresh: Vec<Hash>,
+    hashes: Vec<Hash>,
+    /// Lines that had no stored hash.
+    fresh: u64,
     lines: u64,
     good_bytes: u64,
     torn: bool,
@@ -140,15 +145,16 @@ impl Tail<'_> {
         let seq = self.first.saturating_add(self.lines);
         let hash = leaf_hash(line);
         let stored = usize::try_from(seq).ok().and_then(|index| self.stored.get(index));
-        match stored {
+        match stored.filter(|hash| **hash != NOT_WRITTEN) {
             Some(stored) if *stored == hash && whole => {}
             Some(_) => return Err(AuditRejection::EntryAltered { seq }),
-            None if whole && is_entry(line, seq) => self.fresh.push(hash),
+            None if whole && is_entry(line, seq) => self.fresh = self.fresh.saturating_add(1),
             None => {
                 self.torn = true;
                 return Ok(());
             }
         }
+        self.hashes.push(hash);
         self.lines = self.lines.saturating_add(1);
         let len = u64::try_from(line.len()).unwrap_or(u64::MAX);
         self.good_bytes = self.good_bytes.saturating_add(len).saturating_add(1);
@@ -164,7 +170,7 @@ fn is_entry(line: &[u8], seq: u64) -> bool {
 /// Reads the files, repairs what a crash can have left, refuses anything else.
 pub(super) fn recover(dir: &Path) -> Result<Recovered, AuditError> {
     let mut stored = read_leaves(dir)?;
-    while stored.last().is_some_and(|hash| *hash == [0; 32]) {
+    while stored.last().is_some_and(|hash| *hash == NOT_WRITTEN) {
         stored.pop();
     }
     let segment = segments(dir)?.pop().unwrap_or_else(|| Segment::new(dir, 0));
@@ -176,23 +182,26 @@ pub(super) fn recover(dir: &Path) -> Result<Recovered, AuditError> {
     let mut tail = Tail {
         stored: &stored,
         first: segment.first,
-        fresh: Vec::new(),
+        hashes: Vec::new(),
+        fresh: 0,
         lines: 0,
         good_bytes: 0,
         torn: false,
     };
     let file = append_to(&segment.path)?;
     each_line(&segment.path, MAX_LINE, |line, whole| Ok(tail.line(line, whole)?))?;
-    let (fresh, good_bytes) = (std::mem::take(&mut tail.fresh), tail.good_bytes);
+    let (hashes, kept, good_bytes) = (tail.hashes, tail.fresh, tail.good_bytes);
     let entries = segment.first.saturating_add(tail.lines);
     if entries < known {
         return Err(AuditRejection::EntryMissing { seq: entries }.into());
     }
     let length = file.metadata().map_err(failed("examine", &segment.path))?.len();
     truncate(&file, &segment.path, good_bytes)?;
-    let kept = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
-    stored.extend(fresh);
-    rewrite_leaves(dir, known, &stored)?;
+    stored.truncate(usize::try_from(segment.first).unwrap_or(usize::MAX));
+    stored.extend(hashes);
+    if kept > 0 || leaves_length(dir)? != entries.saturating_mul(32) {
+        rewrite_leaves(dir, segment.first, &stored)?;
+    }
     drop_torn_checkpoint(dir)?;
     let dropped = length.saturating_sub(good_bytes);
     let tree = Tree::from_leaves(stored);
@@ -204,13 +213,20 @@ fn truncate(file: &File, path: &Path, length: u64) -> Result<(), StoreError> {
     cut.map_err(failed("repair", path))
 }
 
-/// Cuts `leaves.bin` to the `known` hashes and appends the others.
-fn rewrite_leaves(dir: &Path, known: u64, leaves: &[Hash]) -> Result<(), StoreError> {
+fn leaves_length(dir: &Path) -> Result<u64, StoreError> {
+    let path = leaves_path(dir);
+    let length = append_to(&path)?.metadata().map(|metadata| metadata.len());
+    length.map_err(failed("examine", &path))
+}
+
+/// Cuts `leaves.bin` to `good` hashes and appends the others. A crash in between leaves fewer
+/// hashes, which the next opening makes again.
+fn rewrite_leaves(dir: &Path, good: u64, leaves: &[Hash]) -> Result<(), StoreError> {
     let path = leaves_path(dir);
     let mut file = append_to(&path)?;
-    truncate(&file, &path, known.saturating_mul(32))?;
-    let fresh = usize::try_from(known).ok().and_then(|known| leaves.get(known..));
-    let written = io::Write::write_all(&mut file, fresh.unwrap_or_default().as_flattened());
+    truncate(&file, &path, good.saturating_mul(32))?;
+    let others = usize::try_from(good).ok().and_then(|good| leaves.get(good..));
+    let written = io::Write::write_all(&mut file, others.unwrap_or_default().as_flattened());
     written.and_then(|()| file.sync_all()).map_err(failed("repair", &path))
 }
 
