@@ -114,6 +114,10 @@ impl Cert {
         self.parsed.tbs_certificate().subject().to_string()
     }
 
+    pub(crate) fn issuer_text(&self) -> String {
+        self.parsed.tbs_certificate().issuer().to_string()
+    }
+
     pub(crate) fn serial(&self) -> &[u8] {
         self.parsed.tbs_certificate().serial_number().as_bytes()
     }

@@ -142,6 +142,12 @@ impl Verified {
         self.leaf.subject_text()
     }
 
+    /// Issuer, RFC 4514 text.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        self.leaf.issuer_text()
+    }
+
     /// Start of the validity.
     #[must_use]
     pub const fn not_before(&self) -> OffsetDateTime {
