@@ -1,3 +1,5 @@
+//! Rows are read back as written, and damaged ones are errors.
+
 use std::ops::ControlFlow;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Every refusal, and the anchor against crashes and copies.
+
 use proptest::prelude::*;
 
 use super::*;

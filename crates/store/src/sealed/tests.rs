@@ -1,3 +1,5 @@
+//! Sealed values open in their place only.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The log on real files: appended, crashed, altered, exported.
+
 use std::fs::OpenOptions;
 
 use tempfile::TempDir;

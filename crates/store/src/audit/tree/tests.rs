@@ -1,3 +1,5 @@
+//! The tree against the reference vectors and the definition.
+
 use proptest::prelude::*;
 
 use super::*;
