@@ -50,4 +50,4 @@ pub use qualifying::{Purpose, QualifyingData};
 pub use sealed::{Credential, ImportBlob, KeyBlob};
 pub use session::Session;
 pub use signature::{Signature, SignatureFault};
-pub use transport::{Connect, Transport};
+pub use transport::{Connect, StreamTransport, Transport};

@@ -87,16 +87,28 @@ pub fn srk_p256() -> Template {
 }
 
 /// An attestation key: P-256, restricted, ECDSA with SHA-256, without dictionary-attack protection
-/// (its authValue is empty or 256 random bits).
+/// (its authValue is empty or 256 random bits). As a primary key it is the same each time.
 #[must_use]
 pub fn ak_p256() -> Template {
+    ak(&[], &[])
+}
+
+/// As [`ak_p256`], derived from `unique` too. Who does not know these bytes cannot derive the key
+/// again, even with the hierarchy's authorization: for a key whose hierarchy others will own.
+#[must_use]
+pub fn ak_p256_unique(unique: &[u8; 64]) -> Template {
+    let (x, y) = unique.split_at(32);
+    ak(x, y)
+}
+
+fn ak(x: &[u8], y: &[u8]) -> Template {
     let attributes = FIXED
         .and(Attributes::SENSITIVE_DATA_ORIGIN)
         .and(Attributes::USER_WITH_AUTH)
         .and(Attributes::NO_DA)
         .and(SIGNING);
     let mut writer = begin(ECC, attributes, &[]);
-    writer.u16(NULL).u16(0x0018).u16(SHA256).u16(P256).u16(NULL).sized(&[]).sized(&[]);
+    writer.u16(NULL).u16(0x0018).u16(SHA256).u16(P256).u16(NULL).sized(x).sized(y);
     end(writer)
 }
 

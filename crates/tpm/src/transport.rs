@@ -61,7 +61,7 @@ impl Connect for Address {
                     if busy { TransportError::Busy } else { failed(error) }
                 })?;
                 stream.set_read_timeout(Some(BUSY_WAIT)).map_err(failed)?;
-                let mut stream = Stream(stream);
+                let mut stream = StreamTransport(stream);
                 stream.probe()?;
                 stream.0.set_read_timeout(Some(COMMAND_WAIT)).map_err(failed)?;
                 Ok(Box::new(stream))
@@ -70,7 +70,7 @@ impl Connect for Address {
                 let stream = TcpStream::connect_timeout(socket, BUSY_WAIT).map_err(failed)?;
                 stream.set_nodelay(true).map_err(failed)?;
                 stream.set_read_timeout(Some(BUSY_WAIT)).map_err(failed)?;
-                let mut stream = Stream(stream);
+                let mut stream = StreamTransport(stream);
                 stream.probe()?;
                 stream.0.set_read_timeout(Some(COMMAND_WAIT)).map_err(failed)?;
                 Ok(Box::new(stream))
@@ -119,11 +119,18 @@ impl Transport for Device {
     }
 }
 
-/// swtpm's data channel.
+/// A stream that carries bare commands and responses: swtpm's data channel, or the injected
+/// channel of a running vTPM.
 #[derive(Debug)]
-struct Stream<S>(S);
+pub struct StreamTransport<S>(S);
 
-impl<S: Read + Write + Send> Stream<S> {
+impl<S: Read + Write + Send> StreamTransport<S> {
+    /// A transport over a stream that is open and ours alone while commands run.
+    #[must_use]
+    pub const fn new(stream: S) -> Self {
+        Self(stream)
+    }
+
     fn probe(&mut self) -> Result<(), TransportError> {
         match self.transmit(&PROBE) {
             Ok(_) => Ok(()),
@@ -137,7 +144,7 @@ impl<S: Read + Write + Send> Stream<S> {
     }
 }
 
-impl<S: Read + Write + Send> Transport for Stream<S> {
+impl<S: Read + Write + Send> Transport for StreamTransport<S> {
     fn transmit(&mut self, command: &[u8]) -> Result<Vec<u8>, TransportError> {
         self.0.write_all(command).map_err(TransportError::Io)?;
         read_response(&mut self.0)
@@ -148,7 +155,7 @@ impl<S: Read + Write + Send> Transport for Stream<S> {
 ///
 /// # Errors
 /// [`TransportError::Io`], or [`TransportError::Frame`] for a length outside 10 to 4096.
-pub(crate) fn read_response(stream: &mut impl Read) -> Result<Vec<u8>, TransportError> {
+fn read_response(stream: &mut impl Read) -> Result<Vec<u8>, TransportError> {
     let mut header = [0; 10];
     stream.read_exact(&mut header).map_err(TransportError::Io)?;
     let [_, _, a, b, c, d, ..] = header;

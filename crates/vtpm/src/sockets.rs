@@ -1,0 +1,55 @@
+//! The two sockets that others connect to. A socket appears under its name only once it listens,
+//! and only processes of the right user get through.
+
+use std::{
+    fs, io,
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+/// A socket could not be made.
+#[derive(Debug, Error)]
+#[error("cannot listen at {}", path.display())]
+pub(crate) struct ListenError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Listens at `path`; a socket that a dead process left there is replaced.
+    pub(crate) fn listen(path: &Path) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { path: path.to_owned(), source };
+        let mut early = path.as_os_str().to_owned();
+        early.push("~");
+        let early = PathBuf::from(early);
+        match fs::remove_file(&early) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&early).map_err(failed)?;
+        fs::rename(&early, path).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Takes the socket's name away; those connected stay so.
+    pub(crate) fn remove(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Whether the process at the other end runs as us or as one of `others`.
+pub(crate) fn is_admitted(stream: &UnixStream, others: &[u32]) -> bool {
+    let own = rustix::process::geteuid();
+    rustix::net::sockopt::socket_peercred(stream)
+        .is_ok_and(|peer| peer.uid == own || others.contains(&peer.uid.as_raw()))
+}
