@@ -24,7 +24,8 @@ cache=$root/target/guest-image-cache
 mkdir -p "$out" "$cache"
 out=$(cd "$out" && pwd)
 
-# Fixed where a tool would take the clock or chance.
+# Fixed where a tool would take the clock, chance or the caller's settings.
+umask 022
 export SOURCE_DATE_EPOCH=1700000000 E2FSPROGS_FAKE_TIME=1700000000 LC_ALL=C TZ=UTC
 PATH=$PATH:/usr/sbin:/sbin
 disk_guid=5A0C7A1E-0B1D-4C5E-9C39-1D6F0A7E0001
