@@ -27,6 +27,9 @@ use crate::{
 /// The longest request: SET_STATEBLOB with all of a vTPM's state.
 const MAX_REQUEST: usize = 1 << 20;
 
+/// How often 10 ms are waited for the QEMU before to be gone.
+const LEAVING_PATIENCE: u32 = 200;
+
 /// Accepts QEMU in a thread of its own until the process ends.
 pub(crate) fn start(
     vtpm: Arc<Vtpm>,
@@ -52,7 +55,7 @@ fn admit(stream: UnixStream, vtpm: &Arc<Vtpm>, uids: &[u32], stop: &Shutdown) ->
         tracing::warn!(rejection = "wrong-user", "QEMU's connection refused");
         return Ok(());
     }
-    if vtpm.qemu_connected.swap(true, Ordering::SeqCst) {
+    if !claim(vtpm) {
         tracing::warn!(rejection = "already-connected", "QEMU's connection refused");
         return Ok(());
     }
@@ -74,6 +77,16 @@ fn admit(stream: UnixStream, vtpm: &Arc<Vtpm>, uids: &[u32], stop: &Shutdown) ->
         vtpm.qemu_connected.store(false, Ordering::SeqCst);
     }
     spawned.map(drop)
+}
+
+/// Claims the place of QEMU, waiting for one that is just leaving.
+fn claim(vtpm: &Vtpm) -> bool {
+    (0..LEAVING_PATIENCE).any(|attempt| {
+        if attempt > 0 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        !vtpm.qemu_connected.swap(true, Ordering::SeqCst)
+    })
 }
 
 /// Requests and answers in turn until QEMU leaves.

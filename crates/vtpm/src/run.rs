@@ -1,7 +1,7 @@
 //! From start to end of the process.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use rustix::{fs::FlockOperation, io::Errno};
 use serve::{
     exit::Exit,
     process::{ProcessId, read_secret_fd},
@@ -36,6 +37,9 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 pub(crate) fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let keys = Keys::parse(&read_secret_fd(args.keys_fd, KEYS_LENGTH)?)?;
     make_dir(&args.dir)?;
+    let _lock = lock(&args.dir)?;
+    Socket::clear(&args.control);
+    Socket::clear(&args.qemu);
     confine(&args)?;
     let (process, control) = swtpm::start(&args.swtpm, &args.dir, &keys)?;
     let control = Arc::new(control);
@@ -65,6 +69,17 @@ fn make_dir(dir: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(dir)
         .with_context(|| format!("cannot make {}", dir.display()))
+}
+
+/// Holds the state directory for this process alone, until it ends.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(Refusal::InUse.into()),
+        Err(errno) => Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+    }
 }
 
 /// From here on, we and swtpm read programs and libraries, and write our directory and the

@@ -26,7 +26,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Listens at `path`; a socket that a dead process left there is replaced.
+    /// Listens at `path`.
     pub(crate) fn listen(path: &Path) -> Result<Self, ListenError> {
         let failed = |source| ListenError { path: path.to_owned(), source };
         let mut early = path.as_os_str().to_owned();
@@ -39,6 +39,12 @@ impl Socket {
         let listener = UnixListener::bind(&early).map_err(failed)?;
         fs::rename(&early, path).map_err(failed)?;
         Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Takes a name away that a dead process left, so that it does not look like ours. Only for who
+    /// holds the lock on the state.
+    pub(crate) fn clear(path: &Path) {
+        let _ = fs::remove_file(path);
     }
 
     /// Takes the socket's name away; those connected stay so.

@@ -48,7 +48,7 @@ impl Process {
     pub(crate) fn start(home: &Path, keys: &[u8], limit: u32) -> Self {
         let process = Self::spawn(home, keys, limit);
         for _ in 0..500 {
-            if process.control().exists() {
+            if UnixStream::connect(process.control()).is_ok() {
                 return process;
             }
             thread::sleep(Duration::from_millis(10));
