@@ -8,10 +8,7 @@ use model::{
     api::audit::{AuditExport, AuditPage},
 };
 use serve::pem;
-use store::{
-    audit::{self, AuditError, Checkpoint, TreeHead, Verified},
-    head::Head,
-};
+use store::audit::{self, AuditError, TreeHead, Verified};
 
 use crate::{
     args::Audit,
@@ -115,10 +112,7 @@ fn opener(key_pem: &[u8]) -> Result<impl Fn(&str) -> Result<TreeHead, String>, F
         let signed = Envelope::parse(envelope.as_bytes())
             .and_then(|envelope| envelope.verify_bytes(&keys, Kind::Checkpoint, 1))
             .map_err(|error| error.to_string())?;
-        Checkpoint::from_payload(&signed)
-            .map(|checkpoint| checkpoint.tree)
-            .or_else(|_| Head::from_payload(&signed).map(|head| head.audit))
-            .map_err(|error| error.to_string())
+        TreeHead::from_payload(&signed).map_err(|error| error.to_string())
     })
 }
 

@@ -17,12 +17,17 @@ const SESSION_S: u64 = 600;
 ///
 /// # Errors
 /// [`Failure`] if a path is not UTF-8.
-pub(super) fn authority(layout: &Layout, tpm: &str, lease_seconds: u64) -> Result<String, Failure> {
+pub(super) fn authority(
+    layout: &Layout,
+    tpm: &str,
+    listen: &str,
+    lease_seconds: u64,
+) -> Result<String, Failure> {
     let dir = layout.authority();
     let keys = layout.keys();
     text(&serde_json::json!({
         "state_dir": dir.join("state"),
-        "listen": "127.0.0.1:0",
+        "listen": listen,
         "address_file": layout.run().join("authority.address"),
         "tpm": tpm,
         "ek_roots": [keys.join("ek-ca.pem")],

@@ -134,7 +134,12 @@ impl Lab {
             measured_boot::endorse(&self.components, self.keys.endorser(), SystemClock.unix_ms())?;
         fsfile::write_atomic(&dir.join("reference.json"), &reference.to_json(), 0o600)?;
         let config = dir.join("authority.toml");
-        let text = super::render::authority(&self.layout, &tpm.address(), self.wish.lease_seconds)?;
+        // Hosts know the authority by its address, so a restarted one listens where it did before.
+        let bound_before = dir.join("address");
+        let listen = std::fs::read_to_string(&bound_before).ok();
+        let listen = listen.as_deref().unwrap_or("127.0.0.1:0");
+        let lease = self.wish.lease_seconds;
+        let text = super::render::authority(&self.layout, &tpm.address(), listen, lease)?;
         fsfile::write_atomic(&config, text.as_bytes(), 0o600)?;
         let state = dir.join("state");
         let address = self.layout.run().join("authority.address");
@@ -150,6 +155,7 @@ impl Lab {
         }
         let pid = self.processes.alive("authority").map_or(0, |process| process.pid);
         let bound = self.wait_for_address(&address).await?;
+        fsfile::write_atomic(&bound_before, bound.as_bytes(), 0o600)?;
         Ok(AuthorityRecord {
             url: format!("https://{bound}"),
             ca_file: state.join("ca.pem"),
