@@ -287,3 +287,33 @@ impl Volume for Luks2Volume {
 fn length_of(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use model::Secret;
+
+    use super::*;
+
+    #[test]
+    fn a_failed_flush_is_remembered() {
+        // A pipe cannot be synchronised.
+        let (_reader, writer) = io::pipe().unwrap();
+        let geometry = Geometry {
+            data_at: 0,
+            size: 4096,
+            sector: 4096,
+            read_only: false,
+            trim: TrimPolicy::Punch,
+        };
+        let key = Secret::new((0..64).collect());
+        let cipher = SectorCipher::new(key, 4096, 0).unwrap();
+        let file = File::from(OwnedFd::from(writer));
+        let volume = Luks2Volume::new(file, geometry, cipher, None, None);
+        assert!(!volume.flush_failed());
+        let first = volume.flush().unwrap_err().to_string();
+        assert!(volume.flush_failed());
+        assert_ne!(volume.flush().unwrap_err().to_string(), first);
+    }
+}
