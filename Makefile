@@ -89,4 +89,4 @@ bench-vtpm: release
 
 bench-appraise: release
 	@$(install) test
-	$(cargo) bench -p cli --bench appraise
+	$(cargo) bench -p attest --bench appraise
