@@ -1,2 +1,42 @@
-//! Placeholder.
-fn main() {}
+//! `vouchsafe-authority`: the key-management centre and trusted coordinator of a cloud centre. It
+//! enrols hosts, appraises evidence, and vouchsafes VM keys to those that prove themselves.
+//!
+//! ```text
+//! config ─► ground (TPM, root key, store, audit log) ─► anchor ─► routes ─► serve ─► drain
+//! ```
+//!
+//! **Invariants:** nothing is answered before it is durable and in the audit log; VM keys come out
+//! of one function ([`grant::seal`]) that consumes the verdicts which earn them; a caller's right
+//! comes from its certificate, read in one place ([`caller`]); an older store does not start.
+
+mod anchor;
+mod app;
+mod audit;
+mod caller;
+mod command;
+mod config;
+mod failure;
+mod flood;
+mod grant;
+mod ground;
+mod init;
+mod keyring;
+mod nonce;
+mod operations;
+mod paths;
+mod record;
+mod records;
+mod reference;
+mod refusal;
+mod root;
+mod routes;
+mod server;
+mod tpmlink;
+mod vmkey;
+
+use clap::Parser as _;
+use serve::exit::Exit;
+
+fn main() -> Exit {
+    command::Cli::parse().run()
+}

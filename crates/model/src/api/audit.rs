@@ -34,3 +34,15 @@ pub struct Reason {
     #[serde(default)]
     pub reason: String,
 }
+
+/// `GET /v1/audit/export` (operator): the whole log with what verifies it offline.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditExport {
+    /// The entries, one line of canonical JSON each.
+    pub entries: String,
+    /// The checkpoint bundle that belongs to them.
+    pub checkpoint: String,
+    /// Key that signed it, SubjectPublicKeyInfo, DER.
+    pub signing_key: super::Bytes,
+}

@@ -186,6 +186,9 @@ pub struct HostView {
     pub verdict: Option<serde_json::Value>,
     /// Whether that verdict is good and fresh now.
     pub trusted: bool,
+    /// What the last genuine evidence was refused for, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<super::vm::Refusal>,
     /// When it last spoke to the authority.
     pub last_seen: Option<u64>,
     /// VMs homed there.

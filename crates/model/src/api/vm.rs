@@ -120,7 +120,7 @@ pub struct FenceRequest {
 }
 
 /// `POST /v1/vms/{vm}/vtpm` (host): public areas of a newly manufactured vTPM.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VtpmPublics {
     /// Epoch of manufacture.

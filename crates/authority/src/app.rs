@@ -1,0 +1,103 @@
+//! What all handlers share.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use model::{
+    HostId, Incarnation, OperationId,
+    api::policy::{Policy, PolicyView},
+};
+use pki::Anchors;
+use serve::{clock::SharedClock, shutdown::Shutdown};
+use time::OffsetDateTime;
+
+use crate::{
+    anchor::AnchorHandle, audit::Auditor, config::Config, flood::FloodGate, keyring::Keyring,
+    nonce::NonceBook, paths::Paths, record::token::PendingEnrolment, records::Records,
+    reference::References,
+};
+
+/// The state of the process; handlers hold it by [`App`].
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Where things are.
+    pub(crate) paths: Paths,
+    /// The configuration.
+    pub(crate) config: Config,
+    /// The time.
+    pub(crate) clock: SharedClock,
+    /// The records.
+    pub(crate) records: Records,
+    /// The audit log.
+    pub(crate) audit: Auditor,
+    /// The keys.
+    pub(crate) keys: Keyring,
+    /// The store's anchor.
+    pub(crate) anchor: AnchorHandle,
+    /// TPM makers whose EKs are taken.
+    pub(crate) ek_anchors: Anchors,
+    /// Reference values of hosts.
+    pub(crate) references: References,
+    /// The store's incarnation.
+    pub(crate) incarnation: Incarnation,
+    /// The policy in force.
+    pub(crate) policy: RwLock<Arc<PolicyView>>,
+    /// Challenges under way.
+    pub(crate) nonces: Mutex<NonceBook>,
+    /// Enrolments under way.
+    pub(crate) enrolments: Mutex<HashMap<OperationId, PendingEnrolment>>,
+    /// When each host last spoke.
+    pub(crate) seen: Mutex<HashMap<HostId, u64>>,
+    /// Bounds anonymous callers.
+    pub(crate) flood: Mutex<FloodGate>,
+    /// One spool is taken at a time.
+    pub(crate) spool: tokio::sync::Mutex<()>,
+    /// The wish to end.
+    pub(crate) shutdown: Shutdown,
+}
+
+/// A handle to the shared state.
+pub(crate) type App = Arc<Shared>;
+
+impl Shared {
+    /// The time in Unix milliseconds.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.unix_ms()
+    }
+
+    /// The time as certificates have it.
+    pub(crate) fn date(&self) -> OffsetDateTime {
+        self.clock.now()
+    }
+
+    /// The policy in force.
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy_view().policy.clone()
+    }
+
+    /// The policy in force with its generation.
+    pub(crate) fn policy_view(&self) -> Arc<PolicyView> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another policy in force, unless a newer one is.
+    pub(crate) fn set_policy(&self, policy: PolicyView) {
+        let mut held = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        if policy.generation > held.generation {
+            *held = Arc::new(policy);
+        }
+    }
+
+    /// Notes that a host spoke.
+    pub(crate) fn mark_seen(&self, host: &HostId) {
+        let now = self.now();
+        lock(&self.seen).insert(host.clone(), now);
+    }
+}
+
+/// Locks a mutex that no panic can leave half-changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

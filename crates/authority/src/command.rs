@@ -1,0 +1,190 @@
+//! The command line. Data on stdout, words on stderr; exit 0 done, 1 could not, 2 usage, 3 refused.
+
+use std::{
+    error::Error,
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use serve::{
+    clock::{SharedClock, SystemClock},
+    exit::{self, Exit},
+    sandbox, telemetry,
+};
+
+use crate::{
+    config::Config,
+    ground,
+    init::{self, Report},
+    keyring,
+    paths::Paths,
+    root::RootKey,
+    server,
+    tpmlink::TpmLink,
+};
+
+/// Longest input on stdin.
+const MAX_INPUT: u64 = 64 << 10;
+
+/// Enrols hosts, appraises evidence, grants VM keys.
+#[derive(Debug, Parser)]
+#[command(name = "vouchsafe-authority", version)]
+pub(crate) struct Cli {
+    /// Configuration file (TOML).
+    #[arg(long, global = true, default_value = "/etc/vouchsafe/authority.toml")]
+    config: PathBuf,
+    /// Check the configuration and what it names, then exit.
+    #[arg(long)]
+    check_config: bool,
+    /// Print a refusal as JSON on stdout.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do instead of serving.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the state directory: keys, CA, store. Prints the recovery shares, once.
+    Init,
+    /// Issue a client certificate for another operator.
+    Operator {
+        /// The operator's name.
+        #[arg(long)]
+        name: String,
+        /// Where to write NAME.pem and NAME.key.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Bring the root key back from shares on stdin, one a line, and seal it to the present TPM.
+    Recover,
+}
+
+/// A refusal as it is printed.
+#[derive(Serialize)]
+struct Refused<'a> {
+    refused: &'a str,
+    detail: String,
+    hint: &'a str,
+}
+
+type Failed = Box<dyn Error>;
+
+/// How a command ended, if not well.
+enum Ended {
+    Refused { name: &'static str, hint: &'static str, cause: Failed },
+    Failed(Failed),
+}
+
+impl<E: Error + 'static> From<E> for Ended {
+    fn from(error: E) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
+impl Cli {
+    /// Runs the command.
+    pub(crate) fn run(self) -> Exit {
+        let json = self.json;
+        match self.try_run() {
+            Ok(()) => Exit::Done,
+            Err(Ended::Failed(error)) => {
+                complain(&*error, None);
+                Exit::Failed
+            }
+            Err(Ended::Refused { name, hint, cause }) => {
+                complain(&*cause, Some((name, hint)));
+                if json {
+                    let detail = exit::chain(&*cause);
+                    // Nobody is left to tell if stdout is closed; the status says it all.
+                    let _ = print(&Refused { refused: name, detail, hint });
+                }
+                Exit::Refused
+            }
+        }
+    }
+
+    fn try_run(self) -> Result<(), Ended> {
+        let config = Config::load(&self.config)?;
+        if self.check_config {
+            server::check(&config)?;
+            return Ok(());
+        }
+        telemetry::init(&config.log)?;
+        sandbox::harden()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let clock = SystemClock::shared();
+        runtime.block_on(async {
+            match self.command {
+                None => server::serve(config, clock).await.map_err(|error| match error.refusal() {
+                    Some((name, hint)) => Ended::Refused { name, hint, cause: Box::new(error) },
+                    None => Ended::Failed(Box::new(error)),
+                }),
+                Some(Command::Init) => initialise(&config, &clock).await,
+                Some(Command::Operator { name, out }) => {
+                    operator(&config, &clock, &name, &out).await
+                }
+                Some(Command::Recover) => recover(&config).await,
+            }
+        })
+    }
+}
+
+async fn initialise(config: &Config, clock: &SharedClock) -> Result<(), Ended> {
+    init::init(config, clock, |report: &Report| print(report)).await.map_err(grounded)
+}
+
+fn grounded(error: ground::GroundError) -> Ended {
+    match error.refusal() {
+        Some((name, hint)) => Ended::Refused { name, hint, cause: Box::new(error) },
+        None => Ended::Failed(Box::new(error)),
+    }
+}
+
+async fn operator(
+    config: &Config,
+    clock: &SharedClock,
+    name: &str,
+    out: &Path,
+) -> Result<(), Ended> {
+    let paths = Paths::new(&config.state_dir);
+    let tpm = TpmLink::new(config.tpm_address()?)?;
+    let root = ground::open_root(&paths, &tpm).await.map_err(grounded)?;
+    let ca = keyring::load_ca(&root, &paths.ca(), &paths.ca_key())?;
+    let name: model::HostId = name.parse()?;
+    let (certificate, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
+    keyring::issue_operator(&ca, name.as_str(), &certificate, &key, clock.now())?;
+    print(&serde_json::json!({ "client_cert": certificate, "client_key": key }))?;
+    Ok(())
+}
+
+async fn recover(config: &Config) -> Result<(), Ended> {
+    let mut input = String::new();
+    io::stdin().take(MAX_INPUT).read_to_string(&mut input)?;
+    let shares: Vec<String> = input.split_whitespace().map(str::to_owned).collect();
+    let paths = Paths::new(&config.state_dir);
+    let tpm = TpmLink::new(config.tpm_address()?)?;
+    let threshold = config.recovery.threshold;
+    RootKey::recover(&paths.root(), &tpm, &config.seal_pcrs, &shares, threshold).await?;
+    Ok(())
+}
+
+fn print(value: &impl Serialize) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+fn complain(error: &(dyn Error + 'static), refusal: Option<(&str, &str)>) {
+    let mut out = io::stderr().lock();
+    let chain = exit::chain(error);
+    // As above: if stderr is closed there is nobody to tell.
+    let _ = match refusal {
+        Some((name, hint)) => writeln!(out, "refused ({name}): {chain}\nhint: {hint}"),
+        None => writeln!(out, "error: {chain}"),
+    };
+}

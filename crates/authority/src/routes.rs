@@ -1,0 +1,192 @@
+//! Every operation of the authority: one table from which the router, the audit log's names and the
+//! OpenAPI document are made.
+
+pub(crate) mod admin;
+pub(crate) mod attest;
+pub(crate) mod audit;
+pub(crate) mod enrol;
+pub(crate) mod gate;
+pub(crate) mod grants;
+pub(crate) mod guests;
+pub(crate) mod hosts;
+pub(crate) mod openapi;
+pub(crate) mod orders;
+pub(crate) mod shape;
+pub(crate) mod vms;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    handler::Handler,
+    middleware::from_fn_with_state,
+    routing::{MethodFilter, MethodRouter, on},
+};
+
+use crate::app::App;
+use shape::Shape;
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// Anyone, within bounds.
+    Anyone,
+    /// A host with a session.
+    Host,
+    /// An operator.
+    Operator,
+}
+
+/// How long a request may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// `limits.body_bytes`.
+    Small,
+    /// `limits.evidence_bytes`.
+    Evidence,
+}
+
+/// One operation.
+#[derive(Debug)]
+pub(crate) struct Route {
+    method: MethodFilter,
+    /// Method in lower case, for the document.
+    verb: &'static str,
+    path: &'static str,
+    who: Who,
+    event: &'static str,
+    summary: &'static str,
+    length: Length,
+    query: &'static [(&'static str, &'static str)],
+    request: Option<Shape>,
+    answer: Shape,
+    handler: MethodRouter<App>,
+}
+
+impl Route {
+    fn new<H, T>(
+        (method, verb, path): (MethodFilter, &'static str, &'static str),
+        (who, event): (Who, &'static str),
+        summary: &'static str,
+        answer: Shape,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        let handler = on(method, handler);
+        let (length, query, request) = (Length::Small, &[][..], None);
+        Self { method, verb, path, who, event, summary, length, query, request, answer, handler }
+    }
+
+    /// A route that reads.
+    pub(crate) fn get<H, T>(
+        path: &'static str,
+        who: (Who, &'static str),
+        summary: &'static str,
+        answer: Shape,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        Self::new((MethodFilter::GET, "get", path), who, summary, answer, handler)
+    }
+
+    /// A route that does something.
+    pub(crate) fn post<H, T>(
+        path: &'static str,
+        who: (Who, &'static str),
+        summary: &'static str,
+        answer: Shape,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        Self::new((MethodFilter::POST, "post", path), who, summary, answer, handler)
+    }
+
+    /// A route that replaces.
+    pub(crate) fn put<H, T>(
+        path: &'static str,
+        who: (Who, &'static str),
+        summary: &'static str,
+        answer: Shape,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        Self::new((MethodFilter::PUT, "put", path), who, summary, answer, handler)
+    }
+
+    /// A route that ends something.
+    pub(crate) fn delete<H, T>(
+        path: &'static str,
+        who: (Who, &'static str),
+        summary: &'static str,
+        answer: Shape,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        Self::new((MethodFilter::DELETE, "delete", path), who, summary, answer, handler)
+    }
+
+    /// It takes this body.
+    pub(crate) fn takes(mut self, request: Shape) -> Self {
+        self.request = Some(request);
+        self
+    }
+
+    /// It takes evidence, which may be long.
+    pub(crate) const fn long(mut self) -> Self {
+        self.length = Length::Evidence;
+        self
+    }
+
+    /// It takes these query parameters: names and what they mean.
+    pub(crate) const fn asks(mut self, query: &'static [(&'static str, &'static str)]) -> Self {
+        self.query = query;
+        self
+    }
+}
+
+/// All operations.
+pub(crate) fn table() -> Vec<Route> {
+    let mut routes = enrol::routes();
+    routes.extend(attest::routes());
+    routes.extend(hosts::routes());
+    routes.extend(vms::routes());
+    routes.extend(orders::routes());
+    routes.extend(grants::routes());
+    routes.extend(guests::routes());
+    routes.extend(audit::routes());
+    routes.extend(admin::routes());
+    routes
+}
+
+/// The router of all operations.
+pub(crate) fn router(app: &App) -> Router {
+    let limits = app.config.limits;
+    let mut router = Router::new();
+    for route in table() {
+        let length = match route.length {
+            Length::Small => limits.body_bytes,
+            Length::Evidence => limits.evidence_bytes,
+        };
+        let state = gate::Gate { app: app.clone(), event: route.event };
+        let handler = route
+            .handler
+            .layer(DefaultBodyLimit::max(length))
+            .layer(from_fn_with_state(state, gate::pass));
+        router = router.route(route.path, handler);
+    }
+    router.with_state(app.clone())
+}

@@ -1,0 +1,223 @@
+//! Challenges, and the appraisal of hosts: a good verdict brings a session certificate.
+
+use std::time::Duration;
+
+use attest::{
+    host::{EnrolledAk, HostPolicy, HostRoot, appraise_host},
+    result::Assurance,
+};
+use aws_lc_rs::digest;
+use http::StatusCode;
+use model::{
+    Digest, HostId,
+    api::{
+        Bytes,
+        enrol::{Challenge, ChallengePurpose, ChallengeRequest, HostEvidence, HostSession},
+    },
+};
+use pki::Profile;
+use serve::{
+    hpke::{self, HpkePublic},
+    random,
+};
+use thiserror::Error;
+use tpm::Public;
+
+use super::{
+    Route, Who,
+    enrol::subject_of,
+    gate::{Answer, Body, Named, Outcome},
+    shape::Shape,
+};
+use crate::{
+    app::{App, lock},
+    audit::{Actor, Done},
+    caller::{Anyone, CallerRejection},
+    failure::Failure,
+    nonce::Asker,
+    record::host::{GoodStanding, HostRecord, HostRejection, Standing},
+    records::{self, Write},
+    refusal::{Refusal, Rejection},
+};
+
+/// The operations.
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route::post(
+            "/v1/challenges",
+            (Who::Anyone, "challenge"),
+            "Ask for a nonce; one for a guest's evidence needs the host's session",
+            Shape::of::<Challenge>(),
+            challenge,
+        )
+        .takes(Shape::of::<ChallengeRequest>()),
+        Route::post(
+            "/v1/hosts/{host}/attest",
+            (Who::Anyone, "host-appraisal"),
+            "Have a host's evidence appraised",
+            Shape::of::<HostSession>(),
+            attest,
+        )
+        .takes(Shape::of::<HostEvidence>())
+        .long(),
+    ]
+}
+
+/// The clocks differ too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the host's clock is {apart_ms} ms from the authority's, {limit_s} s are allowed")]
+pub(crate) struct ClockSkew {
+    apart_ms: u64,
+    limit_s: u64,
+}
+
+impl Rejection for ClockSkew {
+    fn name(&self) -> &'static str {
+        "clock-skew"
+    }
+
+    fn hint(&self) -> &'static str {
+        "set the host's clock; `policy.clock_skew_s` is the limit"
+    }
+
+    fn status(&self) -> StatusCode {
+        StatusCode::FORBIDDEN
+    }
+}
+
+async fn challenge(
+    axum::extract::State(app): axum::extract::State<App>,
+    anyone: Anyone,
+    Body(request): Body<ChallengeRequest>,
+) -> Outcome<Challenge> {
+    let subject = subject_of(&request.host);
+    let answer = issue(&app, &anyone, request).await;
+    Ok(Answer(answer.map_err(|failure| failure.about(subject))?))
+}
+
+async fn issue(app: &App, anyone: &Anyone, request: ChallengeRequest) -> Result<Challenge, Failure> {
+    let (now, policy) = (app.now(), app.policy());
+    let asker = match &anyone.host {
+        Some(host) if *host == request.host => Asker::Session,
+        Some(_) | None => Asker::Anyone,
+    };
+    if request.purpose == ChallengePurpose::GuestAttest && asker == Asker::Anyone {
+        return Err(CallerRejection::SessionMissing.into());
+    }
+    let apart_ms = now.abs_diff(request.now);
+    if apart_ms > policy.clock_skew_s.saturating_mul(1000) {
+        return Err(ClockSkew { apart_ms, limit_s: policy.clock_skew_s }.into());
+    }
+    let host = app.records.get(&records::host(&request.host)?).await?;
+    host.ok_or(HostRejection::NotEnrolled)?.value.may_attest()?;
+    let pcrs = app.references.present()?.pcrs().to_vec();
+    let nonce = random::nonce()?;
+    let expires_at = now.saturating_add(policy.nonce_life_s.saturating_mul(1000));
+    lock(&app.nonces).issue(&request.host, asker, request.purpose, nonce, expires_at, now);
+    Ok(Challenge { nonce, expires_at, pcrs })
+}
+
+async fn attest(
+    axum::extract::State(app): axum::extract::State<App>,
+    _anyone: Anyone,
+    Named(name): Named<HostId>,
+    Body(evidence): Body<HostEvidence>,
+) -> Outcome<HostSession> {
+    let now = app.now();
+    let host = app.records.get(&records::host(&name)?).await?;
+    let host = host.ok_or(HostRejection::NotEnrolled)?.value;
+    host.may_attest()?;
+    // The nonce is spent whatever comes of the evidence.
+    let taken = lock(&app.nonces).take(&name, &evidence.nonce, ChallengePurpose::HostAttest, now);
+    let challenge = taken?;
+    let sealable = hpke::seal(&HpkePublic(evidence.grant_key.0.clone()), b"", b"", b"");
+    sealable.map_err(|_| Failure::refused(Refusal::invalid("grant_key is not a P-256 point")))?;
+    let policy = host_policy(&app, &host)?;
+    let appraised = match appraise_host(&evidence, &policy, &challenge, now) {
+        Ok(appraised) => appraised,
+        Err(rejected) => {
+            let refusal = Refusal::from(rejected.first().clone());
+            // Only what the enrolled TPM signed for this nonce says anything about the host.
+            let genuine = |claim: &attest::result::Claim| claim.passed && claim.name == "binding";
+            if rejected.result().claims.iter().any(genuine) {
+                let standing = Standing { at: now, refused: Some(refusal.clone()), good: None };
+                settle(&app, &name, standing).await?;
+            }
+            return Err(Failure::refused(refusal));
+        }
+    };
+    let verdict = appraised.sign(&*app.keys.signer)?.to_value();
+    let (digest, expires_at) = (appraised.verdict_digest(), appraised.expires_at());
+    let profile = Profile::HostSession { host: name.clone(), verdict: digest };
+    let lifetime = Duration::from_millis(expires_at.saturating_sub(now));
+    let session = app.keys.session(&profile, &evidence.session_key.0, app.date(), lifetime);
+    let certificate = session.map_err(|_| {
+        Failure::refused(Refusal::invalid("session_key is not a P-256 SubjectPublicKeyInfo"))
+    })?;
+    let lease_until = now.saturating_add(app.policy().lease_s.saturating_mul(1000));
+    let good = GoodStanding {
+        verdict: verdict.clone(),
+        digest,
+        session_key: evidence.session_key,
+        grant_key: evidence.grant_key,
+        fresh_until: expires_at,
+        lease_until,
+    };
+    let mode = settle(&app, &name, Standing { at: now, refused: None, good: Some(good) }).await?;
+    app.mark_seen(&name);
+    let done = Done::new("host-appraised", subject_of(&name)).detail(format!("verdict {digest}"));
+    app.audit.done(&Actor::anyone(), done).await?;
+    let certificate = Bytes(certificate);
+    Ok(Answer(HostSession { verdict, certificate, expires_at, lease_until, mode }))
+}
+
+/// Writes what came of an appraisal, unless the host was revoked meanwhile.
+async fn settle(
+    app: &App,
+    name: &HostId,
+    standing: Standing,
+) -> Result<model::api::enrol::HostMode, Failure> {
+    loop {
+        let host = app.records.get(&records::host(name)?).await?;
+        let host = host.ok_or(HostRejection::NotEnrolled)?;
+        host.value.may_attest()?;
+        let after = host.value.appraised(standing.clone());
+        let write = Write::new().put(records::host(name)?, &after, host.version)?;
+        if app.records.commit(write).await? {
+            return Ok(after.mode);
+        }
+    }
+}
+
+fn host_policy(app: &App, host: &HostRecord) -> Result<HostPolicy, Failure> {
+    let identity = &host.identity;
+    let ak = Public::parse(&identity.ak_public.0).map_err(|_| Failure::broken("AK record"))?;
+    Ok(HostPolicy {
+        host: host.name.clone(),
+        ak: EnrolledAk::admit(ak)?,
+        root: HostRoot {
+            ek_subject: format!("EK {}", identity.ek_fingerprint),
+            ek_fingerprint: sha256(&identity.ek_certificate.0),
+            ek_issuer: identity.ek_issuer.clone(),
+            ak_fingerprint: sha256(&identity.ak_certificate.0),
+            // Where software TPMs are taken, nothing is called hardware.
+            assurance: if app.config.allow_software_tpm {
+                Assurance::Software
+            } else {
+                Assurance::Hardware
+            },
+        },
+        reference: app.references.present()?,
+        lifetime_ms: app.policy().session_life_s.saturating_mul(1000),
+    })
+}
+
+/// SHA-256 as a digest with its algorithm.
+pub(crate) fn sha256(bytes: &[u8]) -> Digest {
+    let mut out = [0; 32];
+    let hash = digest::digest(&digest::SHA256, bytes);
+    for (to, from) in out.iter_mut().zip(hash.as_ref()) {
+        *to = *from;
+    }
+    Digest::sha256(out)
+}

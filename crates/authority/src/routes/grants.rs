@@ -1,0 +1,206 @@
+//! Keys on their way: grants out, deposits in.
+
+use attest::{
+    Appraised, Guest, Host,
+    envelope::{Envelope, Kind},
+    result::AttestationResult,
+};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use model::{
+    Secret, VmId,
+    api::grant::{GrantAnswer, GrantPurpose, GrantRequest, KeyDeposit},
+};
+use serve::{
+    hpke::{self, Sealed},
+    random,
+};
+
+use super::{
+    Route, Who,
+    gate::{Answer, Body, Named, Outcome},
+    shape::Shape,
+    vms::subject_of,
+};
+use crate::{
+    app::App,
+    audit::Done,
+    caller::HostSession,
+    failure::Failure,
+    grant::{self, GrantRejection, Proof, Terms},
+    record::{
+        host::{HostRecord, HostRejection},
+        vm::{VmRecord, VmRejection},
+    },
+    records::{self, GrantRecord, Write},
+    refusal::Refusal,
+    vmkey::{self, KEY},
+};
+
+/// The operations.
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route::post(
+            "/v1/vms/{vm}/grant",
+            (Who::Host, "grant"),
+            "Ask for a VM's keys of its present epoch",
+            Shape::of::<GrantAnswer>(),
+            ask,
+        )
+        .takes(Shape::of::<GrantRequest>()),
+        Route::post(
+            "/v1/vms/{vm}/key",
+            (Who::Host, "key-deposit"),
+            "Deposit the master key that the host generated",
+            Shape::any(),
+            deposit,
+        )
+        .takes(Shape::of::<KeyDeposit>()),
+    ]
+}
+
+async fn ask(
+    axum::extract::State(app): axum::extract::State<App>,
+    session: HostSession,
+    Named(name): Named<VmId>,
+    Body(request): Body<GrantRequest>,
+) -> Outcome<GrantAnswer> {
+    let (host, vm, terms) = settle(&app, &session, &name, &request).await?;
+    let now = app.now();
+    let proof = match request.purpose {
+        GrantPurpose::Boot => Proof::Boot(host_proof(&app, &host, now)?),
+        GrantPurpose::Data => {
+            Proof::Data(host_proof(&app, &host, now)?, guest_proof(&app, &vm, now)?)
+        }
+    };
+    let verdict = host.may_hold_keys(now)?.digest;
+    let done = Done::new("grant-issued", subject_of(&name)).detail(format!(
+        "{:?} keys of epoch {}, grant {}, verdict {verdict}",
+        request.purpose, vm.epoch.0, request.request
+    ));
+    app.audit.done(&session.actor(), done).await?;
+    let vmk = master_key(&app, &vm).await?;
+    let grant = grant::seal(proof, terms, &vmk)?;
+    let envelope = Envelope::sign(Kind::Grant, &grant, &[&*app.keys.signer])?;
+    Ok(Answer(GrantAnswer { grant: envelope.to_value() }))
+}
+
+/// Decides, and records the id as used together with what the decision rests on: if host or VM
+/// change in between, it is decided again.
+async fn settle(
+    app: &App,
+    session: &HostSession,
+    name: &VmId,
+    request: &GrantRequest,
+) -> Result<(HostRecord, VmRecord, Terms), Failure> {
+    loop {
+        let now = app.now();
+        let host = app.records.get(&records::host(session.name())?).await?;
+        let host = host.ok_or(HostRejection::NotEnrolled)?;
+        host.value.may_hold_keys(now)?;
+        let vm = app.records.get(&records::vm(name)?).await?.ok_or(VmRejection::Unknown)?;
+        let used = app.records.get(&records::grant(request.request)?).await?.is_some();
+        let terms = grant::decide(&grant::Asked {
+            host: &host.value,
+            vm: &vm.value,
+            request,
+            used,
+            policy: &app.policy(),
+            now,
+            incarnation: app.incarnation,
+        })?;
+        let record = GrantRecord {
+            vm: name.clone(),
+            host: session.name().clone(),
+            epoch: request.epoch,
+            purpose: request.purpose,
+            operation: request.operation,
+            verdict: host.value.may_hold_keys(now)?.digest,
+            at: now,
+        };
+        let after = vm.value.granted();
+        let write = Write::new()
+            .put(records::grant(request.request)?, &record, 0)?
+            .put(records::vm(name)?, &after, vm.version)?
+            .only_if(records::host(session.name())?, host.version);
+        if app.records.commit(write).await? {
+            return Ok((host.value, after, terms));
+        }
+    }
+}
+
+/// The host's verdict again, from what the authority signed when it appraised it.
+pub(crate) fn host_proof(
+    app: &App,
+    host: &HostRecord,
+    now: u64,
+) -> Result<Appraised<Host>, Failure> {
+    let good = host.trusted(now)?;
+    let envelope = Envelope::from_value(&good.verdict)?;
+    let signed = envelope.verify::<AttestationResult>(&app.keys.own, Kind::Verdict, 1)?;
+    Ok(Appraised::<Host>::reopen(signed, now)?)
+}
+
+fn guest_proof(app: &App, vm: &VmRecord, now: u64) -> Result<Appraised<Guest>, Failure> {
+    let none = || GrantRejection::Guest("it was not appraised".to_owned());
+    let guest = vm.guest.as_ref().ok_or_else(none)?;
+    let envelope = Envelope::from_value(&guest.verdict)?;
+    let signed = envelope.verify::<AttestationResult>(&app.keys.own, Kind::Verdict, 1)?;
+    Ok(Appraised::<Guest>::reopen(signed, now)?)
+}
+
+async fn master_key(app: &App, vm: &VmRecord) -> Result<Secret<[u8; KEY]>, Failure> {
+    let wrapped = app.records.get(&records::vmkey(&vm.spec.name)?).await?;
+    let wrapped = wrapped.ok_or(VmRejection::KeyAwaited)?;
+    Ok(vmkey::unwrap(&app.keys.vmk_wrap, &vm.kmi(), &wrapped.value.0)?)
+}
+
+async fn deposit(
+    axum::extract::State(app): axum::extract::State<App>,
+    session: HostSession,
+    Named(name): Named<VmId>,
+    Body(deposit): Body<KeyDeposit>,
+) -> Outcome<()> {
+    let info = format!("vouchsafe:vmk-deposit:v1:{name}");
+    let sealed = Sealed { enc: deposit.enc.0, ciphertext: deposit.sealed.0 };
+    let invalid = || Failure::refused(Refusal::invalid("the deposit cannot be opened"));
+    let opened = hpke::open(&app.keys.deposit, &sealed, info.as_bytes(), b"");
+    let opened = opened.map_err(|_| invalid())?;
+    let vmk: [u8; KEY] = opened.expose().as_slice().try_into().map_err(|_| invalid())?;
+    let vmk = Secret::new(vmk);
+    loop {
+        let now = app.now();
+        let host = app.records.get(&records::host(session.name())?).await?;
+        host.ok_or(HostRejection::NotEnrolled)?.value.may_hold_keys(now)?;
+        let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?;
+        let after = match vm.value.deposited(session.name(), deposit.operation) {
+            Ok(after) => after,
+            // The answer to the same deposit was lost.
+            Err(VmRejection::KeyDeposited) if is_held(&app, &vm.value, &vmk).await? => {
+                return Ok(Answer(()));
+            }
+            Err(rejection) => return Err(rejection.into()),
+        };
+        let nonce = random::bytes()?;
+        let wrapped = vmkey::wrap(&app.keys.vmk_wrap, nonce, &after.kmi(), &vmk)?;
+        let held = app.records.get(&records::vmkey(&name)?).await?.map_or(0, |held| held.version);
+        let write = Write::new()
+            .put(records::vm(&name)?, &after, vm.version)?
+            .put(records::vmkey(&name)?, &wrapped.into(), held)?;
+        if app.records.commit(write).await? {
+            let detail = format!("key {} by {:?}", after.key_id, after.spec.origin);
+            let done = Done::new("key-deposited", subject_of(&name)).detail(detail);
+            app.audit.done(&session.actor(), done).await?;
+            return Ok(Answer(()));
+        }
+    }
+}
+
+/// Whether this very key is held and no grant was made of it.
+async fn is_held(app: &App, vm: &VmRecord, vmk: &Secret<[u8; KEY]>) -> Result<bool, Failure> {
+    let fresh = vm.key == crate::record::vm::KeyState::Held;
+    if !fresh || vm.spec.origin == model::KeyOrigin::Console {
+        return Ok(false);
+    }
+    let held = master_key(app, vm).await?;
+    Ok(verify_slices_are_equal(held.expose(), vmk.expose()).is_ok())
+}

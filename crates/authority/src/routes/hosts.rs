@@ -1,0 +1,143 @@
+//! Hosts as operators see and approve them.
+
+use model::{
+    HostId, VmId,
+    api::{
+        audit::Reason,
+        enrol::{ApproveRequest, HostView},
+    },
+};
+
+use super::{
+    Route, Who,
+    enrol::subject_of,
+    gate::{Answer, Body, Named, Outcome},
+    shape::Shape,
+};
+use crate::{
+    app::{App, lock},
+    audit::Done,
+    caller::Operator,
+    failure::Failure,
+    record::{
+        host::{HostRecord, HostRejection},
+        vm::VmRecord,
+    },
+    records::{self, Write},
+};
+
+/// The operations.
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route::get(
+            "/v1/hosts",
+            (Who::Operator, "host-list"),
+            "List hosts",
+            Shape::list::<HostView>(),
+            list,
+        ),
+        Route::get(
+            "/v1/hosts/{host}",
+            (Who::Operator, "host-show"),
+            "Show a host",
+            Shape::of::<HostView>(),
+            show,
+        ),
+        Route::post(
+            "/v1/hosts/{host}/approve",
+            (Who::Operator, "host-approval"),
+            "Approve a host, or change its mode",
+            Shape::of::<HostView>(),
+            approve,
+        )
+        .takes(Shape::of::<ApproveRequest>()),
+        Route::post(
+            "/v1/hosts/{host}/revoke",
+            (Who::Operator, "host-revocation"),
+            "Revoke a host for good",
+            Shape::of::<HostView>(),
+            revoke,
+        )
+        .takes(Shape::of::<Reason>()),
+    ]
+}
+
+fn view(app: &App, host: &HostRecord, vms: &[VmRecord]) -> HostView {
+    let homed = |vm: &&VmRecord| vm.home.as_ref() == Some(&host.name) && vm.is_live().is_ok();
+    let standing = host.standing.as_ref();
+    let seen = lock(&app.seen).get(&host.name).copied();
+    HostView {
+        name: host.name.clone(),
+        mode: host.mode,
+        ek_fingerprint: host.identity.ek_fingerprint.clone(),
+        ek_issuer: host.identity.ek_issuer.clone(),
+        ak_name: host.identity.ak_name.clone(),
+        verdict: standing.and_then(|s| s.good.as_ref()).map(|good| good.verdict.clone()),
+        trusted: host.trusted(app.now()).is_ok(),
+        refusal: standing.and_then(|s| s.refused.as_ref()).map(crate::refusal::Refusal::to_wire),
+        last_seen: seen.max(standing.map(|standing| standing.at)),
+        vms: vms.iter().filter(homed).map(|vm| vm.spec.name.clone()).collect::<Vec<VmId>>(),
+    }
+}
+
+async fn list(
+    axum::extract::State(app): axum::extract::State<App>,
+    _operator: Operator,
+) -> Outcome<Vec<HostView>> {
+    let (hosts, vms) = (app.records.hosts().await?, app.records.vms().await?);
+    Ok(Answer(hosts.iter().map(|host| view(&app, host, &vms)).collect()))
+}
+
+async fn show(
+    axum::extract::State(app): axum::extract::State<App>,
+    _operator: Operator,
+    Named(name): Named<HostId>,
+) -> Outcome<HostView> {
+    let host = app.records.get(&records::host(&name)?).await?;
+    let host = host.ok_or(HostRejection::Unknown)?.value;
+    Ok(Answer(view(&app, &host, &app.records.vms().await?)))
+}
+
+async fn change(
+    app: &App,
+    name: &HostId,
+    change: impl Fn(HostRecord) -> Result<HostRecord, HostRejection>,
+) -> Result<HostView, Failure> {
+    loop {
+        let host = app.records.get(&records::host(name)?).await?;
+        let host = host.ok_or(HostRejection::Unknown)?;
+        let after = change(host.value)?;
+        let write = Write::new().put(records::host(name)?, &after, host.version)?;
+        if app.records.commit(write).await? {
+            return Ok(view(app, &after, &app.records.vms().await?));
+        }
+    }
+}
+
+async fn approve(
+    axum::extract::State(app): axum::extract::State<App>,
+    operator: Operator,
+    Named(name): Named<HostId>,
+    Body(request): Body<ApproveRequest>,
+) -> Outcome<HostView> {
+    let host = change(&app, &name, |host| host.approved(request.audit_only)).await?;
+    let mode = if request.audit_only { "audit-only" } else { "enforcing" };
+    let done = Done::new("host-approved", subject_of(&name)).detail(mode);
+    app.audit.done(&operator.actor(), done).await?;
+    app.anchor.now().await?;
+    Ok(Answer(host))
+}
+
+async fn revoke(
+    axum::extract::State(app): axum::extract::State<App>,
+    operator: Operator,
+    Named(name): Named<HostId>,
+    Body(reason): Body<Reason>,
+) -> Outcome<HostView> {
+    let host = change(&app, &name, |host| Ok(host.revoked())).await?;
+    let done = Done::new("host-revoked", subject_of(&name)).detail(reason.reason);
+    app.audit.done(&operator.actor(), done).await?;
+    // A revocation that is answered cannot be taken back by putting an older store in its place.
+    app.anchor.now().await?;
+    Ok(Answer(host))
+}
