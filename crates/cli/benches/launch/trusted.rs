@@ -1,0 +1,74 @@
+//! A launch by the agent, from a stopped VM with its volume and vTPM in place.
+
+use std::{path::Path, time::Duration};
+
+use serve::{
+    clock::{Clock as _, SystemClock},
+    process::ProcessId,
+};
+
+use crate::{
+    FIRST_LINE, LIMIT, LOOK,
+    world::{Said, World, eventually, run},
+};
+
+/// Clock ticks of `/proc` in a second (USER_HZ, fixed on Linux).
+const TICKS: f64 = 100.0;
+
+fn must(said: Said) -> Said {
+    assert!(said.code == 0, "{}", said.complaint());
+    said
+}
+
+/// Creates the VM and starts it once, so that all launches measured find the same state.
+pub fn prepare(world: &World, image: &Path) {
+    let image = image.to_str().expect("a plain path");
+    must(world.vouchsafe(&["vm", "create", "v1", "--image", image, "--data", "0"]));
+    must(world.vouchsafe(&["vm", "start", "v1", "--host", "a"]));
+    must(world.vouchsafe(&["vm", "stop", "v1"]));
+}
+
+/// Seconds from the start of the vTPM's process to the kernel's first line, and milliseconds that
+/// the agent worked outside QEMU.
+pub fn launch(world: &World) -> (f64, f64) {
+    let lab = world.dir().to_str().expect("a plain path").to_owned();
+    let started = std::thread::spawn(move || {
+        let args = ["vm", "start", "v1", "--host", "a", "--json", "--lab", &lab];
+        run(env!("CARGO_BIN_EXE_vouchsafe"), &args)
+    });
+    let pattern = format!("vouchsafe-vtpm .*{}/run/a/v1/", world.dir().display());
+    let vtpm = eventually(LIMIT, || {
+        let found = run("pgrep", &["-o", "-f", &pattern]).stdout;
+        ProcessId::find(found.trim().parse().ok()?)
+    })
+    .expect("the vTPM's process");
+    while !console(world).contains(FIRST_LINE) {
+        std::thread::sleep(LOOK);
+    }
+    let now = SystemClock.monotonic().as_secs_f64();
+    let said = must(started.join().expect("vm start ends"));
+    must(world.vouchsafe(&["vm", "stop", "v1"]));
+    let born = f64::from(u32::try_from(vtpm.start_time).expect("uptime")) / TICKS;
+    (now - born, outside(&said))
+}
+
+/// The console, asked of the agent without a process per look.
+fn console(world: &World) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut answer = String::new();
+    if let Ok(mut stream) = std::os::unix::net::UnixStream::connect(world.path("run/a.agent")) {
+        let _limit = stream.set_read_timeout(Some(Duration::from_secs(5)));
+        let ask = "GET /v1/vms/v1/console HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n";
+        if stream.write_all(ask.as_bytes()).is_ok() {
+            let _read = stream.read_to_string(&mut answer);
+        }
+    }
+    answer
+}
+
+/// The sum of the phases that are not QEMU's boot.
+fn outside(said: &Said) -> f64 {
+    let timings = said.json()["timings"].clone();
+    let phases = timings.as_array().into_iter().flatten();
+    phases.filter(|phase| phase[0] != "boot").filter_map(|phase| phase[1].as_f64()).sum()
+}
