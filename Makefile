@@ -41,17 +41,17 @@ check-image:
 	scripts/check-image-reproducible.sh
 
 debug: toolchain
-	@echo "make: building (debug)"
+	@echo "make: building (debug; several minutes the first time)"
 	$(cargo) build --workspace --bins
 
 release: toolchain
-	@echo "make: building (release)"
+	@echo "make: building (release; several minutes the first time)"
 	$(cargo) build --workspace --bins --release
 
 test: debug guest-image
 	@$(install) test
 	echo "make: testing"
-	cargo test --workspace
+	$(cargo) test --workspace
 
 check: toolchain deny
 	@echo "make: formatting"
