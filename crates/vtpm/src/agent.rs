@@ -47,6 +47,9 @@ pub(crate) enum RequestError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// The agent speaks another version.
+    #[error("version {0} of these messages is not spoken here")]
+    Version(u32),
     /// swtpm did not do what it should.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -62,6 +65,7 @@ impl RequestError {
             Self::NotManufactured => Fault::NotManufactured,
             Self::Running => Fault::Running,
             Self::Resetting => Fault::Resetting,
+            Self::Version(_) => Fault::Version,
             Self::Random(_) | Self::Machine(_) => Fault::Vtpm,
             Self::Tpm(error) => tpm_fault(error),
         }

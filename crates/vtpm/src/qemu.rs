@@ -21,7 +21,7 @@ use serve::{exit::chain, shutdown::Shutdown};
 use crate::{
     control::{Code, number_at},
     sockets::{Socket, is_admitted},
-    vtpm::{MachineError, Vtpm, read_frame},
+    vtpm::{MAX_COMMAND, MachineError, RC_COMMAND_SIZE, Vtpm, announced, refusal},
 };
 
 /// The longest request: SET_STATEBLOB with all of a vTPM's state.
@@ -160,8 +160,11 @@ fn answer(
 fn start_relay(vtpm: &Arc<Vtpm>, mut stream: UnixStream) -> io::Result<()> {
     let vtpm = Arc::clone(vtpm);
     let mut relay = move || -> Result<(), MachineError> {
-        while let Some(command) = read_frame(&mut stream)? {
-            let response = vtpm.turns.take().guest_command(&command)?;
+        while let Some(command) = read_command(&mut stream)? {
+            let response = match command {
+                Incoming::Complete(command) => vtpm.turns.take().guest_command(&command)?,
+                Incoming::Malformed => refusal(RC_COMMAND_SIZE),
+            };
             stream.write_all(&response)?;
         }
         Ok(())
@@ -173,6 +176,48 @@ fn start_relay(vtpm: &Arc<Vtpm>, mut stream: UnixStream) -> io::Result<()> {
         }
     });
     spawned.map(drop)
+}
+
+/// What the guest sent.
+enum Incoming {
+    Complete(Vec<u8>),
+    /// The size in its header is not that of the command: a guest's fault, which must not stop the
+    /// channel. QEMU writes what the guest gave in one piece, so the rest will not come.
+    Malformed,
+}
+
+/// How long the rest of a command may take that came in parts.
+const PARTS_WAIT: Duration = Duration::from_millis(500);
+
+/// The next command; `None` if QEMU closed the channel.
+fn read_command(stream: &mut UnixStream) -> io::Result<Option<Incoming>> {
+    let mut command = vec![0; MAX_COMMAND];
+    stream.set_read_timeout(None)?;
+    let mut have = match rustix::io::retry_on_intr(|| rustix::io::read(&*stream, &mut command))? {
+        0 => return Ok(None),
+        count => count,
+    };
+    stream.set_read_timeout(Some(PARTS_WAIT))?;
+    loop {
+        let size = if have < 10 { Some(10) } else { announced(&command) };
+        match size {
+            Some(size) if have < size => {}
+            Some(size) if have == size => {
+                command.truncate(size);
+                return Ok(Some(Incoming::Complete(command)));
+            }
+            Some(_) | None => return Ok(Some(Incoming::Malformed)),
+        }
+        match stream.read(command.get_mut(have..).unwrap_or_default()) {
+            Ok(0) => return Ok(None),
+            Ok(count) => have += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Ok(Some(Incoming::Malformed));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// QEMU's requests, one at a time: it waits for each answer.

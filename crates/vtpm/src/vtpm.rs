@@ -28,7 +28,7 @@ use thiserror::Error;
 use tpm::{StreamTransport, Tpm};
 
 use crate::{
-    control::{Code, Control},
+    control::{Code, Control, number_at},
     keys::Keys,
     observed::{Power, Recorder},
     turn::Turns,
@@ -122,7 +122,7 @@ impl Machine {
 
     /// Powers the vTPM on for the host's own work, runs `job` on the started TPM, and powers it
     /// off. The guest must not be there. Nothing of this is a boot of the guest.
-    pub(crate) fn bench<R, E: From<tpm::TpmError> + From<MachineError>>(
+    pub(crate) fn alone<R, E: From<tpm::TpmError> + From<MachineError>>(
         &mut self,
         job: impl FnOnce(&mut Tpm) -> Result<R, E>,
     ) -> Result<R, E> {
@@ -159,6 +159,10 @@ impl Machine {
 
     /// One command of the guest, and its entry in the list.
     pub(crate) fn guest_command(&mut self, command: &[u8]) -> Result<Vec<u8>, MachineError> {
+        if self.recorder.power() == Power::Off {
+            // swtpm does not read commands then, and we would wait for it with everybody behind us.
+            return Ok(refusal(RC_FAILURE));
+        }
         let response = self.exchange(command).inspect_err(|_| self.recorder.interrupted())?;
         self.recorder.command(self.locality, command, &response);
         Ok(response)
@@ -241,9 +245,18 @@ impl Machine {
     }
 }
 
-/// Reads one command or response, whose header says how long it is; `None` if the stream ended
-/// before it.
-pub(crate) fn read_frame(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
+/// TPM_RC_FAILURE.
+const RC_FAILURE: u32 = 0x101;
+/// TPM_RC_COMMAND_SIZE.
+pub(crate) const RC_COMMAND_SIZE: u32 = 0x142;
+
+/// A response without parameters.
+pub(crate) fn refusal(code: u32) -> Vec<u8> {
+    [&[0x80, 0x01, 0, 0, 0, 10][..], &code.to_be_bytes()].concat()
+}
+
+/// Reads one response, whose header says how long it is; `None` if the stream ended before it.
+fn read_frame(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
     let mut frame = vec![0; MAX_COMMAND];
     let mut have = 0;
     let mut wanted = 10;
@@ -257,13 +270,15 @@ pub(crate) fn read_frame(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>>
             Err(error) => return Err(error),
         }
         if have == 10 && wanted == 10 {
-            let size = crate::control::number_at(&frame, 2).unwrap_or(0);
-            wanted = usize::try_from(size).unwrap_or(usize::MAX);
-            if !(10..=MAX_COMMAND).contains(&wanted) {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
+            wanted = announced(&frame).ok_or(io::ErrorKind::InvalidData)?;
         }
     }
     frame.truncate(wanted);
     Ok(Some(frame))
+}
+
+/// The length that a header announces, if it is a possible one.
+pub(crate) fn announced(frame: &[u8]) -> Option<usize> {
+    let size = usize::try_from(number_at(frame, 2)?).ok()?;
+    (10..=MAX_COMMAND).contains(&size).then_some(size)
 }

@@ -127,14 +127,15 @@ fn first_parameter(parameters: &mut [u8]) -> Option<&mut [u8]> {
 }
 
 impl Tpm {
-    /// Sends a command; on TPM_RC_RETRY again, and once more after making room if all transient
-    /// slots are taken by others.
+    /// Sends a command; on TPM_RC_RETRY again, and inside a scope, once more after making room if
+    /// all transient slots are taken by others.
     pub(super) fn execute(&mut self, mut command: Command<'_, '_>) -> Result<Response, TpmError> {
         loop {
             let outcome = self.execute_once(&mut command);
             match &outcome {
                 Err(error)
                     if error.code() == Some(ResponseCode::OBJECT_MEMORY)
+                        && self.depth > 0
                         && !is_housekeeping(command.code)
                         && self.make_room()? => {}
                 _ => return outcome,

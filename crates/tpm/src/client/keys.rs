@@ -17,7 +17,7 @@ use crate::{
 
 /// TPM2B_SENSITIVE_CREATE, TPM2B_PUBLIC, empty outsideInfo, no creation PCRs.
 fn creation(auth: &AuthValue, data: &[u8], template: &Template) -> Result<Writer, TpmError> {
-    let mut sensitive = Writer::small();
+    let mut sensitive = Writer::new();
     sensitive.sized(auth.expose()).sized(data);
     let sensitive: Zeroizing<Vec<u8>> = sensitive.finish()?;
     let mut parameters = Writer::new();

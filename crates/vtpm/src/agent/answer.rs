@@ -14,6 +14,7 @@ use crate::{manufacture, observed::Power, vtpm::Vtpm};
 /// Does a request.
 pub(super) fn reply(vtpm: &Vtpm, request: Request) -> Result<Reply, RequestError> {
     match request {
+        Request::Hello { version } if version != VERSION => Err(RequestError::Version(version)),
         Request::Hello { .. } => Ok(Reply::Hello {
             version: VERSION,
             pid: std::process::id(),
@@ -51,7 +52,7 @@ fn manufacture(vtpm: &Vtpm, rsa: bool) -> Result<Reply, RequestError> {
         if vtpm.has_qemu() || machine.recorder.power() != Power::Off {
             return Err(RequestError::Running);
         }
-        machine.bench(|tpm| manufacture::make(tpm, &vtpm.keys, rsa))?
+        machine.alone(|tpm| manufacture::make(tpm, &vtpm.keys, rsa))?
     };
     vtpm.mark_manufactured().map_err(crate::vtpm::MachineError::from)?;
     Ok(Reply::Manufactured(identity))
@@ -62,7 +63,7 @@ fn install(vtpm: &Vtpm, ek_p256: &[u8], ek_rsa: &[u8]) -> Result<Reply, RequestE
     if vtpm.has_qemu() || machine.recorder.power() != Power::Off {
         return Err(RequestError::Running);
     }
-    machine.bench(|tpm| {
+    machine.alone(|tpm| {
         manufacture::install(tpm, handle::EK_CERT_P256, ek_p256)?;
         manufacture::install(tpm, handle::EK_CERT_RSA, ek_rsa)
     })?;

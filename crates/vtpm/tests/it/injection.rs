@@ -146,3 +146,21 @@ fn cancel_gets_through_while_a_command_runs() {
     let mut guest = busy.join().unwrap();
     assert_eq!(guest.random(8).unwrap().len(), 8);
 }
+
+#[test]
+fn a_command_with_a_false_size_is_refused_and_the_channel_goes_on() {
+    let Some((_home, process, _)) = manufactured() else { return };
+    let mut qemu = process.qemu();
+    let random = command(0x17b, &[], 0, &[0, 8]);
+    // Before power-on nothing is passed to a vTPM that would not answer.
+    assert_eq!(qemu.raw(&random)[6..10], [0, 0, 1, 1]);
+    qemu.boot();
+    let too_long = [&random[..2], &[0, 0, 0x10, 1], &random[6..]].concat();
+    let short = [&random[..2], &[0, 0, 0, 40], &random[6..]].concat();
+    let tiny = [&random[..2], &[0, 0, 0, 5], &random[6..]].concat();
+    for wrong in [too_long, short, tiny, vec![0x80, 1, 0]] {
+        assert_eq!(qemu.raw(&wrong)[6..10], [0, 0, 1, 0x42], "{wrong:02x?}");
+        qemu.raw_ok(&random);
+    }
+    assert_eq!(process.agent().observed(0).unobservable, None);
+}

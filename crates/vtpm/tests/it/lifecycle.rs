@@ -155,6 +155,7 @@ fn what_is_not_a_request_ends_the_connection_only() {
         assert!(matches!(reply, Some(Reply::Failed { fault: Fault::BadRequest, .. })));
         assert!(child::receive::<Reply>(&mut stream).unwrap().is_none());
     }
+    assert_eq!(process.agent().fault(&Request::Hello { version: 99 }), Fault::Version);
     let mut qemu = UnixStream::connect(process.qemu_socket()).unwrap();
     qemu.write_all(&[0, 0, 0, 99]).unwrap();
     let mut byte = [0];

@@ -130,31 +130,27 @@ impl Agent {
     }
 
     pub(crate) fn fault(&mut self, request: &Request) -> Fault {
-        match self.ask(request) {
-            Reply::Failed { fault, .. } => fault,
-            other => panic!("not refused: {other:?}"),
-        }
+        let reply = self.ask(request);
+        let Reply::Failed { fault, .. } = reply else { panic!("not Failed") };
+        fault
     }
 
     pub(crate) fn manufacture(&mut self, rsa: bool) -> Identity {
-        match self.ask(&Request::Manufacture { rsa }) {
-            Reply::Manufactured(identity) => identity,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.ask(&Request::Manufacture { rsa });
+        let Reply::Manufactured(identity) = reply else { panic!("not Manufactured") };
+        identity
     }
 
     pub(crate) fn status(&mut self) -> Status {
-        match self.ask(&Request::Status {}) {
-            Reply::Status(status) => status,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.ask(&Request::Status {});
+        let Reply::Status(status) = reply else { panic!("not Status") };
+        status
     }
 
     pub(crate) fn observed(&mut self, from: u64) -> Observed {
-        match self.ask(&Request::Observed { from }) {
-            Reply::Observed(observed) => observed,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.ask(&Request::Observed { from });
+        let Reply::Observed(observed) = reply else { panic!("not Observed") };
+        observed
     }
 
     pub(crate) fn quote_request(nonce: u8, banks: &[HashAlg]) -> Request {
@@ -165,10 +161,9 @@ impl Agent {
     }
 
     pub(crate) fn quote(&mut self, nonce: u8, banks: &[HashAlg]) -> Quoted {
-        match self.ask(&Self::quote_request(nonce, banks)) {
-            Reply::Quote(quoted) => *quoted,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.ask(&Self::quote_request(nonce, banks));
+        let Reply::Quote(quoted) = reply else { panic!("not Quote") };
+        *quoted
     }
 }
 
