@@ -63,15 +63,11 @@ pub(crate) async fn ask_vtpm(
     blocking(move || {
         let mut stream = connect(&path, patience)?;
         let hello = vtpm::Request::Hello { version: vtpm::VERSION };
-        match exchange(&mut stream, &path, &hello)? {
-            vtpm::Reply::Hello { version: vtpm::VERSION, .. } => {}
-            vtpm::Reply::Failed { fault, detail } => return Err(AskError::Vtpm { fault, detail }),
-            _ => return Err(AskError::Unanswered(path)),
+        let welcome = done(exchange(&mut stream, &path, &hello)?)?;
+        if !matches!(welcome, vtpm::Reply::Hello { version: vtpm::VERSION, .. }) {
+            return Err(AskError::Unanswered(path));
         }
-        match exchange(&mut stream, &path, &request)? {
-            vtpm::Reply::Failed { fault, detail } => Err(AskError::Vtpm { fault, detail }),
-            reply => Ok(reply),
-        }
+        done(exchange(&mut stream, &path, &request)?)
     })
     .await
 }
@@ -88,12 +84,20 @@ pub(crate) async fn ask_disk(
     let path = socket.to_owned();
     blocking(move || {
         let mut stream = connect(&path, patience)?;
-        match exchange(&mut stream, &path, &request)? {
-            disk::Reply::Failed { code, detail } => Err(AskError::Disk { code, detail }),
-            reply => Ok(reply),
+        let reply = exchange(&mut stream, &path, &request)?;
+        if let disk::Reply::Failed { code, detail } = reply {
+            return Err(AskError::Disk { code, detail });
         }
+        Ok(reply)
     })
     .await
+}
+
+fn done(reply: vtpm::Reply) -> Result<vtpm::Reply, AskError> {
+    if let vtpm::Reply::Failed { fault, detail } = reply {
+        return Err(AskError::Vtpm { fault, detail });
+    }
+    Ok(reply)
 }
 
 async fn blocking<T: Send + 'static>(

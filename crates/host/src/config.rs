@@ -7,6 +7,8 @@ use model::HostId;
 use serde::Deserialize;
 use serve::telemetry::Log;
 
+use crate::trouble::Trouble;
+
 /// All settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +88,8 @@ pub(crate) struct Binaries {
     disk: Option<PathBuf>,
     /// `qemu-system-x86_64`.
     qemu: Option<PathBuf>,
+    /// `swtpm`.
+    pub(crate) swtpm: Option<PathBuf>,
 }
 
 /// The guests' firmware (OVMF).
@@ -128,6 +132,22 @@ impl Default for Limits {
 }
 
 impl Config {
+    /// What the types cannot say.
+    ///
+    /// # Errors
+    /// [`Trouble`] names the setting.
+    pub(crate) fn check(&self) -> Result<(), Trouble> {
+        for (name, path) in [("state_dir", &self.state_dir), ("run_dir", &self.run_dir)] {
+            if !path.is_absolute() {
+                return Err(Trouble::failed(format!("{name} must be an absolute path")));
+            }
+        }
+        if self.limits.vms == 0 || self.limits.boot_seconds == 0 || self.limits.max_extends == 0 {
+            return Err(Trouble::failed("no limit may be 0"));
+        }
+        Ok(())
+    }
+
     /// Where the local API listens.
     pub(crate) fn agent_socket(&self) -> PathBuf {
         self.agent_socket.clone().unwrap_or_else(|| self.run_dir.join("agent.sock"))

@@ -1,12 +1,106 @@
-//! `vouchsafe-host`: the agent of one server.
-#![allow(dead_code, reason = "being built")]
+//! `vouchsafe-host`: the agent of one server. It proves the host to the authority, guards the keys
+//! that it is granted, and runs virtual machines.
+//!
+//! ```text
+//!   main -> harden -> configuration -> TPM, guard, ledger, spool
+//!        -> adopt VMs that run -> { session, orders, lease, spool, local API } -> SIGTERM -> end
+//! ```
+//!
+//! **Invariants:** a VM's processes outlive the agent, and the next agent finds them; keys are in
+//! the agent's memory, sealed by the TPM, or nowhere; nothing a VM did is lost by killing the agent.
+
 #![forbid(unsafe_code)]
 
+mod accel;
 mod child;
 mod config;
+mod console;
+mod evidence;
+mod grant;
+mod guard;
+mod host;
+mod hosttpm;
+mod identity;
+mod lease;
+mod local;
+mod orders;
 mod plan;
 mod process;
 mod qmp;
+mod registry;
+mod report;
+mod run;
+mod spool;
+mod trouble;
 mod vm;
+mod work;
 
-fn main() {}
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use serve::{
+    exit::{Exit, chain},
+    sandbox, telemetry,
+};
+
+use self::config::Config;
+
+/// Runs trusted virtual machines on this server.
+#[derive(Debug, Parser)]
+#[command(name = "vouchsafe-host", version)]
+struct Args {
+    /// The configuration.
+    #[arg(long, default_value = "/etc/vouchsafe/host.toml")]
+    config: PathBuf,
+    /// Check the configuration and end.
+    #[arg(long)]
+    check_config: bool,
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let wrong = error.use_stderr();
+            // The stream is closed: there is nobody to tell.
+            let _ = error.print();
+            return if wrong { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    match begin(&args) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let error: &(dyn std::error::Error + 'static) = error.as_ref();
+            tracing::error!(error = chain(error), "vouchsafe-host ends");
+            Exit::Failed.into()
+        }
+    }
+}
+
+fn begin(args: &Args) -> anyhow::Result<Exit> {
+    let config: Config = match serve::config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => {
+            telemetry::init(&telemetry::Log::default())?;
+            tracing::error!(error = chain(&error), "the configuration cannot be used");
+            return Ok(Exit::Usage);
+        }
+    };
+    telemetry::init(&config.log)?;
+    if let Err(trouble) = config.check() {
+        tracing::error!(%trouble, "the configuration cannot be used");
+        return Ok(Exit::Usage);
+    }
+    if args.check_config {
+        return Ok(Exit::Done);
+    }
+    sandbox::harden()?;
+    run::restrict(&config)?;
+    if sandbox::lock_memory() == sandbox::MemoryLock::Limited {
+        tracing::warn!("memory is not locked; swap must be off or encrypted");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(run::run(config));
+    runtime.shutdown_background();
+    ended
+}

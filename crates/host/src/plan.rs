@@ -102,7 +102,7 @@ impl LaunchPlan {
                 return Err(PlanError::SocketPath(socket));
             }
         }
-        let vtpm = vec![
+        let mut vtpm: Vec<OsString> = vec![
             "run".into(),
             "--dir".into(),
             paths.vtpm_dir().into(),
@@ -113,6 +113,9 @@ impl LaunchPlan {
             "--max-extends".into(),
             config.limits.max_extends.to_string().into(),
         ];
+        if let Some(swtpm) = &config.binaries.swtpm {
+            vtpm.extend(["--swtpm".into(), swtpm.into()]);
+        }
         let qemu = qemu::arguments(config, spec, &paths, ability)?;
         Ok(Self { paths, vtpm, qemu })
     }

@@ -248,9 +248,7 @@ mod tests {
         }
     }
 
-    fn pair(
-        answer: impl Fn(&str, &Value) -> Vec<Value> + Send + 'static,
-    ) -> UnixStream {
+    fn pair(answer: impl Fn(&str, &Value) -> Vec<Value> + Send + 'static) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         tokio::spawn(fake(theirs, answer));
         ours
@@ -283,7 +281,9 @@ mod tests {
         });
         let (qmp, _events) = Qmp::over(stream, PATIENCE).await.unwrap();
         let refused = qmp.execute("device_add", json!({})).await;
-        assert!(matches!(refused, Err(QmpError::Refused { description, .. }) if description == "no bus"));
+        assert!(
+            matches!(refused, Err(QmpError::Refused { description, .. }) if description == "no bus")
+        );
         assert!(matches!(qmp.execute("quit", Value::Null).await, Err(QmpError::Timeout(_))));
     }
 

@@ -2,6 +2,7 @@
 //! task that makes it happen ([`driver`]).
 
 mod apply_order;
+pub(crate) mod driver;
 pub(crate) mod machine;
 pub(crate) mod phase;
 pub(crate) mod record;

@@ -93,9 +93,9 @@ impl VmPaths {
         self.state.join("OVMF_VARS.fd")
     }
 
-    /// Keys cached under the host's guard.
-    pub(crate) fn cached(&self) -> PathBuf {
-        self.state.join("cached.bin")
+    /// Keys of a volume, cached under the host's guard.
+    pub(crate) fn cached(&self, volume: Volume) -> PathBuf {
+        self.state.join(format!("cached-{}.bin", volume.word()))
     }
 
     /// What a process says.

@@ -136,7 +136,9 @@ mod tests {
 
     #[test]
     fn what_is_not_qmp_is_not_taken() {
-        for line in [&b"x"[..], b"{}", b"[]", br#"{"return": {}}"#, br#"{"event": 1}"#, b"{\"error\":1}"] {
+        for line in
+            [&b"x"[..], b"{}", b"[]", br#"{"return": {}}"#, br#"{"event": 1}"#, b"{\"error\":1}"]
+        {
             assert_eq!(Incoming::parse(line), None);
         }
     }

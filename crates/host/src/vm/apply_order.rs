@@ -23,7 +23,10 @@ pub(super) fn apply(record: &mut Record, memory: &mut Memory, ordered: Ordered) 
         record.on_bad_guest = view.on_bad_guest;
         if view.epoch < record.epoch {
             let reason = Reason::failed(
-                format!("the order is for epoch {}, this host is in {}", view.epoch.0, record.epoch.0),
+                format!(
+                    "the order is for epoch {}, this host is in {}",
+                    view.epoch.0, record.epoch.0
+                ),
                 "",
             );
             return end_job(record, reason.outcome());

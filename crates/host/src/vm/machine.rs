@@ -83,9 +83,7 @@ pub(crate) fn next(record: &Record, memory: &Memory) -> Option<Step> {
     match &record.phase {
         Phase::Stopped(_) | Phase::Gone => None,
         Phase::Launching(_) => Some(launching(record, memory)).filter(|s| may(memory, *s)),
-        Phase::Live(live) => {
-            live_steps(record, memory, live).into_iter().find(|s| may(memory, *s))
-        }
+        Phase::Live(live) => live_steps(record, memory, live).into_iter().find(|s| may(memory, *s)),
         Phase::Stopping(stopping) => {
             stopping_step(record, memory, stopping).filter(|s| may(memory, *s))
         }
@@ -213,16 +211,8 @@ pub(crate) fn apply(record: &mut Record, memory: &mut Memory, event: Event) {
         Event::Done(step, result) => done(record, memory, step, result),
         Event::Failed { step, reason, away } => failed(record, memory, step, reason, away),
         Event::Found(processes) => {
-            let had_qemu = runs(record, Role::Qemu);
             record.running = processes;
-            let live = matches!(record.phase, Phase::Live(_));
-            if live && !runs(record, Role::Qemu) {
-                qemu_gone(record, memory);
-            } else if live && !runs(record, Role::Vtpm) {
-                vtpm_gone(record);
-            } else if had_qemu && matches!(record.phase, Phase::Launching(_)) {
-                memory.attached = false;
-            }
+            found(record, memory);
         }
         Event::Exited(role, process) => {
             if record.running.get(role) == Some(process) {
@@ -244,14 +234,35 @@ pub(crate) fn apply(record: &mut Record, memory: &mut Memory, event: Event) {
     apply_order::finish(record, memory);
 }
 
+/// The agent has started and looked for what is alive.
+fn found(record: &mut Record, memory: &mut Memory) {
+    let (qemu, vtpm) = (runs(record, Role::Qemu), runs(record, Role::Vtpm));
+    match &record.phase {
+        Phase::Live(_) if !qemu => qemu_gone(record, memory),
+        Phase::Live(_) if !vtpm => vtpm_gone(record),
+        Phase::Launching(launching) if qemu && !vtpm => {
+            let then = Then::Relaunch { resets: launching.resets };
+            stop(record, false, then, "its vTPM process had ended".to_owned());
+        }
+        Phase::Stopped(_) | Phase::Gone if !record.running.is_empty() => {
+            stop(record, false, Then::Stopped, "processes of an earlier launch".to_owned());
+        }
+        Phase::Stopped(_)
+        | Phase::Gone
+        | Phase::Live(_)
+        | Phase::Launching(_)
+        | Phase::Stopping(_) => {}
+    }
+}
+
 fn done(record: &mut Record, memory: &mut Memory, step: Step, result: Result) {
     match (step, result) {
         (_, Result::Runs(role, process)) => started(record, memory, role, process),
         (_, Result::Publics(publics)) => {
             record.made.vtpm = VtpmStage::Manufactured(publics);
         }
-        (_, Result::Certificate(der)) => {
-            record.made.vtpm = VtpmStage::Certified { ak_certificate: der.into() };
+        (_, Result::Certificates { ak, ek }) => {
+            record.made.vtpm = VtpmStage::Certified { ak, ek };
         }
         (_, Result::Attached(state)) => {
             memory.attached = true;
@@ -396,18 +407,28 @@ fn exited(record: &mut Record, memory: &mut Memory, role: Role) {
     match (&mut record.phase, role) {
         (Phase::Live(_), Role::Qemu) => qemu_gone(record, memory),
         (Phase::Live(_), Role::Vtpm) => vtpm_gone(record),
-        (Phase::Launching(launching), _) => {
-            launching.mishaps = launching.mishaps.saturating_add(1);
-            if launching.mishaps >= MISHAPS {
-                let reason = Reason::failed(
-                    format!("the {} process ended again and again", role.word()),
-                    "its log is in the VM's directory",
-                );
-                apply_order::end_job(record, reason.outcome());
-                stop(record, false, Then::Stopped, reason.detail);
-            }
-        }
+        (Phase::Launching(_), _) => mishap(record, role),
         (Phase::Stopped(_) | Phase::Live(_) | Phase::Stopping(_) | Phase::Gone, _) => {}
+    }
+}
+
+/// A process has ended on the way: it is started again, a few times. QEMU with a vTPM that is gone
+/// must go too.
+fn mishap(record: &mut Record, role: Role) {
+    let qemu = runs(record, Role::Qemu);
+    let Phase::Launching(launching) = &mut record.phase else { return };
+    launching.mishaps = launching.mishaps.saturating_add(1);
+    let resets = launching.resets;
+    if launching.mishaps >= MISHAPS {
+        let reason = Reason::failed(
+            format!("the {} process ended again and again", role.word()),
+            "its log is in the VM's directory",
+        );
+        apply_order::end_job(record, reason.outcome());
+        stop(record, false, Then::Stopped, reason.detail);
+    } else if role == Role::Vtpm && qemu {
+        let detail = "its vTPM process has ended".to_owned();
+        stop(record, false, Then::Relaunch { resets }, detail);
     }
 }
 

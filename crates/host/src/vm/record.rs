@@ -6,6 +6,7 @@
 use model::{
     Epoch, Kmi, OperationId,
     api::{
+        Bytes,
         operate::{Action, Outcome},
         policy::OnBadGuest,
         vm::{VmSpec, VtpmPublics},
@@ -95,7 +96,9 @@ pub(crate) enum VtpmStage {
     /// Its certificates are installed.
     Certified {
         /// Virtual AK certificate, DER.
-        ak_certificate: model::api::Bytes,
+        ak: Bytes,
+        /// EK certificate, DER.
+        ek: Bytes,
     },
 }
 

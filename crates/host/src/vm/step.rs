@@ -2,7 +2,7 @@
 
 use model::{
     OperationId,
-    api::{grant::GrantPurpose, operate::Outcome, policy::OnBadGuest, vm::VtpmPublics},
+    api::{Bytes, grant::GrantPurpose, operate::Outcome, policy::OnBadGuest, vm::VtpmPublics},
 };
 use serde::{Deserialize, Serialize};
 use serve::process::ProcessId;
@@ -140,8 +140,13 @@ pub(crate) enum Result {
     Runs(Role, ProcessId),
     /// The vTPM's public areas.
     Publics(VtpmPublics),
-    /// The vTPM's AK certificate, DER.
-    Certificate(Vec<u8>),
+    /// The vTPM's certificates, DER.
+    Certificates {
+        /// Of the host-owned AK.
+        ak: Bytes,
+        /// Of the EK.
+        ek: Bytes,
+    },
     /// QEMU is attached and its CPUs stand so.
     Attached(RunState),
     /// The guest's verdict.

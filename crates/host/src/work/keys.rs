@@ -1,0 +1,148 @@
+//! Getting keys: the VM's master key made here and deposited, keys by grant, keys from the guard.
+
+use model::{
+    Guard, KeyOrigin, Secret,
+    api::grant::{GrantAnswer, GrantPurpose, GrantRequest, KeyDeposit},
+};
+use serve::{
+    client::Call,
+    hpke::{self, HpkePublic},
+    random,
+};
+
+use super::Worker;
+use crate::{
+    grant::{self, Expected},
+    plan::Volume,
+    trouble::Trouble,
+    vm::{record::Record, step::Result as Found},
+};
+
+impl Worker {
+    /// Generates the master key by the origin that the VM asks for and deposits it sealed. A key
+    /// that was deposited earlier (the agent died before it could note that) is as good.
+    pub(super) async fn deposit(&mut self, record: &Record) -> Result<Found, Trouble> {
+        let key = match record.spec.origin {
+            KeyOrigin::Tpm => self.host.tpm.random_key().await?,
+            KeyOrigin::Tcb | KeyOrigin::Console => {
+                Secret::new(random::secret::<32>()?.expose().to_vec())
+            }
+        };
+        let to = self.host.deposit_key.borrow().clone();
+        let to = HpkePublic(to.ok_or_else(|| Trouble::away("the deposit key is not known yet"))?);
+        let info = format!("vouchsafe:vmk-deposit:v1:{}", self.vm);
+        let sealed = hpke::seal(&to, info.as_bytes(), b"", key.expose())?;
+        let job = record.job.as_ref().ok_or_else(|| Trouble::failed("there is no operation"))?;
+        let body = KeyDeposit {
+            operation: job.id,
+            enc: sealed.enc.into(),
+            sealed: sealed.ciphertext.into(),
+        };
+        let path = format!("/v1/vms/{}/key", self.vm);
+        let session = self.host.link.session()?;
+        match session.client.post::<_, serde_json::Value>(&path, &body).await {
+            Err(error) if error.refusal() == Some("key-already-deposited") => {}
+            other => drop(self.noted(other)?),
+        }
+        Ok(Found::Done)
+    }
+
+    /// Keys by grant if the authority can be reached, else from the guard. A local request never
+    /// asks the authority: it is meant for when it is away.
+    pub(super) async fn obtain_keys(
+        &mut self,
+        record: &Record,
+        volume: Volume,
+    ) -> Result<Found, Trouble> {
+        let local = record.job.as_ref().is_some_and(|job| job.local && job.is_open());
+        let granted = if local {
+            Err(Trouble::away("this start does not ask the authority"))
+        } else {
+            self.granted(record, volume).await
+        };
+        let keys = match granted {
+            Err(trouble) if trouble.away && record.spec.guard == Guard::Tpm => {
+                match self.host.guard.fetch(&self.paths, &self.vm, record.epoch, volume).await {
+                    Ok(keys) => keys,
+                    Err(cached) if local || cached.reason.refused.is_some() => return Err(cached),
+                    Err(_) => return Err(trouble),
+                }
+            }
+            Err(trouble) if local => {
+                let hint = "start it when the authority can be reached";
+                let detail = format!("guard = \"tcb\" keeps no keys on the host: {trouble}");
+                return Err(Trouble {
+                    reason: crate::vm::step::Reason::failed(detail, hint),
+                    ..trouble
+                });
+            }
+            other => other?,
+        };
+        match volume {
+            Volume::Boot => self.boot_keys = Some(keys),
+            Volume::Data => self.data_key = Some(keys),
+        }
+        Ok(Found::Done)
+    }
+
+    async fn granted(&self, record: &Record, volume: Volume) -> Result<Secret<Vec<u8>>, Trouble> {
+        let session = self.host.link.session()?;
+        let enrolment = self.host.link.enrolment()?;
+        let operation = record.job.as_ref().filter(|job| job.is_open() && !job.local);
+        let operation = operation.map(|job| job.id).or(record.launched_by);
+        let operation = operation.ok_or_else(|| Trouble::failed("no operation stands for this"))?;
+        let purpose = GrantPurpose::from(volume);
+        let request = random::grant_id()?;
+        let body = GrantRequest { operation, request, purpose, epoch: record.epoch };
+        let path = format!("/v1/vms/{}/grant", self.vm);
+        let answer: GrantAnswer =
+            self.noted(session.client.call(Call::post(path).json(&body)?).await)?;
+        let expected = Expected {
+            host: &self.host.config.name,
+            vm: &self.vm,
+            epoch: record.epoch,
+            purpose,
+            request,
+            now: self.host.clock.unix_ms(),
+        };
+        let opened = grant::open(
+            &answer.grant,
+            &enrolment.signing_key.0,
+            &session.grant_key,
+            &expected,
+            &self.host.ledger,
+        )
+        .map_err(|rejection| {
+            let detail = serve::exit::chain(&rejection);
+            Trouble::refused(rejection.name(), detail, "start the VM again for a new grant")
+        })?;
+        if record.spec.guard == Guard::Tpm {
+            let kept =
+                self.host.guard.keep(&self.paths, &self.vm, record.epoch, volume, &opened.keys);
+            if let Err(trouble) = kept.await {
+                tracing::warn!(vm.id = %self.vm, %trouble, "the keys are not cached");
+            }
+        }
+        tracing::info!(vm.id = %self.vm, grant.id = %opened.info.id, purpose = ?purpose, "grant opened");
+        Ok(opened.keys)
+    }
+
+    /// A session that the authority does not take any more is renewed for the next try.
+    pub(super) fn noted<T>(
+        &self,
+        result: Result<T, serve::client::CallError>,
+    ) -> Result<T, Trouble> {
+        result.map_err(|error| {
+            let mut trouble = Trouble::from(error);
+            let lost = matches!(
+                trouble.reason.refused.as_deref(),
+                Some("session-expired" | "session-missing")
+            );
+            if lost {
+                self.host.link.doubt();
+                trouble.away = true;
+            }
+            trouble
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! Volumes: made by a child that streams, served by a child that stays.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+
+use model::child::disk;
+use serve::process::{ProcessId, Spawn};
+use tokio::sync::mpsc;
+
+use super::{ANSWER, READY, Worker, remove_all};
+use crate::{
+    child,
+    plan::{self, Role, Volume},
+    process,
+    trouble::Trouble,
+    vm::{record::Record, step::Result as Found},
+};
+
+/// The longest line of progress.
+const LINE: u64 = 64 << 10;
+
+/// Kills the child when the step is dropped.
+struct CutOnDrop(ProcessId);
+
+impl Drop for CutOnDrop {
+    fn drop(&mut self) {
+        // Gone already in the good case.
+        let _ = self.0.kill();
+    }
+}
+
+impl Worker {
+    /// Makes a volume. What an earlier try left is removed: only the record says that it is whole.
+    pub(super) async fn create_volume(
+        &mut self,
+        record: &Record,
+        volume: Volume,
+    ) -> Result<Found, Trouble> {
+        remove_all(&self.paths.image(volume))?;
+        let args = plan::create_volume(&self.paths, &record.spec, volume, &record.kmi);
+        let spawn = Spawn::new(self.host.config.binaries.disk())
+            .args(args)
+            .secret_arg("--key-fd", self.key_of(volume)?)?
+            .log_file(self.paths.log(Role::Disk(volume)));
+        let (process, stdout) = spawn.spawn_piped()?;
+        let _cut = CutOnDrop(process);
+        let (lines, mut told) = mpsc::channel(16);
+        let reader = tokio::task::spawn_blocking(move || {
+            let mut from = BufReader::new(stdout);
+            let mut line = Vec::new();
+            loop {
+                line.clear();
+                match (&mut from).take(LINE).read_until(b'\n', &mut line) {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+                if let Ok(progress) = serde_json::from_slice::<disk::Progress>(&line)
+                    && lines.blocking_send(progress).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        let mut result = Err(Trouble::failed(format!(
+            "vouchsafe-disk ended without a result; see {}",
+            self.paths.log(Role::Disk(volume)).display()
+        )));
+        while let Some(progress) = told.recv().await {
+            match progress {
+                disk::Progress::Started { .. } => {}
+                disk::Progress::Written { done, total } => {
+                    let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
+                    self.progress.percent(u8::try_from(percent).ok());
+                }
+                disk::Progress::Done { .. } => result = Ok(Found::Done),
+                disk::Progress::Refused { code, detail } => {
+                    result = Err(Trouble::refused(code, detail, ""));
+                }
+                disk::Progress::Failed { detail } => result = Err(Trouble::failed(detail)),
+            }
+        }
+        reader.abort();
+        process::end(process, ANSWER).await;
+        result
+    }
+
+    /// Serves a volume.
+    pub(super) async fn spawn_disk(&mut self, volume: Volume) -> Result<Found, Trouble> {
+        let role = Role::Disk(volume);
+        let key = self.key_of(volume)?.to_vec();
+        let (program, args) =
+            (self.host.config.binaries.disk(), plan::serve_volume(&self.paths, volume));
+        let key = model::Secret::new(key);
+        let (process, _new) = process::start(&self.paths, role, || {
+            Spawn::new(program).args(args).secret_arg("--key-fd", key.expose())
+        })?;
+        self.watch(role, process);
+        let control = self.paths.disk_control(volume);
+        let ready = process::ready(role, process, READY, async || {
+            child::ask_disk(&control, disk::Request::Status {}, ANSWER).await.ok()
+        })
+        .await;
+        if let Err(error) = ready {
+            process::cut(process).await;
+            return Err(self.last_words(role).unwrap_or_else(|| error.into()));
+        }
+        Ok(Found::Runs(role, process))
+    }
+}
