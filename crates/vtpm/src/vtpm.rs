@@ -23,9 +23,9 @@ use std::{
     time::Duration,
 };
 
-use model::child::vtpm::Unobservable;
+use model::{HashAlg, child::vtpm::Unobservable};
 use thiserror::Error;
-use tpm::{StreamTransport, Tpm};
+use tpm::{Object, StreamTransport, Tpm};
 
 use crate::{
     control::{Code, Control, number_at},
@@ -68,6 +68,15 @@ pub(crate) struct Machine {
     pub(crate) recorder: Recorder,
     locality: u8,
     loaded_state: bool,
+    /// What quotes need and does not change while the vTPM is on.
+    pub(crate) known: Option<Known>,
+}
+
+/// The host's AK, and the banks that are allocated.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) ak: Object,
+    pub(crate) banks: Vec<HashAlg>,
 }
 
 /// The vTPM, shared by all threads.
@@ -110,7 +119,7 @@ impl Machine {
         data.set_read_timeout(Some(COMMAND_WAIT))?;
         let tpm = Tpm::new(Box::new(StreamTransport::new(data.try_clone()?)));
         let recorder = Recorder::new(limit);
-        Ok(Self { control, data, tpm, recorder, locality: 0, loaded_state: false })
+        Ok(Self { control, data, tpm, recorder, locality: 0, loaded_state: false, known: None })
     }
 
     fn control(&self, code: Code, body: &[u8]) -> Result<(), MachineError> {
@@ -215,6 +224,7 @@ impl Machine {
     /// After INIT a TPM waits for startup; one that came up running has PCRs nobody saw here.
     fn note_init(&mut self) -> Result<(), MachineError> {
         self.locality = 0;
+        self.known = None;
         let probed = self.exchange(&PROBE)?;
         if probed.get(6..10) == Some(&[0, 0, 1, 0]) {
             self.recorder.initialized();

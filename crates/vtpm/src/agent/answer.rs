@@ -6,10 +6,14 @@ use model::{
     Epoch, HashAlg, Nonce, VmId,
     child::vtpm::{PcrValue, Quoted, Reply, Request, Status, VERSION},
 };
-use tpm::{PCR_COUNT, PcrSelection, Purpose, QualifyingData, Quote, Tpm, TpmError, handle};
+use tpm::{PCR_COUNT, PcrSelection, Purpose, QualifyingData, Quote, ResponseCode, Tpm, handle};
 
 use super::RequestError;
-use crate::{manufacture, observed::Power, vtpm::Vtpm};
+use crate::{
+    manufacture,
+    observed::Power,
+    vtpm::{Known, Vtpm},
+};
 
 /// Does a request.
 pub(super) fn reply(vtpm: &Vtpm, request: Request) -> Result<Reply, RequestError> {
@@ -99,7 +103,10 @@ fn quote(vtpm: &Vtpm, wanted: &Wanted) -> Result<Quoted, RequestError> {
     if machine.recorder.power() != Power::Started {
         return Err(RequestError::Resetting);
     }
-    let (banks, quote) = machine.inject(|tpm| quote_now(tpm, vtpm, wanted))?;
+    let known = machine.known.take();
+    let (known, quote) = machine.inject(|tpm| quote_now(tpm, vtpm, known, wanted))?;
+    let banks = known.banks.clone();
+    machine.known = Some(known);
     Ok(Quoted {
         attest: quote.attest,
         signature: quote.signature,
@@ -112,13 +119,26 @@ fn quote(vtpm: &Vtpm, wanted: &Wanted) -> Result<Quoted, RequestError> {
 fn quote_now(
     tpm: &mut Tpm,
     vtpm: &Vtpm,
+    known: Option<Known>,
     wanted: &Wanted,
-) -> Result<(Vec<HashAlg>, Quote), RequestError> {
-    let banks = tpm.pcr_banks()?;
-    if wanted.pcrs.iter().any(|(alg, _)| !banks.contains(&alg)) {
+) -> Result<(Known, Quote), RequestError> {
+    let known = match known {
+        Some(known) => known,
+        None => Known {
+            ak: tpm.persistent(handle::VTPM_AK)?.ok_or(RequestError::NotManufactured)?,
+            banks: tpm.pcr_banks()?,
+        },
+    };
+    if wanted.pcrs.iter().any(|(alg, _)| !known.banks.contains(&alg)) {
         return Err(RequestError::Bad("a bank is not allocated"));
     }
-    let ak = tpm.persistent(handle::VTPM_AK)?.ok_or(RequestError::NotManufactured)?;
-    let quote = tpm.quote(&ak, &vtpm.keys.auth_value, &wanted.qualifying, &wanted.pcrs);
-    quote.map(|quote| (banks, quote)).map_err(|error: TpmError| error.into())
+    let auth_value = &vtpm.keys.auth_value;
+    match tpm.quote(&known.ak, auth_value, &wanted.qualifying, &wanted.pcrs) {
+        Ok(quote) => Ok((known, quote)),
+        // Firmware with platform authorization removed it.
+        Err(error) if error.code().is_some_and(ResponseCode::is_no_such_handle) => {
+            Err(RequestError::NotManufactured)
+        }
+        Err(error) => Err(error.into()),
+    }
 }

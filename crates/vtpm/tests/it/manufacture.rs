@@ -3,7 +3,7 @@
 use model::child::vtpm::{Fault, Request};
 use tpm::{Auth, AuthValue, Hierarchy, PcrSelection, Public, Purpose, QualifyingData, handle};
 
-use crate::support::{Process, keys, manufactured};
+use crate::support::{Agent, Process, keys, manufactured};
 
 #[test]
 fn keys_are_made_once_and_survive_a_restart() {
@@ -66,4 +66,8 @@ fn a_guest_cannot_use_derive_or_remove_the_hosts_ak() {
     guest.clear(Hierarchy::Platform, Auth::none()).unwrap();
     assert!(guest.evict(Hierarchy::Owner, Auth::none(), &ak).is_err());
     agent.quote(1, &[model::HashAlg::Sha256]);
+    // Only firmware can remove it; then there are no quotes, by name.
+    guest.evict(Hierarchy::Platform, Auth::none(), &ak).unwrap();
+    let fault = agent.fault(&Agent::quote_request(2, &[model::HashAlg::Sha256]));
+    assert_eq!(fault, Fault::NotManufactured);
 }
