@@ -15,7 +15,7 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -71,20 +71,31 @@ type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Value, String>>>>>;
 
 /// A connection to a QEMU. Clones share it; it closes when the last one is dropped.
 #[derive(Clone, Debug)]
-pub(crate) struct Qmp {
-    write: Arc<AsyncMutex<OwnedWriteHalf>>,
-    waiting: Waiting,
-    next: Arc<AtomicU64>,
-    patience: Duration,
-    _reader: Arc<AbortOnDrop>,
+pub(crate) struct Qmp(Arc<Connection>);
+
+/// A connection that is not kept open by this.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakQmp(Weak<Connection>);
+
+impl WeakQmp {
+    /// The connection, if somebody still holds it.
+    pub(crate) fn upgrade(&self) -> Option<Qmp> {
+        self.0.upgrade().map(Qmp)
+    }
 }
 
 #[derive(Debug)]
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+struct Connection {
+    write: AsyncMutex<OwnedWriteHalf>,
+    waiting: Waiting,
+    next: AtomicU64,
+    patience: Duration,
+    reader: tokio::task::JoinHandle<()>,
+}
 
-impl Drop for AbortOnDrop {
+impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.abort();
+        self.reader.abort();
     }
 }
 
@@ -117,15 +128,15 @@ impl Qmp {
         let waiting = Waiting::default();
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let reader = tokio::spawn(read_on(lines, Arc::clone(&waiting), events));
-        let qmp = Self {
-            write: Arc::new(AsyncMutex::new(write)),
-            waiting,
-            next: Arc::new(AtomicU64::new(1)),
-            patience,
-            _reader: Arc::new(AbortOnDrop(reader)),
-        };
+        let (write, next) = (AsyncMutex::new(write), AtomicU64::new(1));
+        let qmp = Self(Arc::new(Connection { write, waiting, next, patience, reader }));
         qmp.execute("qmp_capabilities", Value::Null).await?;
         Ok((qmp, receiver))
+    }
+
+    /// The connection, without keeping it open.
+    pub(crate) fn downgrade(&self) -> WeakQmp {
+        WeakQmp(Arc::downgrade(&self.0))
     }
 
     /// Runs one command; `arguments` is an object, or null for none.
@@ -133,16 +144,16 @@ impl Qmp {
     /// # Errors
     /// [`QmpError`].
     pub(crate) async fn execute(&self, command: &str, arguments: Value) -> Result<Value, QmpError> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        lock(&self.waiting).insert(id, answer);
+        lock(&self.0.waiting).insert(id, answer);
         let line = command_line(id, command, arguments);
-        let result = timeout(self.patience, async {
-            self.write.lock().await.write_all(&line).await.map_err(|_| QmpError::Closed)?;
+        let result = timeout(self.0.patience, async {
+            self.0.write.lock().await.write_all(&line).await.map_err(|_| QmpError::Closed)?;
             answered.await.map_err(|_| QmpError::Closed)
         })
         .await;
-        lock(&self.waiting).remove(&id);
+        lock(&self.0.waiting).remove(&id);
         match result {
             Err(_elapsed) => Err(QmpError::Timeout(command.to_owned())),
             Ok(Err(error)) => Err(error),

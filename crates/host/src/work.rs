@@ -5,6 +5,8 @@ mod appraise;
 mod keys;
 mod launch;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod volume;
 
 use std::{
@@ -192,15 +194,18 @@ impl Worker {
     }
 
     /// Tells the driver what QEMU tells us.
-    fn listen(&self, qmp: Qmp, mut from: mpsc::Receiver<qmp::Event>) {
-        let events = self.events.clone();
+    fn listen(&self, qmp: &Qmp, mut from: mpsc::Receiver<qmp::Event>) {
+        let (events, qmp) = (self.events.clone(), qmp.downgrade());
         tokio::spawn(async move {
             while let Some(event) = from.recv().await {
                 let told = match event {
-                    qmp::Event::Stop | qmp::Event::Resume => match qmp.run_state().await {
-                        Ok(state) => Event::Cpus(state),
-                        Err(_) => continue,
-                    },
+                    qmp::Event::Stop | qmp::Event::Resume => {
+                        let Some(qmp) = qmp.upgrade() else { return };
+                        match qmp.run_state().await {
+                            Ok(state) => Event::Cpus(state),
+                            Err(_) => continue,
+                        }
+                    }
                     qmp::Event::Shutdown { reset, .. } => Event::PoweredOff { reset },
                     qmp::Event::BlockError { .. }
                     | qmp::Event::DeviceDeleted { .. }

@@ -116,7 +116,7 @@ impl Worker {
     }
 
     /// The guest's logs of now. Frames that it sent unasked may be older, so they are passed over.
-    async fn fresh_logs(&mut self) -> Option<Logs> {
+    pub(super) async fn fresh_logs(&mut self) -> Option<Logs> {
         let mut frames = Frames::default();
         while self.frame(&mut frames, Duration::from_millis(20)).await.is_some() {}
         self.evidence.as_mut()?.write_all(b"evidence\n").await.ok()?;

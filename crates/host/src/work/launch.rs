@@ -117,7 +117,7 @@ impl Worker {
             }
         };
         self.console.attach(qmp.clone(), new);
-        self.listen(qmp.clone(), events);
+        self.listen(&qmp, events);
         self.qmp = Some(qmp);
         Ok(Found::Runs(Role::Qemu, process))
     }
@@ -141,7 +141,7 @@ impl Worker {
         .await?;
         let state = qmp.run_state().await?;
         self.console.attach(qmp.clone(), false);
-        self.listen(qmp.clone(), events);
+        self.listen(&qmp, events);
         self.qmp = Some(qmp);
         Ok(Found::Attached(state))
     }

@@ -1,0 +1,171 @@
+//! Real processes: a guest is launched from its encrypted volume with a vTPM, loses its disk
+//! process, is attached to again, and is powered off. No authority takes part, so keys are random and
+//! nothing is certified or appraised. Skipped aloud where the parts are missing.
+
+use std::path::{Path, PathBuf};
+
+use serve::clock::SystemClock;
+
+use super::*;
+use crate::{
+    config::Config,
+    grant::Ledger,
+    guard::Guard,
+    hosttpm::HostTpm,
+    identity::Link,
+    plan::tests::{kmi, spec},
+    spool::Spool,
+};
+
+fn parts() -> Result<(PathBuf, PathBuf), String> {
+    let here = std::env::current_exe().unwrap();
+    let built = here.parent().and_then(Path::parent).unwrap().to_owned();
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest-image/guest.img");
+    let needed = [
+        built.join("vouchsafe-vtpm"),
+        built.join("vouchsafe-disk"),
+        image.clone(),
+        "/usr/bin/qemu-system-x86_64".into(),
+        "/usr/bin/swtpm".into(),
+        "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+    ];
+    match needed.iter().find(|path| !path.exists()) {
+        Some(missing) => Err(format!("{} is not there", missing.display())),
+        None => Ok((built, image)),
+    }
+}
+
+async fn worker(dir: &Path, built: &Path) -> (Worker, mpsc::Receiver<Event>) {
+    let config: Config = serde_json::from_value(serde_json::json!({
+        "name": "a", "state_dir": dir.join("s"), "run_dir": dir.join("r"), "tpm": "unix:/none",
+        "authority": {"url": "https://127.0.0.1:1", "ca_file": "/none"}, "accel": "tcg",
+        "binaries": {"vtpm": built.join("vouchsafe-vtpm"), "disk": built.join("vouchsafe-disk")},
+    }))
+    .unwrap();
+    fsfile::create_private_dir(&config.run_dir).unwrap();
+    fsfile::create_private_dir(&config.state_dir).unwrap();
+    let (clock, tpm) = (SystemClock::shared(), HostTpm::start(&config.tpm).unwrap());
+    let guard = Guard::open(tpm.clone(), clock.clone(), &config.state_dir).await;
+    let ledger = Ledger::open(&config.state_dir).unwrap();
+    let spool = Spool::open(&config.state_dir).unwrap();
+    let link = Link::new(clock.clone());
+    let host = Host::new(Arc::new(config), clock, tpm, link, (guard, ledger, spool));
+    let (events, inbox) = mpsc::channel(64);
+    let vm = "v1".parse().unwrap();
+    let worker = Worker::new(Arc::new(host), vm, Arc::new(Console::default()), events);
+    worker.prepare().unwrap();
+    (worker, inbox)
+}
+
+fn record(image: &Path) -> Record {
+    use std::io::Read as _;
+    let mut content = Vec::new();
+    std::fs::File::open(image).unwrap().read_to_end(&mut content).unwrap();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content);
+    let mut spec = spec("v1");
+    spec.image.path = image.to_str().unwrap().to_owned();
+    spec.image.sha256 = model::Digest::new(model::HashAlg::Sha256, digest.as_ref()).unwrap();
+    Record::new(spec, model::Epoch(1), kmi("v1"))
+}
+
+/// Does a step, and keeps the record as the machine would.
+async fn step(worker: &mut Worker, record: &mut Record, step: Step) -> Found {
+    let begun = worker.host.clock.monotonic();
+    let found = worker.perform(record, step).await.unwrap_or_else(|t| panic!("{step:?}: {t}"));
+    println!("{step:?}: {} ms", worker.elapsed_ms(begun));
+    if let Found::Runs(role, process) = &found {
+        record.running.set(*role, Some(*process));
+    }
+    if let Step::End(role) = step {
+        record.running.set(role, None);
+    }
+    found
+}
+
+/// Leaves no process behind, whatever happens.
+struct Cleanup(VmPaths);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        for role in Role::ALL {
+            if let Some(process) = crate::process::alive(&self.0, role, None) {
+                let _ = process.kill();
+            }
+        }
+    }
+}
+
+async fn console_says(worker: &Worker, words: &str) {
+    for _ in 0..600 {
+        worker.console.take().await.unwrap();
+        if worker.console.holds(words.as_bytes()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the console does not say {words:?}:\n{}", worker.console.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_boots_survives_its_disk_process_and_powers_off() {
+    let (built, image) = match parts() {
+        Ok(parts) => parts,
+        Err(missing) => {
+            println!("Skipped: {missing}");
+            return;
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut worker, mut inbox) = worker(dir.path(), &built).await;
+    let _cleanup = Cleanup(worker.paths.clone());
+    let mut record = record(&image);
+    worker.boot_keys = Some(Secret::new(vec![7; 128]));
+    for first in [
+        Step::Create(Volume::Boot),
+        Step::Spawn(Role::Vtpm),
+        Step::Manufacture,
+        Step::Spawn(Role::Disk(Volume::Boot)),
+        Step::Spawn(Role::Qemu),
+        Step::AwaitBoot,
+    ] {
+        step(&mut worker, &mut record, first).await;
+    }
+    println!("{:?}", worker.progress().take_times());
+    console_says(&worker, "vouchsafe-guest: marker-written").await;
+
+    worker.data_key = Some(Secret::new(vec![8; 32]));
+    for second in
+        [Step::Create(Volume::Data), Step::Spawn(Role::Disk(Volume::Data)), Step::Plug, Step::Plug]
+    {
+        step(&mut worker, &mut record, second).await;
+    }
+    console_says(&worker, "data-volume-open 16777216").await;
+
+    let disk = record.running.get(Role::Disk(Volume::Boot)).unwrap();
+    assert!(crate::process::cut(disk).await);
+    record.running.set(Role::Disk(Volume::Boot), None);
+    step(&mut worker, &mut record, Step::Spawn(Role::Disk(Volume::Boot))).await;
+    worker.forget(true, true, false);
+    step(&mut worker, &mut record, Step::Attach).await;
+    worker.console.take().await.unwrap();
+    let logs = worker.fresh_logs().await;
+    assert!(logs.is_some_and(|logs| logs.bios.len() > 1000));
+
+    step(&mut worker, &mut record, Step::Pause).await;
+    step(&mut worker, &mut record, Step::Continue).await;
+    for last in [
+        Step::PowerOff,
+        Step::End(Role::Qemu),
+        Step::End(Role::Disk(Volume::Data)),
+        Step::End(Role::Disk(Volume::Boot)),
+        Step::End(Role::Vtpm),
+    ] {
+        step(&mut worker, &mut record, last).await;
+    }
+    inbox.close();
+    let mut powered_off = false;
+    while let Some(event) = inbox.recv().await {
+        powered_off |= matches!(event, Event::PoweredOff { reset: false });
+    }
+    assert!(powered_off);
+}
