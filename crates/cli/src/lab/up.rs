@@ -263,7 +263,9 @@ impl Lab {
             let Ok(status) = agent.get::<AgentStatus>("/v1/status").await else {
                 return Ok(None);
             };
-            if let (HostMode::Enforcing, Some(refused)) = (host.mode, &status.session_refused) {
+            // What the agent heard before the approval is out of date, not an answer.
+            let refused = status.session_refused.as_ref().filter(|r| *r != "host-not-approved");
+            if let (HostMode::Enforcing, Some(refused)) = (host.mode, refused) {
                 return Err(Failure::refused(
                     refused,
                     status.session_error.clone().unwrap_or_default(),
