@@ -63,7 +63,11 @@ async fn status(State(local): State<Local>) -> Json<AgentStatus> {
         mode: state.mode(),
         session: state.session.filter(|s| s.view.expires_at > now).map(|s| s.view.clone()),
         session_error: state.trouble.as_ref().map(ToString::to_string),
-        session_refused: state.trouble.and_then(|t| t.reason.refused),
+        // Waiting for approval is a mode and no refusal of anything.
+        session_refused: state
+            .trouble
+            .and_then(|t| t.reason.refused)
+            .filter(|name| name != "host-not-approved"),
         lease_until: *host.guard.lease().borrow(),
         spooled: host.spool.len(),
         vms,
