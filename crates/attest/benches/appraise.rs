@@ -33,8 +33,8 @@ use tpm::Signature;
 
 const OVMF: &[u8] = include_bytes!("../vectors/tcg/ovmf-guest.bin");
 const PCRS: [u8; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 9, 11];
-const ROUNDS: usize = 11;
-const ROUND: Duration = Duration::from_millis(250);
+const ROUNDS: usize = 41;
+const ROUND: Duration = Duration::from_millis(60);
 const PROCESS_RUNS: usize = 40;
 
 #[derive(Serialize)]
