@@ -278,8 +278,8 @@ impl Ground {
             Err(error) if error.is_missing() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let keys = TrustedKeys::new([self.signer.spki()])
-            .map_err(|e| AnchorFault::Sign(Box::new(e)))?;
+        let keys =
+            TrustedKeys::new([self.signer.spki()]).map_err(|e| AnchorFault::Sign(Box::new(e)))?;
         let signed = Envelope::parse(&json)?.verify_bytes(&keys, Kind::Checkpoint, 1)?;
         Ok(Some(Head::from_payload(&signed)?))
     }

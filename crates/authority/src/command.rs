@@ -115,6 +115,9 @@ impl Cli {
         }
         telemetry::init(&config.log)?;
         sandbox::harden()?;
+        if self.command.is_none() {
+            confine(&config)?;
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let clock = SystemClock::shared();
         runtime.block_on(async {
@@ -131,6 +134,29 @@ impl Cli {
             }
         })
     }
+}
+
+/// The server touches its state, what the configuration names, and nothing else. Threads inherit
+/// this, so it comes before there are any.
+fn confine(config: &Config) -> Result<(), Ended> {
+    let parent = |path: &PathBuf| path.parent().map(Path::to_path_buf);
+    let mut write = vec![config.state_dir.clone()];
+    write.extend(config.address_file.iter().filter_map(parent));
+    write.extend(config.witness.iter().filter_map(parent));
+    if let tpm::Address::Device(device) = config.tpm_address()? {
+        write.push(device);
+    }
+    ground::must_exist(&config.state_dir).map_err(grounded)?;
+    let mut read: Vec<PathBuf> = parent(&config.reference_values).into_iter().collect();
+    read.extend(config.ek_roots.iter().chain(&config.endorsers.keys).cloned());
+    let files = sandbox::restrict_files(&paths(&read), &paths(&write))?;
+    let memory = sandbox::lock_memory();
+    tracing::info!(files = files.as_str(), ?memory, "confined");
+    Ok(())
+}
+
+fn paths(list: &[PathBuf]) -> Vec<&Path> {
+    list.iter().map(PathBuf::as_path).collect()
 }
 
 async fn initialise(config: &Config, clock: &SharedClock) -> Result<(), Ended> {

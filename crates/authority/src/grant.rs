@@ -175,9 +175,9 @@ fn guest_is_good(
 #[derive(Debug)]
 pub(crate) enum Proof {
     /// The host's: boot volume and vTPM.
-    Boot(Appraised<Host>),
+    Boot(Box<Appraised<Host>>),
     /// The host's and the guest's: data volume.
-    Data(Appraised<Host>, Appraised<Guest>),
+    Data(Box<Appraised<Host>>, Box<Appraised<Guest>>),
 }
 
 /// Why a grant could not be sealed.
@@ -207,10 +207,9 @@ pub(crate) fn seal(
     vmk: &Secret<[u8; KEY]>,
 ) -> Result<Grant, GrantError> {
     let (uses, aad): (&[Use], &[u8]) = match terms.purpose {
-        GrantPurpose::Boot => (
-            &[Use::BootVolume, Use::VtpmState, Use::VtpmMigration, Use::VtpmAkAuth],
-            b"boot",
-        ),
+        GrantPurpose::Boot => {
+            (&[Use::BootVolume, Use::VtpmState, Use::VtpmMigration, Use::VtpmAkAuth], b"boot")
+        }
         GrantPurpose::Data => (&[Use::DataVolume], b"data"),
     };
     let host = fitting(proof, &terms)?;
@@ -238,7 +237,7 @@ pub(crate) fn seal(
 }
 
 /// The host's verdict, if the proof is of the right kind and about the right host, VM and epoch.
-fn fitting(proof: Proof, terms: &Terms) -> Result<Appraised<Host>, GrantError> {
+fn fitting(proof: Proof, terms: &Terms) -> Result<Box<Appraised<Host>>, GrantError> {
     let host = match (proof, terms.purpose) {
         (Proof::Boot(host), GrantPurpose::Boot) => host,
         (Proof::Data(host, guest), GrantPurpose::Data) => {

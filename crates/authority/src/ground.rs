@@ -69,8 +69,11 @@ impl GroundError {
             Self::Audit(store::audit::AuditError::Rejected(rejection)) => {
                 Some((rejection.name(), "`vouchsafe audit verify` names the first altered entry"))
             }
-            Self::HeadMissing => Some(("store-head-missing", "put the newest state directory back")),
-            Self::Root(RootError::Sealed(_)) | Self::Keys(KeyringError::Root(RootError::Sealed(_))) => {
+            Self::HeadMissing => {
+                Some(("store-head-missing", "put the newest state directory back"))
+            }
+            Self::Root(RootError::Sealed(_))
+            | Self::Keys(KeyringError::Root(RootError::Sealed(_))) => {
                 Some(("key-file-altered", "put the newest state directory back"))
             }
             Self::Audit(_)

@@ -87,10 +87,7 @@ pub(crate) async fn init(
         source,
     })?;
     if new {
-        let marker = Marker {
-            version: env!("CARGO_PKG_VERSION"),
-            initialised_at: clock.unix_ms(),
-        };
+        let marker = Marker { version: env!("CARGO_PKG_VERSION"), initialised_at: clock.unix_ms() };
         let marker = serde_json::to_vec_pretty(&marker).unwrap_or_default();
         fsfile::write_atomic(&paths.marker(), &marker, 0o644)?;
     }
@@ -106,15 +103,18 @@ async fn lay_ground(
     tpm: &TpmLink,
 ) -> Result<(), GroundError> {
     let opened = Opened::new(paths.clone(), root, tpm.clone(), clock)?;
-    let in_use = !opened.records.hosts().await?.is_empty() || !opened.records.vms().await?.is_empty();
+    let in_use =
+        !opened.records.hosts().await?.is_empty() || !opened.records.vms().await?.is_empty();
     if in_use && !paths.head().exists() {
         return Err(GroundError::HeadMissing);
     }
     if opened.records.get(&records::policy()?).await?.is_none() {
         let policy = PolicyView { generation: 1, policy: config.policy.clone() };
-        let write = Write::new()
-            .put(records::policy()?, &policy, 0)?
-            .put(records::incarnation()?, &Incarnation(1), 0)?;
+        let write = Write::new().put(records::policy()?, &policy, 0)?.put(
+            records::incarnation()?,
+            &Incarnation(1),
+            0,
+        )?;
         opened.records.commit(write).await?;
         let auditor = Auditor::new(opened.log.clone(), clock.clone());
         let done = Done::new("authority-initialised", "authority");

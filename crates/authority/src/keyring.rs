@@ -99,15 +99,20 @@ pub(crate) struct Keyring {
     host_ref: Secret<[u8; KEY]>,
 }
 
+/// The server's certificate and key.
+#[derive(Debug)]
+pub(crate) struct ServerIdentity {
+    /// Leaf first, DER.
+    pub(crate) chain: Vec<Vec<u8>>,
+    /// PKCS#8, DER.
+    pub(crate) key: Secret<Vec<u8>>,
+}
+
 /// Makes what is not there yet. Repeatable; nothing that is there is replaced.
 ///
 /// # Errors
 /// [`KeyringError`].
-pub(crate) fn make(
-    paths: &Paths,
-    root: &RootKey,
-    clock: &SharedClock,
-) -> Result<(), KeyringError> {
+pub(crate) fn make(paths: &Paths, root: &RootKey, clock: &SharedClock) -> Result<(), KeyringError> {
     let now = clock.now();
     if !paths.ca().exists() {
         let spec = ca_spec("Vouchsafe authority", 1, now);
@@ -203,7 +208,7 @@ impl Keyring {
         &self,
         names: &[String],
         now: OffsetDateTime,
-    ) -> Result<(Vec<Vec<u8>>, Secret<Vec<u8>>), KeyringError> {
+    ) -> Result<ServerIdentity, KeyringError> {
         let key = SigningKey::generate()?;
         let (mut dns, mut ip) = (Vec::new(), Vec::new());
         for name in names {
@@ -214,7 +219,7 @@ impl Keyring {
         }
         let profile = Profile::TlsServer { name: "vouchsafe-authority".to_owned(), dns, ip };
         let issued = self.ca.issue(&profile, key.spki(), lasting(now, SERVER_DAYS))?;
-        Ok((vec![issued.der], key.to_pkcs8()?))
+        Ok(ServerIdentity { chain: vec![issued.der], key: key.to_pkcs8()? })
     }
 
     /// A certificate for a key that lives in a TPM.

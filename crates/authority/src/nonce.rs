@@ -166,7 +166,8 @@ mod tests {
         for n in 0..4 {
             book.issue(&host("a"), Asker::Anyone, HostAttest, Nonce([n; 32]), 100, 0);
         }
-        let mut take = |h: &str, n: u8, purpose, now| book.take(&host(h), &Nonce([n; 32]), purpose, now);
+        let mut take =
+            |h: &str, n: u8, purpose, now| book.take(&host(h), &Nonce([n; 32]), purpose, now);
         assert_eq!(take("b", 0, HostAttest, 1), Err(NonceRejection::Unknown));
         assert_eq!(take("a", 9, HostAttest, 1), Err(NonceRejection::Unknown));
         assert_eq!(take("a", 0, HostAttest, 1).map(|c| c.expires_at), Ok(100));

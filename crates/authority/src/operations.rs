@@ -98,9 +98,11 @@ pub(crate) async fn accept(
         }
         if let Some(operation) = &operation {
             let order = OrderRecord { accepted_at: now };
-            write = write
-                .put(records::operation(id)?, operation, 0)?
-                .put(records::order(&operation.host, id)?, &order, 0)?;
+            write = write.put(records::operation(id)?, operation, 0)?.put(
+                records::order(&operation.host, id)?,
+                &order,
+                0,
+            )?;
         }
         if app.records.commit(write).await? {
             return Ok(operation);

@@ -93,8 +93,11 @@ impl References {
 
     fn read(&self) -> Result<HostReference, ReferenceError> {
         let envelope = Envelope::parse(&fsfile::read_limited(&self.path, MAX_FILE)?)?;
-        let signed =
-            envelope.verify::<ReferenceValues>(&self.endorsers, Kind::ReferenceValues, self.needed)?;
+        let signed = envelope.verify::<ReferenceValues>(
+            &self.endorsers,
+            Kind::ReferenceValues,
+            self.needed,
+        )?;
         Ok(HostReference::new(&[signed], &[])?)
     }
 }

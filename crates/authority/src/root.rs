@@ -75,11 +75,7 @@ impl RootKey {
     ///
     /// # Errors
     /// [`RootError`].
-    pub(crate) async fn create(
-        path: &Path,
-        tpm: &TpmLink,
-        pcrs: &[u8],
-    ) -> Result<Self, RootError> {
+    pub(crate) async fn create(path: &Path, tpm: &TpmLink, pcrs: &[u8]) -> Result<Self, RootError> {
         let key = Self(random::secret()?);
         key.seal(path, tpm, pcrs).await?;
         Ok(key)

@@ -48,7 +48,6 @@ pub(crate) enum Length {
 /// One operation.
 #[derive(Debug)]
 pub(crate) struct Route {
-    method: MethodFilter,
     /// Method in lower case, for the document.
     verb: &'static str,
     path: &'static str,
@@ -76,7 +75,7 @@ impl Route {
     {
         let handler = on(method, handler);
         let (length, query, request) = (Length::Small, &[][..], None);
-        Self { method, verb, path, who, event, summary, length, query, request, answer, handler }
+        Self { verb, path, who, event, summary, length, query, request, answer, handler }
     }
 
     /// A route that reads.

@@ -177,9 +177,9 @@ async fn start(
 }
 
 async fn bind(app: &App) -> Result<Server, ServerError> {
-    let (chain, key) = app.keys.server(&app.config.names, app.date())?;
+    let identity = app.keys.server(&app.config.names, app.date())?;
     let anchors = [app.keys.ca.certificate().to_vec()];
-    let tls = ServerTls::new(&chain, &key, &anchors, app.clock.clone())?;
+    let tls = ServerTls::new(&identity.chain, &identity.key, &anchors, app.clock.clone())?;
     let limits = https::Limits {
         body: app.config.limits.evidence_bytes.max(app.config.limits.body_bytes),
         connections: app.config.limits.connections,

@@ -302,6 +302,9 @@ pub(crate) mod tests {
         assert_eq!(host.admits(&[2], &[3]), Ok(()));
         assert_eq!(name_of(host.admits(&[2], &[9])), "host-exists");
         assert_eq!(name_of(host.revoked().admits(&[2], &[3])), "host-revoked");
-        assert_eq!(name_of(self::host("a").approved(false).unwrap().trusted(0)), "host-not-trusted");
+        assert_eq!(
+            name_of(self::host("a").approved(false).unwrap().trusted(0)),
+            "host-not-trusted"
+        );
     }
 }

@@ -20,7 +20,6 @@ use http::StatusCode;
 use model::{
     Digest, Epoch, HostId, Kmi, OperationId,
     api::{
-        Bytes,
         operate::Action,
         vm::{ChainLink, VmSpec, VmState, VmView, VtpmCertificates, VtpmPublics},
     },
@@ -249,12 +248,11 @@ impl VmRecord {
     /// # Errors
     /// [`VmRejection`].
     pub(crate) fn is_homed(&self, host: &HostId, epoch: Epoch) -> Result<(), VmRejection> {
-        self.is_home(host)?;
-        if self.epoch == epoch {
-            Ok(())
-        } else {
-            Err(VmRejection::EpochMoved { now: self.epoch, asked: epoch })
+        self.is_live()?;
+        if self.epoch != epoch {
+            return Err(VmRejection::EpochMoved { now: self.epoch, asked: epoch });
         }
+        self.is_home(host)
     }
 
     /// Whether `host` is the VM's home.
@@ -265,10 +263,9 @@ impl VmRecord {
         self.is_live()?;
         match &self.home {
             Some(home) if home == host => Ok(()),
-            Some(home) => Err(VmRejection::HomedElsewhere {
-                home: home.clone(),
-                state: self.state_word(),
-            }),
+            Some(home) => {
+                Err(VmRejection::HomedElsewhere { home: home.clone(), state: self.state_word() })
+            }
             None => Err(VmRejection::Unknown),
         }
     }
@@ -301,11 +298,6 @@ impl VmRecord {
     /// The publics that were certified, if they are exactly these.
     pub(crate) fn certified(&self, publics: &VtpmPublics) -> Option<&VtpmRecord> {
         self.vtpm.as_ref().filter(|vtpm| same_publics(&vtpm.publics, publics))
-    }
-
-    /// The virtual AK certificate of this epoch, DER.
-    pub(crate) fn vtpm_ak_certificate(&self) -> Option<&Bytes> {
-        self.vtpm.as_ref().map(|vtpm| &vtpm.certificates.ak_certificate)
     }
 }
 

@@ -1,10 +1,6 @@
 //! The authority itself: status, policy, and the description of its operations.
 
-use model::api::{
-    operate::AuthorityStatus,
-    policy::PolicyView,
-    vm::VmState,
-};
+use model::api::{operate::AuthorityStatus, policy::PolicyView, vm::VmState};
 
 use super::{
     Route, Who,
@@ -125,8 +121,11 @@ async fn set_policy(
         return Err(PolicyMoved { now: now.saturating_add(1), asked }.into());
     }
     app.set_policy(after.clone());
-    let detail = format!("generation {}: {}", after.generation, serde_json::to_string(&after.policy)?);
-    app.audit.done(&operator.actor(), Done::new("policy-changed", "authority").detail(detail)).await?;
+    let detail =
+        format!("generation {}: {}", after.generation, serde_json::to_string(&after.policy)?);
+    app.audit
+        .done(&operator.actor(), Done::new("policy-changed", "authority").detail(detail))
+        .await?;
     app.anchor.now().await?;
     Ok(Answer(after))
 }

@@ -95,7 +95,11 @@ async fn challenge(
     Ok(Answer(answer.map_err(|failure| failure.about(subject))?))
 }
 
-async fn issue(app: &App, anyone: &Anyone, request: ChallengeRequest) -> Result<Challenge, Failure> {
+async fn issue(
+    app: &App,
+    anyone: &Anyone,
+    request: ChallengeRequest,
+) -> Result<Challenge, Failure> {
     let (now, policy) = (app.now(), app.policy());
     let asker = match &anyone.host {
         Some(host) if *host == request.host => Asker::Session,
@@ -110,7 +114,10 @@ async fn issue(app: &App, anyone: &Anyone, request: ChallengeRequest) -> Result<
     }
     let host = app.records.get(&records::host(&request.host)?).await?;
     host.ok_or(HostRejection::NotEnrolled)?.value.may_attest()?;
-    let pcrs = app.references.present()?.pcrs().to_vec();
+    let pcrs = match request.purpose {
+        ChallengePurpose::HostAttest => app.references.present()?.pcrs().to_vec(),
+        ChallengePurpose::GuestAttest => super::guests::PCRS.to_vec(),
+    };
     let nonce = random::nonce()?;
     let expires_at = now.saturating_add(policy.nonce_life_s.saturating_mul(1000));
     lock(&app.nonces).issue(&request.host, asker, request.purpose, nonce, expires_at, now);

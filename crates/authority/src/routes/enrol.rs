@@ -12,9 +12,7 @@ use model::{
     HostId, OperationId, Secret,
     api::{
         Bytes,
-        enrol::{
-            EnrolChallenge, EnrolProof, EnrolRequest, Enrolled, TokenAnswer, TokenRequest,
-        },
+        enrol::{EnrolChallenge, EnrolProof, EnrolRequest, Enrolled, TokenAnswer, TokenRequest},
     },
 };
 use pki::{Profile, Verified, tcg::TpmModel};
@@ -181,8 +179,8 @@ async fn consider(app: &App, request: EnrolRequest) -> Result<EnrolChallenge, Fa
     remember(app, enrolment, pending);
     Ok(EnrolChallenge {
         enrolment,
-        credential_blob: sized(&credential.id_object),
-        encrypted_secret: sized(&credential.encrypted_seed),
+        credential_blob: Bytes(credential.id_object),
+        encrypted_secret: Bytes(credential.encrypted_seed),
     })
 }
 
@@ -198,8 +196,9 @@ fn check_ek(app: &Shared, request: &EnrolRequest, ek: &Public) -> Result<String,
         app.date(),
         pki::Purpose::EndorsementKey,
     );
-    let verified = verified
-        .map_err(|rejection| EnrolRejection::EkUntrusted(format!("{}: {rejection}", rejection.code())))?;
+    let verified = verified.map_err(|rejection| {
+        EnrolRejection::EkUntrusted(format!("{}: {rejection}", rejection.code()))
+    })?;
     if ek.spki_der().ok().as_deref() != Some(verified.spki()) {
         let why = "the certificate is for another key".to_owned();
         return Err(EnrolRejection::EkUntrusted(why).into());
@@ -220,12 +219,6 @@ pub(crate) fn is_software(model: Option<&TpmModel>) -> bool {
 
 fn issuer(verified: &Verified) -> String {
     verified.issuer()
-}
-
-/// TPM2B: a 16-bit length and the bytes.
-fn sized(bytes: &[u8]) -> Bytes {
-    let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
-    Bytes([&length.to_be_bytes()[..], bytes].concat())
 }
 
 /// Keeps an enrolment under way; of too many, the oldest goes.
@@ -284,9 +277,11 @@ async fn admit(app: &App, pending: &PendingEnrolment) -> Result<HostRecord, Fail
             None => (new_host(app, pending)?, 0),
         };
         let used = token.value.used(&pending.ak_name);
-        let write = Write::new()
-            .put(records::token(&pending.token)?, &used, token.version)?
-            .put(records::host(&pending.host)?, &host, version)?;
+        let write = Write::new().put(records::token(&pending.token)?, &used, token.version)?.put(
+            records::host(&pending.host)?,
+            &host,
+            version,
+        )?;
         if app.records.commit(write).await? {
             return Ok(host);
         }
@@ -315,4 +310,3 @@ fn new_host(app: &App, pending: &PendingEnrolment) -> Result<HostRecord, Failure
 pub(crate) fn subject_of(host: &HostId) -> String {
     format!("host:{host}")
 }
-

@@ -101,8 +101,7 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Asked<T> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, app).await;
-        let query =
-            query.map_err(|error| Failure::refused(Refusal::invalid(error.to_string())))?;
+        let query = query.map_err(|error| Failure::refused(Refusal::invalid(error.to_string())))?;
         Ok(Self(query.0))
     }
 }

@@ -66,11 +66,10 @@ async fn ask(
 ) -> Outcome<GrantAnswer> {
     let (host, vm, terms) = settle(&app, &session, &name, &request).await?;
     let now = app.now();
+    let for_host = Box::new(host_proof(&app, &host, now)?);
     let proof = match request.purpose {
-        GrantPurpose::Boot => Proof::Boot(host_proof(&app, &host, now)?),
-        GrantPurpose::Data => {
-            Proof::Data(host_proof(&app, &host, now)?, guest_proof(&app, &vm, now)?)
-        }
+        GrantPurpose::Boot => Proof::Boot(for_host),
+        GrantPurpose::Data => Proof::Data(for_host, Box::new(guest_proof(&app, &vm, now)?)),
     };
     let verdict = host.may_hold_keys(now)?.digest;
     let done = Done::new("grant-issued", subject_of(&name)).detail(format!(
@@ -93,6 +92,10 @@ async fn settle(
     request: &GrantRequest,
 ) -> Result<(HostRecord, VmRecord, Terms), Failure> {
     loop {
+        // A store that cannot be anchored any more grants nothing while the process ends.
+        if app.shutdown.is_requested() {
+            return Err(Failure::broken("the authority is ending"));
+        }
         let now = app.now();
         let host = app.records.get(&records::host(session.name())?).await?;
         let host = host.ok_or(HostRejection::NotEnrolled)?;
@@ -183,9 +186,11 @@ async fn deposit(
         let nonce = random::bytes()?;
         let wrapped = vmkey::wrap(&app.keys.vmk_wrap, nonce, &after.kmi(), &vmk)?;
         let held = app.records.get(&records::vmkey(&name)?).await?.map_or(0, |held| held.version);
-        let write = Write::new()
-            .put(records::vm(&name)?, &after, vm.version)?
-            .put(records::vmkey(&name)?, &wrapped.into(), held)?;
+        let write = Write::new().put(records::vm(&name)?, &after, vm.version)?.put(
+            records::vmkey(&name)?,
+            &wrapped.into(),
+            held,
+        )?;
         if app.records.commit(write).await? {
             let detail = format!("key {} by {:?}", after.key_id, after.spec.origin);
             let done = Done::new("key-deposited", subject_of(&name)).detail(detail);

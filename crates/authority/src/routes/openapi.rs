@@ -39,18 +39,24 @@ pub(crate) fn document() -> OpenApi {
         components = components.schema(name, schema);
     }
     let components = components
-        .security_scheme(OPERATOR, SecurityScheme::MutualTls {
-            description: Some("an operator's client certificate".to_owned()),
-            extensions: None,
-            deprecated: None,
-        })
-        .security_scheme(HOST, SecurityScheme::MutualTls {
-            description: Some(
-                "a host's session certificate, issued with a fresh good verdict".to_owned(),
-            ),
-            extensions: None,
-            deprecated: None,
-        });
+        .security_scheme(
+            OPERATOR,
+            SecurityScheme::MutualTls {
+                description: Some("an operator's client certificate".to_owned()),
+                extensions: None,
+                deprecated: None,
+            },
+        )
+        .security_scheme(
+            HOST,
+            SecurityScheme::MutualTls {
+                description: Some(
+                    "a host's session certificate, issued with a fresh good verdict".to_owned(),
+                ),
+                extensions: None,
+                deprecated: None,
+            },
+        );
     let mut info = Info::new("Vouchsafe authority", env!("CARGO_PKG_VERSION"));
     info.description = Some(
         "Keys are vouchsafed only to machines that can prove themselves. Binary values are \

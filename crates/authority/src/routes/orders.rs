@@ -7,7 +7,9 @@ use model::{
     AuditEvent, OperationId, VmId,
     api::{
         Bytes,
-        operate::{HostEvent, HostEvents, Operation, OperationUpdate, Order, Orders, Outcome as Ended},
+        operate::{
+            HostEvent, HostEvents, Operation, OperationUpdate, Order, Orders, Outcome as Ended,
+        },
         vm::{VmReport, VmView},
     },
 };
@@ -150,7 +152,9 @@ async fn note_outcome(
         }
         Some(Ended::Failed { detail, .. }) => {
             let detail = format!("operation {id}: {detail}");
-            app.audit.done(&actor, Done::new("vm-operation-failed", subject).detail(detail)).await?;
+            app.audit
+                .done(&actor, Done::new("vm-operation-failed", subject).detail(detail))
+                .await?;
         }
     }
     Ok(())

@@ -138,7 +138,9 @@ async fn define(
     check_spec(&spec).map_err(|problem| about(Failure::refused(Refusal::invalid(problem))))?;
     let view = create(&app, spec).await.map_err(about)?;
     let detail = format!("key {} by {:?}", view.kmi.key_id, view.spec.origin);
-    app.audit.done(&operator.actor(), Done::new("vm-defined", subject.clone()).detail(detail)).await?;
+    app.audit
+        .done(&operator.actor(), Done::new("vm-defined", subject.clone()).detail(detail))
+        .await?;
     Ok(Answer(view))
 }
 
@@ -177,7 +179,7 @@ fn check_spec(spec: &VmSpec) -> Result<(), String> {
     within("cpus", u64::from(spec.cpus), 1, 512)?;
     within("data_mib", u64::from(spec.data_mib), 0, 64 << 20)?;
     within("image.size", spec.image.size, 512, 1 << 46)?;
-    if spec.image.size % 512 != 0 {
+    if !spec.image.size.is_multiple_of(512) {
         return Err("image.size must be a multiple of 512".to_owned());
     }
     if !spec.image.path.starts_with('/') || spec.image.path.len() > 4096 {
@@ -313,7 +315,9 @@ async fn fence(
     let home: Option<HostId> = home;
     let from = home.map_or_else(String::new, |home| format!("home was {home}; "));
     let detail = format!("{from}epoch {}; {}", vm.epoch.0, request.reason);
-    app.audit.done(&operator.actor(), Done::new("vm-fenced", subject_of(&name)).detail(detail)).await?;
+    app.audit
+        .done(&operator.actor(), Done::new("vm-fenced", subject_of(&name)).detail(detail))
+        .await?;
     app.anchor.now().await?;
     Ok(Answer(vm.view()))
 }

@@ -50,9 +50,9 @@ pub struct EnrolRequest {
 pub struct EnrolChallenge {
     /// Names this enrolment in the next call.
     pub enrolment: OperationId,
-    /// TPM2B_ID_OBJECT.
+    /// Content of the TPM2B_ID_OBJECT, without its length.
     pub credential_blob: Bytes,
-    /// TPM2B_ENCRYPTED_SECRET.
+    /// Content of the TPM2B_ENCRYPTED_SECRET, without its length.
     pub encrypted_secret: Bytes,
 }
 

@@ -36,8 +36,6 @@ pub struct Policy {
     pub guest_verdict_life_s: u64,
     /// What happens to a VM whose guest verdict is bad.
     pub on_bad_guest: OnBadGuest,
-    /// Whether a guest must also send its own event log; what it sends is always checked.
-    pub require_guest_log: bool,
 }
 
 impl Default for Policy {
@@ -51,7 +49,6 @@ impl Default for Policy {
             token_life_s: 3600,
             guest_verdict_life_s: 300,
             on_bad_guest: OnBadGuest::Pause,
-            require_guest_log: false,
         }
     }
 }

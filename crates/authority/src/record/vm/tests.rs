@@ -48,12 +48,7 @@ fn id(n: u8) -> OperationId {
 }
 
 fn publics(n: u8, epoch: Epoch) -> VtpmPublics {
-    VtpmPublics {
-        epoch,
-        ek_public: Bytes(vec![n]),
-        ek_rsa_public: None,
-        ak_public: Bytes(vec![n]),
-    }
+    VtpmPublics { epoch, ek_public: Bytes(vec![n]), ek_rsa_public: None, ak_public: Bytes(vec![n]) }
 }
 
 fn certificates() -> VtpmCertificates {
@@ -125,10 +120,7 @@ fn a_vtpm_that_has_booted_is_final_in_its_epoch() {
     assert!(vm.certified(&publics(2, Epoch(1))).is_none());
     let vm = running("a");
     assert_eq!(vm.may_certify(&host("a"), Epoch(1)), Err(VmRejection::VtpmCertified));
-    assert_eq!(
-        vm.may_certify(&host("b"), Epoch(1)).unwrap_err().name(),
-        "vm-homed-elsewhere"
-    );
+    assert_eq!(vm.may_certify(&host("b"), Epoch(1)).unwrap_err().name(), "vm-homed-elsewhere");
     assert_eq!(vm.may_certify(&host("a"), Epoch(2)).unwrap_err().name(), "grant-epoch-moved");
 }
 
@@ -201,13 +193,8 @@ fn apply(vm: &VmRecord, step: Step, n: u8) -> Option<VmRecord> {
         Accepted::Already(_) => None,
         Accepted::New { vm, .. } | Accepted::Settled(vm) => Some(*vm),
     };
-    let states = [
-        VmState::Running,
-        VmState::Paused,
-        VmState::Stopped,
-        VmState::Defined,
-        VmState::Retired,
-    ];
+    let states =
+        [VmState::Running, VmState::Paused, VmState::Stopped, VmState::Defined, VmState::Retired];
     match step {
         Step::Start(a) => vm.start(&name(a), id(n), 0).ok().and_then(accepted),
         Step::Stop => vm.stop(id(n), 0).ok().and_then(accepted),
@@ -241,10 +228,9 @@ proptest! {
             if !matches!(step, Step::Fence) && vm.home.is_some() {
                 prop_assert_eq!(&after.home, &vm.home, "only a fence takes a home away");
             }
-            if after.epoch == vm.epoch && vm.vtpm.as_ref().is_some_and(|v| v.booted) {
-                if let Some(kept) = &after.vtpm {
-                    prop_assert_eq!(&kept.publics, &vm.vtpm.as_ref().unwrap().publics);
-                }
+            let booted = vm.vtpm.as_ref().filter(|vtpm| vtpm.booted && after.epoch == vm.epoch);
+            if let (Some(before), Some(kept)) = (booted, &after.vtpm) {
+                prop_assert_eq!(&kept.publics, &before.publics);
             }
             if vm.key == KeyState::Destroyed {
                 prop_assert_eq!(after.key, KeyState::Destroyed);

@@ -1,0 +1,139 @@
+//! The authority's own state: made once, never older than its TPM says, brought back from shares.
+
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use model::api::operate::AuthorityStatus;
+use serde_json::Value;
+
+use crate::support::{Centre, Settings, SoftwareTpm};
+
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(status.success());
+}
+
+/// Starts the server and expects it to refuse; the name of the refusal.
+fn refuses(centre: &Centre) -> String {
+    let output = centre.command(&["--json"]);
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    said["refused"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn init_is_repeatable_and_shows_the_shares_once() {
+    let centre = Centre::start();
+    assert_eq!(centre.init["recovery_shares"].as_array().unwrap().len(), 5);
+    assert_eq!(centre.init["threshold"], 3);
+    let ca = std::fs::read(centre.state("ca.pem")).unwrap();
+    let again = centre.command(&["init"]);
+    assert!(again.status.success());
+    let again: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert!(again.get("recovery_shares").is_none());
+    assert_eq!(std::fs::read(centre.state("ca.pem")).unwrap(), ca);
+    // No share is in any file.
+    let share = centre.init["recovery_shares"][0].as_str().unwrap();
+    let found = Command::new("grep").arg("-rl").arg(share).arg(centre.dir.path()).output().unwrap();
+    assert!(found.stdout.is_empty());
+}
+
+#[test]
+fn an_older_store_does_not_start() {
+    let mut centre = Centre::start();
+    assert_eq!(centre.stop(), 0);
+    let (state, older) = (centre.path("state"), centre.path("older"));
+    copy(&state, &older);
+    centre.run();
+    centre.token("a");
+    assert_eq!(centre.stop(), 0);
+    let newest = centre.path("newest");
+    copy(&state, &newest);
+    copy(&older, &state);
+    assert_eq!(refuses(&centre), "store-rolled-back");
+    // Mixing old and new is no way around.
+    std::fs::copy(newest.join("head.json"), state.join("head.json")).unwrap();
+    assert_eq!(refuses(&centre), "store-rolled-back");
+    std::fs::remove_file(state.join("head.json")).unwrap();
+    assert_eq!(refuses(&centre), "store-head-missing");
+    copy(&newest, &state);
+    centre.run();
+}
+
+#[test]
+fn a_killed_authority_starts_again_with_all_that_it_acknowledged() {
+    let mut centre = Centre::start();
+    for round in 0..3 {
+        let host = centre.host(&format!("h{round}"));
+        host.session().unwrap();
+        centre.kill();
+        centre.run();
+        let status: AuthorityStatus = centre.operator().get("/v1/status").unwrap();
+        assert_eq!(status.hosts, round + 1);
+    }
+}
+
+#[test]
+fn an_altered_audit_log_does_not_start() {
+    let mut centre = Centre::start();
+    centre.token("a");
+    assert_eq!(centre.stop(), 0);
+    let log = std::fs::read_dir(centre.state("audit")).unwrap();
+    let segment = log
+        .map(|file| file.unwrap().path())
+        .find(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("token-issued")));
+    let segment = segment.expect("a segment has the entry");
+    let text = std::fs::read_to_string(&segment).unwrap();
+    std::fs::write(&segment, text.replace("host:a", "host:b")).unwrap();
+    let name = refuses(&centre);
+    assert!(name == "entry-altered" || name == "audit-forked", "{name}");
+}
+
+#[test]
+fn another_tpm_opens_nothing_until_the_shares_bring_the_root_key_back() {
+    let mut centre = Centre::start();
+    centre.token("a");
+    assert_eq!(centre.stop(), 0);
+    centre.tpm = SoftwareTpm::start(centre.dir.path(), "replacement");
+    centre.configure(&Settings::default());
+    let output = centre.command(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let recover = |shares: &[&str]| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_vouchsafe-authority"))
+            .args(["recover", "--config"])
+            .arg(centre.path("authority.toml"))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(shares.join("\n").as_bytes()).unwrap();
+        drop(input);
+        child.wait().unwrap().code()
+    };
+    let shares: Vec<&str> = centre.init["recovery_shares"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|share| share.as_str().unwrap())
+        .collect();
+    assert_eq!(recover(&shares[..2]), Some(1));
+    assert_eq!(recover(&shares[1..4]), Some(0));
+    // The key is back, but this TPM has never counted this store.
+    assert_eq!(refuses(&centre), "store-anchor-missing");
+}
+
+#[test]
+fn a_configuration_is_checked_before_anything_is_touched() {
+    let centre = Centre::prepare(&Settings::default());
+    assert_eq!(centre.command(&["--check-config"]).status.code(), Some(0));
+    centre.configure(&Settings { top: "surprise = 1".to_owned(), ..Settings::default() });
+    assert_eq!(centre.command(&["--check-config"]).status.code(), Some(1));
+    centre.configure(&Settings::default());
+    std::fs::write(centre.path("reference.json"), "{}").unwrap();
+    assert_eq!(centre.command(&["--check-config"]).status.code(), Some(1));
+    assert_eq!(centre.command(&["--nonsense"]).status.code(), Some(2));
+}

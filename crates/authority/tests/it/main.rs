@@ -1,0 +1,20 @@
+//! The authority as a process, with software TPMs for itself and for the hosts that speak to it.
+
+#[cfg(test)]
+mod anchor;
+#[cfg(test)]
+mod appraisal;
+#[cfg(test)]
+mod enrolment;
+#[cfg(test)]
+mod host_client;
+#[cfg(test)]
+mod launch;
+#[cfg(test)]
+mod operators;
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod vtpm;
