@@ -172,13 +172,17 @@ impl Worker {
     /// Quote and list of one moment. The guest may be in the middle of a reset, or measuring.
     async fn quote(&self, record: &Record, challenge: &Challenge) -> Result<Quoted, Trouble> {
         let control = self.paths.vtpm_control();
+        // What a guest's boot measures, whatever else the challenge names.
+        let mut pcrs: Vec<u8> = (0..=15).chain(challenge.pcrs.iter().copied()).collect();
+        pcrs.sort_unstable();
+        pcrs.dedup();
         let mut left = 20_u32;
         let mut quoted = loop {
             let request = Request::Quote {
                 nonce: challenge.nonce,
                 vm: self.vm.clone(),
                 epoch: record.epoch,
-                pcrs: [(HashAlg::Sha256, challenge.pcrs.clone())].into(),
+                pcrs: [(HashAlg::Sha256, pcrs.clone())].into(),
                 from: 0,
             };
             left = left.saturating_sub(1);
