@@ -86,8 +86,10 @@ impl Default for Recovery {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
-    /// Longest body of a request that carries evidence, in bytes.
+    /// Longest body of a request that carries a host's evidence, in bytes: anyone may send it.
     pub(crate) evidence_bytes: usize,
+    /// Longest body of a request that carries a guest's evidence, in bytes: hosts in session only.
+    pub(crate) guest_evidence_bytes: usize,
     /// Longest body of any other request, in bytes.
     pub(crate) body_bytes: usize,
     /// Connections open at once.
@@ -105,7 +107,8 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            evidence_bytes: 8 << 20,
+            evidence_bytes: 2 << 20,
+            guest_evidence_bytes: 16 << 20,
             body_bytes: 256 << 10,
             connections: 1024,
             anonymous_per_minute: 240,

@@ -89,6 +89,7 @@ broken!(
     crate::reference::ReferenceError,
     crate::vmkey::KeyError,
     serde_json::Error,
+    std::io::Error,
     serve::fsfile::FileError,
     serve::random::RandomError,
     store::StoreError,

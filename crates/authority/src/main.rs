@@ -19,6 +19,7 @@ mod failure;
 mod flood;
 mod grant;
 mod ground;
+mod housekeeping;
 mod init;
 mod keyring;
 mod nonce;

@@ -27,6 +27,9 @@ use thiserror::Error;
 
 use crate::record::{host::HostRecord, token::TokenRecord, vm::VmRecord};
 
+/// Records that are looked at, and at most deleted, in one transaction.
+const FORGET_PAGE: usize = 40;
+
 /// The store could not answer, or a record in it is not what it should be.
 #[derive(Debug, Error)]
 pub(crate) enum RecordError {
@@ -182,6 +185,27 @@ impl Write {
     }
 }
 
+/// Kinds of records that end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Enrolment tokens.
+    Tokens,
+    /// Used grant ids.
+    Grants,
+    /// Operations.
+    Operations,
+}
+
+impl Kept {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Tokens => "token/",
+            Self::Grants => "grant/",
+            Self::Operations => "operation/",
+        }
+    }
+}
+
 /// The records.
 #[derive(Clone, Debug)]
 pub(crate) struct Records(SealedStore);
@@ -278,6 +302,39 @@ impl Records {
         }
     }
 
+    /// Deletes what `over` says is over, in pages; how many.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) async fn forget<T: DeserializeOwned>(
+        &self,
+        kind: Kept,
+        over: impl Fn(&T) -> bool + Send,
+    ) -> Result<usize, RecordError> {
+        let prefix = Prefix::new(kind.prefix())?;
+        let mut range = Range::prefix(prefix.clone()).limit(FORGET_PAGE);
+        let mut count: usize = 0;
+        loop {
+            let answer = self.0.range(range).await?;
+            let mut gone = SealedTxn::new();
+            let mut some: usize = 0;
+            for entry in &answer.entries {
+                if over(&parse::<T>(&entry.key, entry.value.expose())?) {
+                    gone = gone.delete(entry.key.clone(), entry.version);
+                    some = some.saturating_add(1);
+                }
+            }
+            // If one of them moved meanwhile, the page is left for the next time.
+            if some > 0 && self.0.txn(gone).await?.succeeded {
+                count = count.saturating_add(some);
+            }
+            let Some(last) = answer.entries.last().filter(|_| answer.more) else {
+                return Ok(count);
+            };
+            range = Range::prefix(prefix.clone()).limit(FORGET_PAGE).after(last.key.clone());
+        }
+    }
+
     async fn all<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, RecordError> {
         let prefix = Prefix::new(prefix)?;
         let mut found = Vec::new();
@@ -302,4 +359,45 @@ fn order_prefix(host: &HostId) -> Result<Prefix, KeyError> {
 fn parse<T: DeserializeOwned>(key: &Key, bytes: &[u8]) -> Result<T, RecordError> {
     serde_json::from_slice(bytes)
         .map_err(|source| RecordError::Malformed { key: key.to_string(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use store::{KeyId, LocalStore, SealKeys};
+
+    use super::*;
+
+    fn records() -> Records {
+        let keys = SealKeys::new(KeyId(1), Secret::new([1; 32]));
+        Records::new(SealedStore::new(Arc::new(LocalStore::memory().unwrap()), keys))
+    }
+
+    #[tokio::test]
+    async fn what_is_over_is_forgotten_and_the_rest_stays() {
+        let records = records();
+        for n in 0..100_u8 {
+            let host = "a".parse().unwrap();
+            let record = TokenRecord { host, expires_at: u64::from(n), used_by: None };
+            let write = Write::new().put(token(&hex::encode([n])).unwrap(), &record, 0).unwrap();
+            assert!(records.commit(write).await.unwrap());
+        }
+        let over = |token: &TokenRecord| token.expires_at < 90;
+        assert_eq!(records.forget(Kept::Tokens, over).await.unwrap(), 90);
+        assert_eq!(records.forget(Kept::Tokens, over).await.unwrap(), 0);
+        let kept = records.get(&token(&hex::encode([95])).unwrap()).await.unwrap();
+        assert_eq!(kept.unwrap().value.expires_at, 95);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_names_an_old_version_changes_nothing() {
+        let records = records();
+        let place = || incarnation().unwrap();
+        let write = |value, version| Write::new().put(place(), &Incarnation(value), version);
+        assert!(records.commit(write(1, 0).unwrap()).await.unwrap());
+        assert!(!records.commit(write(2, 0).unwrap()).await.unwrap());
+        assert!(records.commit(write(2, 1).unwrap()).await.unwrap());
+        assert_eq!(records.get(&place()).await.unwrap().unwrap().value, Incarnation(2));
+    }
 }

@@ -4,6 +4,7 @@
 pub(crate) mod admin;
 pub(crate) mod attest;
 pub(crate) mod audit;
+pub(crate) mod crl;
 pub(crate) mod enrol;
 pub(crate) mod gate;
 pub(crate) mod grants;
@@ -43,6 +44,8 @@ pub(crate) enum Length {
     Small,
     /// `limits.evidence_bytes`.
     Evidence,
+    /// `limits.guest_evidence_bytes`.
+    Guest,
 }
 
 /// One operation.
@@ -144,9 +147,9 @@ impl Route {
         self
     }
 
-    /// It takes evidence, which may be long.
-    pub(crate) const fn long(mut self) -> Self {
-        self.length = Length::Evidence;
+    /// Its body may be this long.
+    pub(crate) const fn up_to(mut self, length: Length) -> Self {
+        self.length = length;
         self
     }
 
@@ -166,6 +169,7 @@ pub(crate) fn table() -> Vec<Route> {
     routes.extend(orders::routes());
     routes.extend(grants::routes());
     routes.extend(guests::routes());
+    routes.extend(crl::routes());
     routes.extend(audit::routes());
     routes.extend(admin::routes());
     routes
@@ -179,6 +183,7 @@ pub(crate) fn router(app: &App) -> Router {
         let length = match route.length {
             Length::Small => limits.body_bytes,
             Length::Evidence => limits.evidence_bytes,
+            Length::Guest => limits.guest_evidence_bytes,
         };
         let state = gate::Gate { app: app.clone(), event: route.event };
         let handler = route

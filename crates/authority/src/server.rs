@@ -20,6 +20,7 @@ use crate::{
     config::Config,
     flood::FloodGate,
     ground::{self, GroundError, Opened},
+    housekeeping,
     keyring::KeyringError,
     nonce::NonceBook,
     paths::Paths,
@@ -129,7 +130,11 @@ pub(crate) async fn serve(config: Config, clock: SharedClock) -> Result<(), Serv
         fsfile::write_atomic(file, format!("{address}\n").as_bytes(), 0o644)?;
     }
     tracing::info!(%address, "serving");
+    let tidying = tokio::spawn(housekeeping::run(app.clone()));
     server.run(routes::router(&app), shutdown).await;
+    tidying.abort();
+    // It was told to end, or is cut off; either way its handle to the store is gone.
+    let _ = tidying.await;
     stop(app, anchor).await
 }
 
@@ -180,8 +185,9 @@ async fn bind(app: &App) -> Result<Server, ServerError> {
     let identity = app.keys.server(&app.config.names, app.date())?;
     let anchors = [app.keys.ca.certificate().to_vec()];
     let tls = ServerTls::new(&identity.chain, &identity.key, &anchors, app.clock.clone())?;
+    let bounds = app.config.limits;
     let limits = https::Limits {
-        body: app.config.limits.evidence_bytes.max(app.config.limits.body_bytes),
+        body: bounds.evidence_bytes.max(bounds.body_bytes).max(bounds.guest_evidence_bytes),
         connections: app.config.limits.connections,
         drain: DRAIN,
         ..https::Limits::default()

@@ -71,7 +71,7 @@ fn hosts_that_may_not_hold_keys_get_none() {
     let (vm, boot) = (started("a", 1), request(GrantPurpose::Boot));
     let watched = trusted("a").approved(true).unwrap();
     assert_eq!(refused(&ask(&watched, &vm, &boot, false)), "host-audit-only");
-    assert_eq!(refused(&ask(&trusted("a").revoked(), &vm, &boot, false)), "host-revoked");
+    assert_eq!(refused(&ask(&trusted("a").revoked(1), &vm, &boot, false)), "host-revoked");
     let stale = trusted("a").appraised(good(100));
     assert_eq!(refused(&ask(&stale, &vm, &boot, false)), "host-not-trusted");
     assert_eq!(refused(&ask(&host("a"), &vm, &boot, false)), "host-not-approved");

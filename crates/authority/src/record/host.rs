@@ -30,6 +30,9 @@ pub(crate) struct HostRecord {
     pub(crate) identity: Identity,
     /// When it was enrolled.
     pub(crate) enrolled_at: u64,
+    /// When it was revoked.
+    #[serde(default)]
+    pub(crate) revoked_at: Option<u64>,
     /// Its last appraisal.
     pub(crate) standing: Option<Standing>,
     /// Number of its spooled events that were taken: the next one's sequence number.
@@ -153,8 +156,15 @@ impl Rejection for HostRejection {
 impl HostRecord {
     /// A host whose TPM has just proved to hold EK and AK.
     pub(crate) const fn enrolled(name: HostId, identity: Identity, now: u64) -> Self {
-        let mode = HostMode::Pending;
-        Self { name, mode, identity, enrolled_at: now, standing: None, spool_next: 0 }
+        Self {
+            name,
+            mode: HostMode::Pending,
+            identity,
+            enrolled_at: now,
+            revoked_at: None,
+            standing: None,
+            spool_next: 0,
+        }
     }
 
     /// Whether this EK and AK may enrol under this name, which is taken: only the same again.
@@ -182,8 +192,9 @@ impl HostRecord {
     }
 
     /// The host after its revocation; repeatable.
-    pub(crate) fn revoked(mut self) -> Self {
+    pub(crate) fn revoked(mut self, now: u64) -> Self {
         self.mode = HostMode::Revoked;
+        self.revoked_at = self.revoked_at.or(Some(now));
         self.standing = None;
         self
     }
@@ -282,7 +293,7 @@ pub(crate) mod tests {
         let enforcing = pending.approved(false).unwrap();
         assert!(enforcing.may_hold_keys(9).is_ok());
         assert_eq!(name_of(enforcing.may_hold_keys(10)), "host-not-trusted");
-        let revoked = enforcing.revoked();
+        let revoked = enforcing.revoked(1);
         assert_eq!(name_of(revoked.may_hold_keys(1)), "host-revoked");
         assert_eq!(name_of(revoked.approved(false)), "host-revoked");
     }
@@ -301,7 +312,7 @@ pub(crate) mod tests {
         let host = host("a");
         assert_eq!(host.admits(&[2], &[3]), Ok(()));
         assert_eq!(name_of(host.admits(&[2], &[9])), "host-exists");
-        assert_eq!(name_of(host.revoked().admits(&[2], &[3])), "host-revoked");
+        assert_eq!(name_of(host.revoked(1).admits(&[2], &[3])), "host-revoked");
         assert_eq!(
             name_of(self::host("a").approved(false).unwrap().trusted(0)),
             "host-not-trusted"

@@ -24,7 +24,7 @@ use thiserror::Error;
 use tpm::Public;
 
 use super::{
-    Route, Who,
+    Length, Route, Who,
     enrol::subject_of,
     gate::{Answer, Body, Named, Outcome},
     shape::Shape,
@@ -59,7 +59,7 @@ pub(crate) fn routes() -> Vec<Route> {
             attest,
         )
         .takes(Shape::of::<HostEvidence>())
-        .long(),
+        .up_to(Length::Evidence),
     ]
 }
 

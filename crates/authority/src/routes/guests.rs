@@ -17,7 +17,7 @@ use serve::fsfile;
 use tpm::{Attributes, Public};
 
 use super::{
-    Route, Who,
+    Length, Route, Who,
     attest::sha256,
     gate::{Answer, Body, Named, Outcome},
     grants::host_proof,
@@ -63,7 +63,7 @@ pub(crate) fn routes() -> Vec<Route> {
             evidence,
         )
         .takes(Shape::of::<GuestEvidence>())
-        .long(),
+        .up_to(Length::Guest),
         Route::get(
             "/v1/vms/{vm}/verdict",
             (Who::Operator, "vm-verdict"),
@@ -298,7 +298,8 @@ async fn export(
 ) -> Outcome<EvidenceExport> {
     let (vm, guest) = last(&app, &name).await?;
     let path = app.paths.evidence().join(format!("{name}.json"));
-    let json = fsfile::read_limited(&path, app.config.limits.evidence_bytes.saturating_mul(2))?;
+    let json =
+        fsfile::read_limited(&path, app.config.limits.guest_evidence_bytes.saturating_mul(2))?;
     if sha256(&json) != guest.evidence {
         return Err(Failure::broken("the evidence file is not the one that was appraised"));
     }

@@ -134,7 +134,7 @@ async fn revoke(
     Named(name): Named<HostId>,
     Body(reason): Body<Reason>,
 ) -> Outcome<HostView> {
-    let host = change(&app, &name, |host| Ok(host.revoked())).await?;
+    let host = change(&app, &name, |host| Ok(host.revoked(app.now()))).await?;
     let done = Done::new("host-revoked", subject_of(&name)).detail(reason.reason);
     app.audit.done(&operator.actor(), done).await?;
     // A revocation that is answered cannot be taken back by putting an older store in its place.

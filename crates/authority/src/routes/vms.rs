@@ -12,7 +12,7 @@ use model::{
 use serve::random;
 
 use super::{
-    Route, Who,
+    Length, Route, Who,
     attest::sha256,
     gate::{Answer, Body, Named, Outcome},
     shape::Shape,
@@ -46,7 +46,7 @@ pub(crate) fn routes() -> Vec<Route> {
             define,
         )
         .takes(Shape::of::<VmSpec>())
-        .long(),
+        .up_to(Length::Evidence),
         Route::get(
             "/v1/vms",
             (Who::Operator, "vm-list"),

@@ -137,3 +137,28 @@ fn a_configuration_is_checked_before_anything_is_touched() {
     assert_eq!(centre.command(&["--check-config"]).status.code(), Some(1));
     assert_eq!(centre.command(&["--nonsense"]).status.code(), Some(2));
 }
+
+#[test]
+fn an_older_store_with_an_older_tpm_is_betrayed_by_the_witness() {
+    let top = "witness = 'elsewhere/head.json'".to_owned();
+    let settings = Settings { top, ..Settings::default() };
+    // `init` writes the first head to both places.
+    let mut centre = Centre::prepare(&Settings::default());
+    std::fs::create_dir(centre.path("elsewhere")).unwrap();
+    centre.configure(&settings);
+    centre.run();
+    assert_eq!(centre.stop(), 0);
+    let (state, older) = (centre.path("state"), centre.path("older"));
+    copy(&state, &older);
+    centre.power_off();
+    copy(&centre.path("authority.tpm"), &centre.path("older.tpm"));
+    centre.power_on();
+    centre.run();
+    centre.token("a");
+    assert_eq!(centre.stop(), 0);
+    centre.power_off();
+    copy(&older, &state);
+    copy(&centre.path("older.tpm"), &centre.path("authority.tpm"));
+    centre.power_on();
+    assert_eq!(refuses(&centre), "store-rolled-back");
+}

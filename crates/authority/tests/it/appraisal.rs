@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use model::{
     Nonce,
-    api::enrol::{ChallengePurpose, ChallengeRequest, HostMode, HostView},
+    api::enrol::{ChallengePurpose, ChallengeRequest, HostMode, HostView, RevocationList},
 };
 use serve::clock::{Clock as _, SystemClock};
 use tpm::Purpose;
@@ -160,6 +160,14 @@ fn a_revoked_host_is_refused_everything_at_once() {
     assert_eq!(view.mode, HostMode::Revoked);
     assert_eq!(refused(session.caller.get::<serde_json::Value>("/v1/orders")), "host-revoked");
     assert_eq!(refused(host.session()), "host-revoked");
+    let list: RevocationList = host.anyone().get("/v1/crl").unwrap();
+    let ca = centre.anchors().remove(0);
+    let crl = pki::Crl::verify(&list.crl.0, &ca, SystemClock.now()).unwrap();
+    let anchors = pki::Anchors::new(&[&ca]).unwrap();
+    let ak = &host.ak_certificate.borrow().clone();
+    let purpose = pki::Purpose::AttestationKey;
+    let ak = pki::verify_chain::<&[u8]>(ak, &[], &anchors, SystemClock.now(), purpose).unwrap();
+    assert!(crl.is_revoked(ak.serial()));
     let approve = serde_json::json!({ "audit_only": false });
     let back = operator.post::<serde_json::Value>("/v1/hosts/a/approve", &approve);
     assert_eq!(refused(back), "host-revoked");

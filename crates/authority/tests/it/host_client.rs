@@ -1,6 +1,8 @@
 //! The agent's part of the protocol, spoken with a genuine software TPM: what an honest host says,
 //! and, step by step, what no honest host would say.
 
+use std::cell::RefCell;
+
 use attest::eventlog::{Builder, EventType};
 use model::{
     Digest, HashAlg, HostId, Nonce,
@@ -73,6 +75,8 @@ pub(crate) struct HostClient {
     pub(crate) ek: Public,
     pub(crate) ak: Public,
     pub(crate) ek_certificate: Vec<u8>,
+    /// From the last enrolment.
+    pub(crate) ak_certificate: RefCell<Vec<u8>>,
     url: String,
     anchors: Vec<Vec<u8>>,
 }
@@ -88,6 +92,7 @@ impl HostClient {
             ek,
             ak,
             ek_certificate: Vec::new(),
+            ak_certificate: RefCell::default(),
             url: url.to_owned(),
             anchors,
         }
@@ -150,7 +155,10 @@ impl HostClient {
         secret: Vec<u8>,
     ) -> Result<Enrolled, Refused> {
         let path = format!("/v1/hosts/enrol/{}", challenge.enrolment);
-        self.anyone().post(&path, &EnrolProof { secret: secret.into() })
+        let enrolled: Enrolled =
+            self.anyone().post(&path, &EnrolProof { secret: secret.into() })?;
+        self.ak_certificate.replace(enrolled.ak_certificate.0.clone());
+        Ok(enrolled)
     }
 
     /// Asks for a nonce with a clock that shows `now`.

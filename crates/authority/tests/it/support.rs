@@ -44,6 +44,7 @@ impl SoftwareTpm {
         let state = dir.join(format!("{name}.tpm"));
         std::fs::create_dir_all(&state).unwrap();
         let socket = dir.join(format!("{name}.sock"));
+        let _ = std::fs::remove_file(&socket);
         let child = Command::new("swtpm")
             .args(["socket", "--tpm2", "--flags", "startup-clear"])
             .args(["--tpmstate", &format!("dir={}", state.display())])
@@ -59,10 +60,16 @@ impl SoftwareTpm {
     }
 }
 
-impl Drop for SoftwareTpm {
-    fn drop(&mut self) {
+impl SoftwareTpm {
+    fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for SoftwareTpm {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
@@ -198,6 +205,16 @@ impl Centre {
         let mut child = self.process.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Ends the authority's TPM as a power cut does.
+    pub(crate) fn power_off(&mut self) {
+        self.tpm.kill();
+    }
+
+    /// Starts the authority's TPM again, with what its state directory holds.
+    pub(crate) fn power_on(&mut self) {
+        self.tpm = SoftwareTpm::start(self.dir.path(), "authority");
     }
 
     pub(crate) fn url(&self) -> String {

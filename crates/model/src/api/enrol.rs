@@ -203,3 +203,11 @@ pub struct ApproveRequest {
     #[serde(default)]
     pub audit_only: bool,
 }
+
+/// `GET /v1/crl`: the AK certificates of revoked hosts.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RevocationList {
+    /// CRL (RFC 5280) by the CA that certifies host AKs, DER.
+    pub crl: Bytes,
+}
