@@ -51,7 +51,7 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<Exit> {
         qemu_connected: AtomicBool::new(false),
         keys,
         swtpm_pid: u32::try_from(process.pid)?,
-        marker: args.dir.join("manufactured"),
+        dir: args.dir.clone(),
     });
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -159,6 +159,7 @@ async fn finish(vtpm: &Arc<Vtpm>, swtpm: ProcessId) -> anyhow::Result<()> {
         other => tracing::warn!(outcome = ?other, "swtpm was not shut down in order"),
     }
     swtpm.stop(STOP_WAIT).await?;
+    vtpm.sync()?;
     tracing::info!("ended");
     Ok(())
 }

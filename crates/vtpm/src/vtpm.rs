@@ -34,6 +34,12 @@ use crate::{
     turn::Turns,
 };
 
+/// swtpm's file of persistent state.
+const STATE: &str = "tpm2-00.permall";
+
+/// A file that says that the keys were made; only a hint for status.
+const MARKER: &str = "manufactured";
+
 /// The longest command or response.
 pub(crate) const MAX_COMMAND: usize = 4096;
 
@@ -87,8 +93,8 @@ pub(crate) struct Vtpm {
     pub(crate) qemu_connected: AtomicBool,
     pub(crate) keys: Keys,
     pub(crate) swtpm_pid: u32,
-    /// A file that says that the keys were made; only a hint for status.
-    pub(crate) marker: PathBuf,
+    /// Holds swtpm's state and our marks.
+    pub(crate) dir: PathBuf,
 }
 
 impl Vtpm {
@@ -99,12 +105,23 @@ impl Vtpm {
 
     /// Whether the keys were made.
     pub(crate) fn is_manufactured(&self) -> bool {
-        self.marker.exists()
+        self.dir.join(MARKER).exists()
     }
 
     /// Notes that the keys were made.
     pub(crate) fn mark_manufactured(&self) -> io::Result<()> {
-        File::create(&self.marker)?.sync_all()
+        File::create(self.dir.join(MARKER))?.sync_all()?;
+        self.sync()
+    }
+
+    /// Makes swtpm's state durable; swtpm itself only writes and renames it.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match File::open(self.dir.join(STATE)) {
+            Ok(state) => state.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        File::open(&self.dir)?.sync_all()
     }
 }
 

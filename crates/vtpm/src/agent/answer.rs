@@ -71,6 +71,7 @@ fn install(vtpm: &Vtpm, ek_p256: &[u8], ek_rsa: &[u8]) -> Result<Reply, RequestE
         manufacture::install(tpm, handle::EK_CERT_P256, ek_p256)?;
         manufacture::install(tpm, handle::EK_CERT_RSA, ek_rsa)
     })?;
+    vtpm.sync().map_err(crate::vtpm::MachineError::from)?;
     Ok(Reply::Done {})
 }
 

@@ -96,6 +96,10 @@ fn quotes_agree_with_the_list_while_the_guest_hammers() {
             guest.pcr_extend(18, &[digest]).unwrap();
             guest.pcr_extend(10, &[digest]).unwrap();
             count += 1;
+            if count > 500 {
+                // The list must not overflow on a fast machine.
+                thread::sleep(Duration::from_millis(1));
+            }
         }
         count
     });

@@ -75,11 +75,11 @@ pub(crate) fn replay(entries: &[Entry]) -> BTreeMap<(HashAlg, u8), Digest> {
 
 /// The quoted values are those that the list gives.
 pub(crate) fn assert_agrees(quoted: &Quoted, entries: &[Entry]) {
+    assert_eq!((quoted.observed.overflowed, quoted.observed.unobservable), (false, None));
     let replayed = replay(entries);
     assert!(!quoted.pcrs.is_empty());
     for quoted in &quoted.pcrs {
         let expected = replayed[&(quoted.value.alg(), quoted.pcr)];
         assert_eq!(quoted.value, expected, "PCR {} {}", quoted.pcr, quoted.value.alg().name());
     }
-    assert_eq!((quoted.observed.overflowed, quoted.observed.unobservable), (false, None));
 }
