@@ -7,3 +7,5 @@ pub(crate) mod machine;
 pub(crate) mod phase;
 pub(crate) mod record;
 pub(crate) mod step;
+#[cfg(test)]
+mod tests;
