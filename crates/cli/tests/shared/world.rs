@@ -63,7 +63,8 @@ pub fn programs() -> PathBuf {
 /// Runs any program to its end.
 pub fn run(program: impl AsRef<Path>, args: &[&str]) -> Said {
     let program = program.as_ref();
-    match Command::new(program).args(args).output() {
+    // No tool may hang the whole run: `timeout` ends it.
+    match Command::new("timeout").arg("240").arg(program).args(args).output() {
         Ok(output) => output.into(),
         Err(error) => {
             Said { code: -1, stdout: String::new(), stderr: format!("{program:?}: {error}") }

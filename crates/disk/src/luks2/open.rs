@@ -4,7 +4,7 @@
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use model::{Kmi, Secret};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
 
 use super::{
     binary::{BINARY_BYTES, BinaryHeader, COPY_MAX, COPY_MIN, Copy},
@@ -105,15 +105,21 @@ pub fn read_header(file: &File) -> Result<HeaderCopies, VolumeError> {
     }
 }
 
+/// Two locks. The record lock keeps a second server of ours out: one writer, or many readers. The
+/// shared `flock` is the one that cryptsetup takes: it may read the header of a volume in use, and
+/// waits before it writes one. A record lock goes when the process closes any descriptor of the
+/// file, so a process opens a volume once.
 fn lock(file: &File, shared: bool) -> Result<(), VolumeError> {
-    let kind = if shared {
+    let ours = if shared {
         FlockOperation::NonBlockingLockShared
     } else {
         FlockOperation::NonBlockingLockExclusive
     };
-    match flock(file, kind) {
+    let taken =
+        fcntl_lock(file, ours).and_then(|()| flock(file, FlockOperation::NonBlockingLockShared));
+    match taken {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Rejection::InUse.into()),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Err(Rejection::InUse.into()),
         Err(e) => Err(VolumeError::Io { what: "lock the volume", source: e.into() }),
     }
 }
