@@ -63,7 +63,8 @@ fn admit(stream: UnixStream, vtpm: &Arc<Vtpm>, uids: &[u32], stop: &Shutdown) ->
     let stop = stop.clone();
     let spawned = thread::Builder::new().name("qemu".to_owned()).spawn(move || {
         tracing::info!("QEMU connected");
-        match converse(stream, &shared) {
+        let left = shared.turns.take().leave();
+        match left.and_then(|()| converse(stream, &shared)) {
             Ok(()) => tracing::info!("QEMU left"),
             Err(error) => tracing::warn!(detail = chain(&error), "QEMU's connection broke"),
         }

@@ -102,7 +102,7 @@ fn confine(args: &RunArgs) -> anyhow::Result<()> {
 /// Connects to swtpm and lets it open its state.
 fn begin(control: &Arc<Control>, process: ProcessId, limit: usize) -> anyhow::Result<Machine> {
     let opened = Machine::new(Arc::clone(control), limit)
-        .and_then(|machine| machine.check_state().map(|()| machine));
+        .and_then(|mut machine| machine.open().map(|()| machine));
     match opened {
         Ok(machine) => Ok(machine),
         Err(MachineError::Refused { code: Code::Init, result: 0x101 }) => {

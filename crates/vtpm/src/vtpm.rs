@@ -74,6 +74,8 @@ pub(crate) struct Machine {
     pub(crate) recorder: Recorder,
     locality: u8,
     loaded_state: bool,
+    /// On for the host's own work, without a guest.
+    ours: bool,
     /// What quotes need and does not change while the vTPM is on.
     pub(crate) known: Option<Known>,
 }
@@ -136,7 +138,16 @@ impl Machine {
         data.set_read_timeout(Some(COMMAND_WAIT))?;
         let tpm = Tpm::new(Box::new(StreamTransport::new(data.try_clone()?)));
         let recorder = Recorder::new(limit);
-        Ok(Self { control, data, tpm, recorder, locality: 0, loaded_state: false, known: None })
+        Ok(Self {
+            control,
+            data,
+            tpm,
+            recorder,
+            locality: 0,
+            loaded_state: false,
+            ours: false,
+            known: None,
+        })
     }
 
     fn control(&self, code: Code, body: &[u8]) -> Result<(), MachineError> {
@@ -146,26 +157,37 @@ impl Machine {
         }
     }
 
-    /// Powers the vTPM on for the host's own work, runs `job` on the started TPM, and powers it
-    /// off. The guest must not be there. Nothing of this is a boot of the guest.
+    /// Runs `job` on the vTPM while the guest is not there, powering it on first if it is off. It
+    /// stays on for further work until [`Self::leave`]. Nothing of this is a boot of the guest.
     pub(crate) fn alone<R, E: From<tpm::TpmError> + From<MachineError>>(
         &mut self,
         job: impl FnOnce(&mut Tpm) -> Result<R, E>,
     ) -> Result<R, E> {
-        self.control(Code::Init, &[0; 4])?;
-        let worked = self.tpm.startup().map_err(E::from).and_then(|()| self.tpm.scoped(job));
-        let ended = self.tpm.shutdown();
-        let stopped = self.control(Code::Stop, &[]);
-        let worked = worked?;
-        ended?;
-        stopped?;
-        Ok(worked)
+        if !self.ours {
+            self.open()?;
+        }
+        self.tpm.startup()?;
+        self.tpm.scoped(job)
     }
 
-    /// INIT and STOP: does swtpm accept its state under the given key?
-    pub(crate) fn check_state(&self) -> Result<(), MachineError> {
+    /// INIT for the host's own work: does swtpm accept its state under the given key?
+    pub(crate) fn open(&mut self) -> Result<(), MachineError> {
         self.control(Code::Init, &[0; 4])?;
-        self.control(Code::Stop, &[])
+        self.ours = true;
+        Ok(())
+    }
+
+    /// Ends the host's own work: an orderly shutdown, and power off.
+    pub(crate) fn leave(&mut self) -> Result<(), MachineError> {
+        if self.ours {
+            self.ours = false;
+            // Refused if the TPM was not started for any work; then there is nothing to save.
+            if let Err(error) = self.tpm.shutdown() {
+                tracing::debug!(%error, "no orderly shutdown");
+            }
+            self.control(Code::Stop, &[])?;
+        }
+        Ok(())
     }
 
     /// Runs the host's commands on the started TPM, between two of the guest's and at locality 0.
@@ -256,6 +278,7 @@ impl Machine {
 
     /// Lets swtpm store its state and end.
     pub(crate) fn shut_down(&mut self) -> Result<(), MachineError> {
+        self.leave()?;
         self.recorder.stopped();
         self.control(Code::Shutdown, &[])
     }
