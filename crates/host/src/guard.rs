@@ -13,6 +13,9 @@
 //! of guard `tcb` never comes here. One TPM operation per session or life of the agent, none per
 //! start.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -109,7 +112,10 @@ impl Guard {
     /// # Errors
     /// [`Trouble`]; the lease of the session counts all the same, for VMs that run.
     pub(crate) async fn renewed(&self, session: &Session) -> Result<(), Trouble> {
-        let lease_until = session.view.lease_until;
+        self.renew(session.view.lease_until, &session.pcrs).await
+    }
+
+    async fn renew(&self, lease_until: u64, pcrs: &[u8]) -> Result<(), Trouble> {
         let mut opened = self.opened.lock().await;
         let cache_key = match opened.take() {
             Some(known) => known.cache_key,
@@ -119,7 +125,7 @@ impl Guard {
             },
         };
         self.lease.send_replace(lease_until);
-        let sealed = self.seal(&cache_key, lease_until, &session.pcrs).await;
+        let sealed = self.seal(&cache_key, lease_until, pcrs).await;
         *opened = Some(Opened { cache_key, lease_until });
         sealed
     }
@@ -176,6 +182,16 @@ impl Guard {
             return Err(ended(lease_until));
         }
         Ok(Opened { cache_key: payload, lease_until })
+    }
+
+    /// The authority has revoked this host: nothing cached may be used any more.
+    ///
+    /// # Errors
+    /// [`Trouble`] if the seal cannot be removed.
+    pub(crate) async fn revoke(&self) -> Result<(), Trouble> {
+        *self.opened.lock().await = None;
+        self.lease.send_replace(0);
+        Ok(fsfile::remove(&self.file)?)
     }
 
     /// Keeps keys of a volume for later starts.

@@ -20,6 +20,12 @@ pub(crate) async fn follow(host: Arc<Host>, registry: Arc<Registry>, shutdown: S
             }
             registry.tell_all(|| Event::Retry).await;
         }
+        let refused = host.link.refusal().and_then(|trouble| trouble.reason.refused);
+        if refused.as_deref() == Some("host-revoked")
+            && let Err(trouble) = host.guard.revoke().await
+        {
+            tracing::error!(%trouble, "the cached keys cannot be removed");
+        }
         let ended = host.guard.lease_ended();
         if told != Some(ended) {
             told = Some(ended);

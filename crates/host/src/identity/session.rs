@@ -69,17 +69,25 @@ impl Link {
     /// The session, if there is one that has not ended.
     ///
     /// # Errors
-    /// [`Trouble::away`] if there is none.
+    /// The refusal, if the authority refuses this host; [`Trouble::away`] if it is silent.
     pub(crate) fn session(&self) -> Result<Arc<Session>, Trouble> {
         let state = self.state.borrow();
         let now = self.clock.unix_ms();
-        match state.session.as_ref().filter(|s| s.view.expires_at > now) {
-            Some(session) => Ok(Arc::clone(session)),
-            None => Err(Trouble::away(match &state.trouble {
-                Some(trouble) => format!("there is no session with the authority ({trouble})"),
-                None => "there is no session with the authority yet".to_owned(),
-            })),
+        if let Some(session) = state.session.as_ref().filter(|s| s.view.expires_at > now) {
+            return Ok(Arc::clone(session));
         }
+        Err(match (state.refusal(), &state.trouble) {
+            (Some(refused), _) => refused.clone(),
+            (None, Some(trouble)) => {
+                Trouble::away(format!("there is no session with the authority ({trouble})"))
+            }
+            (None, None) => Trouble::away("there is no session with the authority yet"),
+        })
+    }
+
+    /// Why the authority refuses this host, if it does.
+    pub(crate) fn refusal(&self) -> Option<Trouble> {
+        self.state.borrow().refusal().cloned()
     }
 
     /// The enrolment, if there is one.
@@ -232,7 +240,18 @@ async fn attempt(
     Ok(Arc::new(Session { client, grant_key, view, pcrs: challenge.pcrs }))
 }
 
+/// Refusals that the next attempt does away with by itself.
+const PASSING: [&str; 4] = ["nonce-expired", "nonce-unknown", "nonce-used", "rate-limited"];
+
 impl SessionState {
+    /// Why the authority refuses this host, if its last answer was that.
+    fn refusal(&self) -> Option<&Trouble> {
+        let refused = |trouble: &&Trouble| {
+            trouble.reason.refused.as_deref().is_some_and(|name| !PASSING.contains(&name))
+        };
+        self.trouble.as_ref().filter(refused)
+    }
+
     /// The host's mode, as last heard.
     pub(crate) fn mode(&self) -> Option<HostMode> {
         match (&self.session, &self.trouble, &self.enrolment) {

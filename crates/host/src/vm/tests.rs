@@ -152,24 +152,7 @@ impl World {
     /// What a step does to the world, and what it finds.
     fn effect(&mut self, step: Step) -> Found {
         match step {
-            Step::Spawn(role) => {
-                if role == Role::Qemu {
-                    assert!(self.runs(Role::Vtpm) && self.runs(Role::Disk(Volume::Boot)));
-                    assert!(matches!(self.record.made.vtpm, VtpmStage::Certified { .. }));
-                }
-                if role == Role::Disk(Volume::Data) {
-                    self.assert_data_may_open();
-                }
-                let process = self.alive.get(role).unwrap_or_else(|| {
-                    self.next_pid += 1;
-                    if role == Role::Qemu {
-                        self.plugged = false;
-                    }
-                    ProcessId { pid: self.next_pid, start_time: 1 }
-                });
-                self.alive.set(role, Some(process));
-                Found::Runs(role, process)
-            }
+            Step::Spawn(role) => self.spawn(role),
             Step::Manufacture => Found::Publics(VtpmPublics {
                 epoch: Epoch(1),
                 ek_public: vec![1].into(),
@@ -215,6 +198,25 @@ impl World {
             | Step::Pause
             | Step::Continue => Found::Done,
         }
+    }
+
+    fn spawn(&mut self, role: Role) -> Found {
+        if role == Role::Qemu {
+            assert!(self.runs(Role::Vtpm) && self.runs(Role::Disk(Volume::Boot)));
+            assert!(matches!(self.record.made.vtpm, VtpmStage::Certified { .. }));
+        }
+        if role == Role::Disk(Volume::Data) {
+            self.assert_data_may_open();
+        }
+        let process = self.alive.get(role).unwrap_or_else(|| {
+            self.next_pid += 1;
+            if role == Role::Qemu {
+                self.plugged = false;
+            }
+            ProcessId { pid: self.next_pid, start_time: 1 }
+        });
+        self.alive.set(role, Some(process));
+        Found::Runs(role, process)
     }
 
     fn assert_data_may_open(&self) {

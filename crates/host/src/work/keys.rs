@@ -15,8 +15,17 @@ use crate::{
     grant::{self, Expected},
     plan::Volume,
     trouble::Trouble,
-    vm::{record::Record, step::Result as Found},
+    vm::{phase::Phase, record::Record, step::Result as Found},
 };
+
+/// Whether the running guest has this volume already.
+const fn in_use(record: &Record, volume: Volume) -> bool {
+    match (&record.phase, volume) {
+        (Phase::Live(_), Volume::Boot) => true,
+        (Phase::Live(live), Volume::Data) => live.plugged,
+        _ => false,
+    }
+}
 
 impl Worker {
     /// Generates the master key by the origin that the VM asks for and deposits it sealed. A key
@@ -48,41 +57,47 @@ impl Worker {
     }
 
     /// Keys by grant if the authority can be reached, else from the guard. A local request never
-    /// asks the authority: it is meant for when it is away.
+    /// asks the authority: it is meant for when it is away. A volume of a running VM whose process
+    /// has died is repaired from the guard first.
     pub(super) async fn obtain_keys(
         &mut self,
         record: &Record,
         volume: Volume,
     ) -> Result<Found, Trouble> {
         let local = record.job.as_ref().is_some_and(|job| job.local && job.is_open());
-        let granted = if local {
-            Err(Trouble::away("this start does not ask the authority"))
+        let keys = if local {
+            self.guarded(record, volume).await?
+        } else if in_use(record, volume)
+            && let Ok(keys) = self.guarded(record, volume).await
+        {
+            keys
         } else {
-            self.granted(record, volume).await
-        };
-        let keys = match granted {
-            Err(trouble) if trouble.away && record.spec.guard == Guard::Tpm => {
-                match self.host.guard.fetch(&self.paths, &self.vm, record.epoch, volume).await {
-                    Ok(keys) => keys,
-                    Err(cached) if local || cached.reason.refused.is_some() => return Err(cached),
-                    Err(_) => return Err(trouble),
-                }
+            match self.granted(record, volume).await {
+                Err(away) if away.away => match self.guarded(record, volume).await {
+                    Err(cached) if cached.reason.refused.is_none() => return Err(away),
+                    other => other?,
+                },
+                other => other?,
             }
-            Err(trouble) if local => {
-                let hint = "start it when the authority can be reached";
-                let detail = format!("guard = \"tcb\" keeps no keys on the host: {trouble}");
-                return Err(Trouble {
-                    reason: crate::vm::step::Reason::failed(detail, hint),
-                    ..trouble
-                });
-            }
-            other => other?,
         };
         match volume {
             Volume::Boot => self.boot_keys = Some(keys),
             Volume::Data => self.data_key = Some(keys),
         }
         Ok(Found::Done)
+    }
+
+    /// Keys that this host caches, unless the authority refuses the host.
+    async fn guarded(&self, record: &Record, volume: Volume) -> Result<Secret<Vec<u8>>, Trouble> {
+        if let Some(refused) = self.host.link.refusal() {
+            return Err(refused);
+        }
+        if record.spec.guard == Guard::Tcb {
+            return Err(Trouble::failed(
+                "guard = \"tcb\" keeps no keys on the host; start it when the authority is there",
+            ));
+        }
+        self.host.guard.fetch(&self.paths, &self.vm, record.epoch, volume).await
     }
 
     async fn granted(&self, record: &Record, volume: Volume) -> Result<Secret<Vec<u8>>, Trouble> {

@@ -41,7 +41,9 @@ impl Worker {
         let Some(process) = record.running.get(role) else { return Ok(Found::Done) };
         let ended = match role {
             Role::Qemu => {
-                if let Some(qmp) = &self.qmp {
+                // Without its vTPM QEMU would wait for it.
+                let whole = record.running.get(Role::Vtpm).is_some();
+                if let Some(qmp) = self.qmp.as_ref().filter(|_| whole) {
                     // QEMU may end before it answers.
                     let _ = qmp.execute("quit", serde_json::Value::Null).await;
                     process::end(process, GRACE).await
