@@ -17,7 +17,7 @@ use model::child::{
     self,
     vtpm::{Fault, Reply, Request},
 };
-use serve::{exit::chain, random::RandomError, shutdown::Shutdown};
+use serve::{exit::chain, shutdown::Shutdown};
 use thiserror::Error;
 use tpm::{ResponseCode, TpmError, TransportError};
 
@@ -44,9 +44,6 @@ pub(crate) enum RequestError {
     /// No boot has begun, or the guest is being reset.
     #[error("the vTPM is not started")]
     Resetting,
-    /// No randomness.
-    #[error(transparent)]
-    Random(#[from] RandomError),
     /// The agent speaks another version.
     #[error("version {0} of these messages is not spoken here")]
     Version(u32),
@@ -66,7 +63,7 @@ impl RequestError {
             Self::Running => Fault::Running,
             Self::Resetting => Fault::Resetting,
             Self::Version(_) => Fault::Version,
-            Self::Random(_) | Self::Machine(_) => Fault::Vtpm,
+            Self::Machine(_) => Fault::Vtpm,
             Self::Tpm(error) => tpm_fault(error),
         }
     }

@@ -1,7 +1,7 @@
 //! The host's work on a vTPM that no guest uses: making its keys, installing its certificates. All
 //! over the data channel; the guest's firmware comes later and takes the platform hierarchy over.
 
-use model::child::vtpm::Identity;
+use model::{Secret, child::vtpm::Identity};
 use tpm::{
     Auth, AuthValue, Hierarchy, NvAttributes, NvPublic, Object, Tpm, TpmError, handle, template,
 };
@@ -43,8 +43,10 @@ fn primary(tpm: &mut Tpm, kind: &template::Template) -> Result<Object, TpmError>
 /// authValue that the guest does not have; and derived from bytes that are forgotten at once, so
 /// that firmware with platform authorization cannot derive it again with an authValue of its own.
 fn make_ak(tpm: &mut Tpm, auth_value: &AuthValue) -> Result<Object, RequestError> {
-    let unique = serve::random::secret::<64>()?;
-    let kind = template::ak_p256_unique(unique.expose());
+    // From the vTPM, which makes the key too; seeding a generator of our own takes 60 ms.
+    let unique = Secret::new(tpm.random(64)?);
+    let bytes = unique.expose().first_chunk().ok_or(RequestError::Bad("no random bytes"))?;
+    let kind = template::ak_p256_unique(bytes);
     let ak = tpm.create_primary(Hierarchy::Platform, Auth::none(), &kind, auth_value)?;
     Ok(tpm.persist(Hierarchy::Platform, Auth::none(), &ak, handle::VTPM_AK)?)
 }
