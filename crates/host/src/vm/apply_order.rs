@@ -82,7 +82,7 @@ fn attest(record: &mut Record, memory: &mut Memory) {
     match &mut record.phase {
         Phase::Live(live) => {
             live.appraise = true;
-            memory.waiting.remove(&Step::Appraise);
+            memory.waiting.clear();
         }
         Phase::Stopped(_) | Phase::Launching(_) | Phase::Stopping(_) | Phase::Gone => {
             let reason = Reason::failed("the VM does not run on this host", "start it first");
@@ -134,7 +134,9 @@ fn live_outcome(record: &Record, memory: &Memory) -> Option<Outcome> {
         let unnamed = Reason::failed("the guest's verdict is bad", "");
         return Some(verdict.reason.as_ref().unwrap_or(&unnamed).outcome());
     }
-    if job.action == Action::Attest || record.spec.data_mib == 0 || live.plugged {
+    // Evidence on demand also opens a data volume that is still closed: its grant needs the open
+    // operation.
+    if record.spec.data_mib == 0 || live.plugged {
         return Some(Outcome::Done);
     }
     live.data_failed.as_ref().map(Reason::outcome)

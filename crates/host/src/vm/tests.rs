@@ -36,6 +36,7 @@ struct World {
     outcomes: Vec<(OperationId, Outcome)>,
     trusted: bool,
     plugged: bool,
+    on_bad_guest: OnBadGuest,
 }
 
 #[derive(Clone, Debug)]
@@ -107,6 +108,7 @@ impl World {
             outcomes: Vec::new(),
             trusted: true,
             plugged: false,
+            on_bad_guest: OnBadGuest::Pause,
         }
     }
 
@@ -144,7 +146,7 @@ impl World {
             spec: spec("v1"),
             epoch: Epoch(1),
             kmi: kmi("v1"),
-            on_bad_guest: OnBadGuest::Pause,
+            on_bad_guest: self.on_bad_guest,
         };
         self.event(Event::Ordered(Box::new(Ordered { job, view: Some(view) })));
     }
@@ -379,6 +381,22 @@ fn the_end_of_the_lease_pauses_and_its_renewal_goes_on() {
 }
 
 #[test]
+fn evidence_on_demand_opens_a_data_volume_that_was_left_closed() {
+    let mut world = World::new();
+    world.order(Action::Start);
+    while machine::next(&world.record, &world.memory) != Some(Step::Keys(Volume::Data)) {
+        world.act(&Act::Step);
+    }
+    world.act(&Act::Fail { away: false, refused: true });
+    world.settle();
+    assert!(matches!(world.outcomes.pop().unwrap().1, Outcome::Refused { .. }));
+    world.order(Action::Attest);
+    world.settle();
+    assert_eq!(world.outcomes.pop().unwrap().1, Outcome::Done);
+    assert!(world.plugged);
+}
+
+#[test]
 fn a_guest_that_resets_is_launched_anew_with_its_data_volume_closed() {
     let mut world = World::new();
     world.order(Action::Start);
@@ -395,8 +413,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn invariants_hold_whatever_happens(acts in proptest::collection::vec(acts(), 1..120)) {
+    fn invariants_hold_whatever_happens(
+        acts in proptest::collection::vec(acts(), 1..120),
+        report: bool,
+    ) {
         let mut world = World::new();
+        if report {
+            world.on_bad_guest = OnBadGuest::Report;
+        }
         for act in &acts {
             world.act(act);
             // The record on disk says the same when it is read back.
