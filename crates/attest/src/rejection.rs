@@ -296,11 +296,19 @@ impl Rejection {
         Self::QuoteSignatureInvalid(fault.to_string())
     }
 
-    pub(crate) fn event_log(reason: LogMalformed) -> Self {
+    /// The guest's event log cannot be read; `observed` extends would stand in a whole one.
+    pub(crate) fn event_log(reason: LogMalformed, observed: usize) -> Self {
+        if let LogMalformed::Truncated { event: entries } = reason {
+            return Self::GuestLogTruncated { log: EVENT_LOG, entries, observed };
+        }
         Self::GuestLogMalformed { log: EVENT_LOG, reason: reason.to_string() }
     }
 
-    pub(crate) fn ima_list(reason: ImaMalformed) -> Self {
+    /// The guest's IMA list cannot be read; at least `observed` entries would stand in a whole one.
+    pub(crate) fn ima_list(reason: ImaMalformed, observed: usize) -> Self {
+        if let ImaMalformed::Truncated { entry: entries } = reason {
+            return Self::GuestLogTruncated { log: IMA_LIST, entries, observed };
+        }
         Self::GuestLogMalformed { log: IMA_LIST, reason: reason.to_string() }
     }
 }

@@ -63,7 +63,8 @@ fn event_log(
     policy: &GuestPolicy<'_>,
     descriptions: &mut [Option<String>],
 ) -> Result<(), Rejection> {
-    let log = EventLog::parse(log).map_err(Rejection::event_log)?;
+    let whole = extends.iter().filter(|extend| extend.pcr != IMA_PCR).count();
+    let log = EventLog::parse(log).map_err(|reason| Rejection::event_log(reason, whole))?;
     let mut observed = extends.iter().enumerate().filter(|(_, extend)| extend.pcr != IMA_PCR);
     let mut entries: usize = 0;
     for event in log.extends() {
@@ -91,7 +92,8 @@ fn ima_list(
     extends: &[Extend],
     descriptions: &mut [Option<String>],
 ) -> Result<(), Rejection> {
-    let list = ImaList::parse(list).map_err(Rejection::ima_list)?;
+    let whole = extends.iter().filter(|extend| extend.pcr == IMA_PCR).count();
+    let list = ImaList::parse(list).map_err(|reason| Rejection::ima_list(reason, whole))?;
     let mut observed = extends.iter().enumerate().filter(|(_, extend)| extend.pcr == IMA_PCR);
     for (entry, measured) in list.entries.iter().enumerate() {
         let disagrees = Rejection::GuestLogDisagrees { log: IMA_LIST, entry };

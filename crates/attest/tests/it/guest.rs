@@ -441,8 +441,14 @@ fn the_guests_log_must_be_one() {
     let guest = TestGuest::new();
     let evidence = GuestEvidence { guest_log: Some(vec![1].into()), ..guest.evidence() };
     assert_eq!(guest.code(&evidence), "guest-log-malformed");
-    let evidence = GuestEvidence { ima_log: Some(vec![1].into()), ..guest.evidence() };
+    let evidence = GuestEvidence { ima_log: Some(vec![0xff; 64].into()), ..guest.evidence() };
     assert_eq!(guest.code(&evidence), "guest-log-malformed");
+    let evidence = GuestEvidence { ima_log: Some(vec![1].into()), ..guest.evidence() };
+    assert_eq!(guest.code(&evidence), "guest-log-truncated");
+    let mut evidence = guest.evidence();
+    let log = evidence.guest_log.as_mut().unwrap();
+    log.0.pop();
+    assert_eq!(guest.code(&evidence), "guest-log-truncated");
 }
 
 #[test]

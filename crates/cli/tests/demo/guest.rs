@@ -47,6 +47,17 @@ pub fn other_kernel(world: &World, checks: &mut Checks, good: &Path, other: &Pat
     checks.check("it is stopped", said.code == 0, said.complaint());
 }
 
+/// Changes what happens to a guest whose verdict is bad.
+fn on_bad_guest(world: &World, checks: &mut Checks, wish: &str) {
+    let mut policy = world.vouchsafe(&["policy", "show"]).json();
+    policy["policy"]["on_bad_guest"] = wish.into();
+    let file = world.path("policy.json");
+    std::fs::write(&file, policy.to_string()).expect("a file");
+    let said = world.vouchsafe(&["policy", "set", file.to_str().expect("a plain path")]);
+    let set = said.json()["policy"]["on_bad_guest"] == wish;
+    checks.check(&format!("policy: a bad guest is to {wish}"), set, said.complaint());
+}
+
 /// Tells the guest's control port something and waits for the guest's answer.
 fn tell(world: &World, vm: &str, host: &str, word: &str, answer: &str) -> bool {
     use std::io::Write as _;
@@ -61,6 +72,8 @@ fn tell(world: &World, vm: &str, host: &str, word: &str, answer: &str) -> bool {
 /// A guest that obeys us in lying: its logs, its vTPM.
 pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
     checks.part("a guest that lies");
+    // A paused guest could not lie again, so bad verdicts are only reported for a while.
+    on_bad_guest(world, checks, "report");
     let said = world.vouchsafe(&[
         "vm",
         "create",
@@ -94,4 +107,5 @@ pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
     lie("flood 21000", "flooded", "log-overflow", "a flood of extends is no short list");
     let said = world.vouchsafe(&["vm", "stop", "v3"]);
     checks.check("it is stopped", said.code == 0, said.complaint());
+    on_bad_guest(world, checks, "pause");
 }
