@@ -441,7 +441,8 @@ fn the_guests_log_must_be_one() {
     let guest = TestGuest::new();
     let evidence = GuestEvidence { guest_log: Some(vec![1].into()), ..guest.evidence() };
     assert_eq!(guest.code(&evidence), "guest-log-malformed");
-    let evidence = GuestEvidence { ima_log: Some(vec![0xff; 64].into()), ..guest.evidence() };
+    let mut evidence = guest.evidence();
+    evidence.ima_log.as_mut().unwrap().0[0] = 24;
     assert_eq!(guest.code(&evidence), "guest-log-malformed");
     let evidence = GuestEvidence { ima_log: Some(vec![1].into()), ..guest.evidence() };
     assert_eq!(guest.code(&evidence), "guest-log-truncated");
