@@ -83,7 +83,8 @@ demo: release guest-image
 	$(cargo) test --release -p cli --test demo
 
 demo-crash: release guest-image
-	@$(cargo) test --release -p cli --test demo-crash
+	@$(install) test
+	$(cargo) test --release -p cli --test crash -- 50
 
 bench-launch: release guest-image
 	@$(cargo) bench -p cli --bench launch
