@@ -49,11 +49,25 @@ pub(crate) enum Standing {
 }
 
 /// Whether a process of this role runs. If none does, the lock is ours until the descriptor is
-/// dropped or given to a child.
+/// dropped or given to a child. A child that has not yet replaced its image holds the lock already
+/// and cannot be told from its parent, so one that is not found is looked for again, for a while.
 ///
 /// # Errors
 /// [`StartError::Hidden`] if the lock is held by a process that is not found.
-pub(crate) fn standing(paths: &VmPaths, role: Role) -> Result<Standing, StartError> {
+pub(crate) async fn standing(paths: &VmPaths, role: Role) -> Result<Standing, StartError> {
+    let mut left = 100_u32;
+    loop {
+        match look(paths, role) {
+            Err(StartError::Hidden(_)) if left > 0 => {
+                left = left.saturating_sub(1);
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn look(paths: &VmPaths, role: Role) -> Result<Standing, StartError> {
     let failed = |error| StartError::Prepare(role.word(), error);
     let file = open_lock(&paths.lock(role)).map_err(failed)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -72,11 +86,16 @@ fn open_lock(path: &Path) -> io::Result<File> {
 }
 
 /// The process that runs in this role, if any: recorded, or found.
-pub(crate) fn alive(paths: &VmPaths, role: Role, recorded: Option<ProcessId>) -> Option<ProcessId> {
-    if let Some(process) = recorded.filter(ProcessId::is_alive) {
+pub(crate) async fn alive(
+    paths: &VmPaths,
+    role: Role,
+    recorded: Option<ProcessId>,
+) -> Option<ProcessId> {
+    let signature = paths.signature(role);
+    if let Some(process) = recorded.filter(|p| p.is_alive() && bears(p.pid, &signature)) {
         return Some(process);
     }
-    match standing(paths, role) {
+    match standing(paths, role).await {
         Ok(Standing::Runs(process)) => Some(process),
         Ok(Standing::Free(_)) | Err(_) => None,
     }
@@ -85,19 +104,22 @@ pub(crate) fn alive(paths: &VmPaths, role: Role, recorded: Option<ProcessId>) ->
 /// The process that has this socket's path in its arguments. Our own helpers that quote a command
 /// line are not meant: the path must be an argument or follow `:` or `=` and end at a comma.
 fn find(signature: &Path) -> Option<ProcessId> {
-    let needle = signature.as_os_str().as_bytes();
     for entry in std::fs::read_dir("/proc").ok()? {
         let Some(pid) = entry.ok().and_then(|e| e.file_name().to_str()?.parse::<i32>().ok()) else {
             continue;
         };
-        let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { continue };
-        if line.split(|b| *b == 0).any(|argument| names(argument, needle)) {
-            // A forked child that has not yet replaced its image looks like its parent; the
-            // caller holds on to the process that it finds, so take the oldest of the session.
+        if bears(pid, signature) {
             return ProcessId::find(pid);
         }
     }
     None
+}
+
+/// Whether the process has this socket among its arguments.
+fn bears(pid: i32, signature: &Path) -> bool {
+    let needle = signature.as_os_str().as_bytes();
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|b| *b == 0).any(|argument| names(argument, needle))
 }
 
 fn names(argument: &[u8], needle: &[u8]) -> bool {
@@ -109,12 +131,12 @@ fn names(argument: &[u8], needle: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`StartError`].
-pub(crate) fn start(
+pub(crate) async fn start(
     paths: &VmPaths,
     role: Role,
-    prepare: impl FnOnce() -> Result<Spawn, SpawnError>,
+    prepare: impl FnOnce() -> Result<Spawn, SpawnError> + Send,
 ) -> Result<(ProcessId, bool), StartError> {
-    let lock = match standing(paths, role)? {
+    let lock = match standing(paths, role).await? {
         Standing::Runs(process) => return Ok((process, false)),
         Standing::Free(lock) => lock,
     };
@@ -189,55 +211,39 @@ mod tests {
         paths
     }
 
+    /// One process: the shell itself waits. The socket is its parameter; nothing is done with it.
     fn sleeper(paths: &VmPaths) -> Spawn {
-        // The socket is the shell's first parameter; nothing is done with it.
-        Spawn::new("/bin/sh").arg("-c").arg("sleep 30; :").arg(paths.signature(Role::Qemu))
+        Spawn::new("/bin/sh")
+            .args(["-c", "read _ < fifo", "sh"])
+            .arg(paths.signature(Role::Qemu))
+            .dir(&paths.run)
     }
 
     #[tokio::test]
     async fn a_process_whose_number_was_lost_is_found_and_not_started_twice() {
         let dir = tempfile::tempdir().unwrap();
         let paths = paths(dir.path());
-        let (first, new) = start(&paths, Role::Qemu, || Ok(sleeper(&paths))).unwrap();
+        let fifo = paths.run.join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RWXU,
+            0,
+        )
+        .unwrap();
+        let (first, new) = start(&paths, Role::Qemu, || Ok(sleeper(&paths))).await.unwrap();
         assert!(new);
-        // The shell's arguments are there once it has replaced our image.
-        let again = ready(Role::Qemu, first, Duration::from_secs(5), async || {
-            start(&paths, Role::Qemu, || Ok(sleeper(&paths))).ok()
-        });
-        let (second, new) = again.await.unwrap();
+        // At once: the shell may not even have replaced our image yet.
+        let (second, new) = start(&paths, Role::Qemu, || Ok(sleeper(&paths))).await.unwrap();
         assert_eq!((second, new), (first, false));
-        assert_eq!(alive(&paths, Role::Qemu, None), Some(first));
+        assert_eq!(alive(&paths, Role::Qemu, None).await, Some(first));
+        let other = ProcessId::current().unwrap();
+        assert_eq!(alive(&paths, Role::Qemu, Some(other)).await, Some(first));
         assert!(cut(first).await);
-        // Its own child holds the lock a moment longer.
-        let (third, new) = ready_again(&paths).await;
+        let (third, new) = start(&paths, Role::Qemu, || Ok(sleeper(&paths))).await.unwrap();
         assert!(new && third != first);
         assert!(cut(third).await);
-    }
-
-    async fn ready_again(paths: &VmPaths) -> (ProcessId, bool) {
-        for _ in 0..100 {
-            // `sleep` inherited the lock from the shell that was cut: end it as well.
-            for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-                let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok())
-                else {
-                    continue;
-                };
-                let lock = paths.lock(Role::Qemu);
-                let holds = std::fs::read_dir(format!("/proc/{pid}/fd"))
-                    .map(|fds| {
-                        fds.flatten().any(|f| std::fs::read_link(f.path()).is_ok_and(|l| l == lock))
-                    })
-                    .unwrap_or(false);
-                if holds && let Some(process) = ProcessId::find(pid) {
-                    cut(process).await;
-                }
-            }
-            if let Ok(started) = start(paths, Role::Qemu, || Ok(sleeper(paths))) {
-                return started;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("the lock stayed held");
     }
 
     #[test]

@@ -76,7 +76,7 @@ async fn tell(
             return true;
         }
     }
-    let state = (shown.state, shown.vm.detail.clone());
+    let state = (shown.state, shown.standing.clone());
     let settled = shown.state != VmState::Busy;
     if settled && told_state.as_ref() != Some(&state) {
         let body = VmReport { state: shown.state, epoch: shown.vm.epoch, detail: state.1.clone() };

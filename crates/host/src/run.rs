@@ -45,6 +45,15 @@ pub(crate) fn restrict(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Two agents with one state directory would start things twice.
+fn alone(config: &Config) -> anyhow::Result<std::fs::File> {
+    let path = config.state_dir.join("agent.lock");
+    let file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
+    let how = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::flock(&file, how).context("another agent uses this state directory")?;
+    Ok(file)
+}
+
 /// Runs the agent until SIGTERM. VMs go on.
 ///
 /// # Errors
@@ -58,6 +67,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<serve::exit::Exit> {
     let limits = ClientLimits::default();
     let public = Client::https(&config.authority.url, &anchors, None, clock.clone(), limits)?;
     let tpm = HostTpm::start(&config.tpm).map_err(|trouble| anyhow::anyhow!("{trouble}"))?;
+    let _alone = alone(&config)?;
     let server = UnixServer::bind(&config.agent_socket(), Limits::default()).await?;
     let link = Link::new(clock.clone());
     let guard = Guard::open(tpm.clone(), clock.clone(), &config.state_dir).await;

@@ -228,12 +228,21 @@ impl Worker {
             .ok_or_else(|| Trouble::failed("the keys are not in memory"))
     }
 
+    /// How long a process's log is now; what comes after is of the next start.
+    fn log_length(&self, role: Role) -> usize {
+        let length = std::fs::metadata(self.paths.log(role)).map_or(0, |facts| facts.len());
+        usize::try_from(length).unwrap_or(usize::MAX)
+    }
+
+    fn log_since(&self, role: Role, since: usize) -> Option<String> {
+        let log = fsfile::read_limited(&self.paths.log(role), 16 << 20).ok()?;
+        Some(String::from_utf8_lossy(log.get(since..)?).into_owned())
+    }
+
     /// Why a process of ours ended, by its last line on stdout, which its log holds too.
-    fn last_words(&self, role: Role) -> Option<Trouble> {
-        let log = fsfile::read_limited(&self.paths.log(role), 4 << 20).ok()?;
-        let text = String::from_utf8_lossy(&log);
-        let last = text.lines().rev().take(5);
-        let words = last.filter_map(|line| serde_json::from_str::<LastWords>(line).ok()).next()?;
+    fn last_words(&self, role: Role, since: usize) -> Option<Trouble> {
+        let text = self.log_since(role, since)?;
+        let words = text.lines().rev().find_map(|l| serde_json::from_str::<LastWords>(l).ok())?;
         Some(match words {
             LastWords::Refused { code, detail } => Trouble::refused(code, detail, ""),
             LastWords::Failed { detail } => Trouble::failed(detail),

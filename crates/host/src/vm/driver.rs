@@ -28,8 +28,8 @@ use crate::{
     work::Worker,
 };
 
-/// How long a failed step waits.
-const RETRY: Duration = Duration::from_secs(2);
+/// How long failed steps wait at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// How many events may wait.
 pub(crate) const QUEUE: usize = 256;
@@ -43,6 +43,8 @@ pub(crate) struct Shown {
     pub(crate) state: VmState,
     /// The outcome waits for the authority to take it.
     pub(crate) undelivered: bool,
+    /// How it stands, in words, whatever step is under way.
+    pub(crate) standing: String,
     /// Percent of the step under way.
     pub(crate) percent: Option<u8>,
     /// The VM is gone and nothing is left to deliver.
@@ -62,6 +64,7 @@ pub(crate) struct Driver {
     shown: watch::Sender<Shown>,
     step: Option<Step>,
     retry_armed: bool,
+    retry_wait: Duration,
 }
 
 impl Driver {
@@ -89,6 +92,7 @@ impl Driver {
             shown,
             step: None,
             retry_armed: false,
+            retry_wait: RETRY.0,
         };
         (driver, events, seen)
     }
@@ -99,7 +103,7 @@ impl Driver {
             tracing::error!(vm.id = %self.record.spec.name, %trouble, "no directory for the VM");
             return;
         }
-        self.adopt();
+        self.adopt().await;
         loop {
             self.publish();
             if self.shown.borrow().gone {
@@ -107,7 +111,7 @@ impl Driver {
                 return;
             }
             if self.saved.as_ref() != Some(&self.record) {
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(RETRY.0).await;
                 self.save();
                 continue;
             }
@@ -124,10 +128,10 @@ impl Driver {
     }
 
     /// After a start of the agent: which processes of the VM are alive.
-    fn adopt(&mut self) {
+    async fn adopt(&mut self) {
         let mut found = Processes::default();
         for role in Role::ALL {
-            let alive = process::alive(&self.paths, role, self.record.running.get(role));
+            let alive = process::alive(&self.paths, role, self.record.running.get(role)).await;
             found.set(role, alive);
             if let Some(process) = alive {
                 tracing::info!(vm.id = %self.record.spec.name, role = role.word(), pid = process.pid, "adopted");
@@ -179,7 +183,10 @@ impl Driver {
         let spent = self.host.clock.monotonic().saturating_sub(begun);
         self.note_times(step, u64::try_from(spent.as_millis()).unwrap_or(u64::MAX));
         match result {
-            Some(Ok(found)) => self.apply(Event::Done(step, found)),
+            Some(Ok(found)) => {
+                self.retry_wait = RETRY.0;
+                self.apply(Event::Done(step, found));
+            }
             Some(Err(trouble)) => self.failed(step, trouble),
             None => self.after_apply(),
         }
@@ -248,9 +255,10 @@ impl Driver {
             return;
         }
         self.retry_armed = true;
-        let events = self.events.clone();
+        let (events, wait) = (self.events.clone(), self.retry_wait);
+        self.retry_wait = wait.saturating_mul(2).min(RETRY.1);
         tokio::spawn(async move {
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(wait).await;
             // The driver may have ended with the agent.
             let _ = events.send(Event::Retry).await;
         });
@@ -284,7 +292,7 @@ fn show(record: &Record, step: Option<Step>, percent: Option<u8>) -> Shown {
     let vm = AgentVm {
         vm: record.spec.name.clone(),
         phase,
-        detail: step.map_or(detail, |step| step.word().to_owned()),
+        detail: step.map_or_else(|| detail.clone(), |step| step.word().to_owned()),
         epoch: record.epoch,
         trusted,
         pids: AgentPids {
@@ -297,7 +305,7 @@ fn show(record: &Record, step: Option<Step>, percent: Option<u8>) -> Shown {
     };
     let gone = matches!(record.phase, Phase::Gone)
         && record.job.as_ref().is_none_or(|job| !job.is_open() && (job.local || job.delivered));
-    Shown { vm, state, undelivered, percent, gone }
+    Shown { vm, state, undelivered, standing: detail, percent, gone }
 }
 
 fn words(record: &Record) -> (AgentPhase, VmState, String, Option<bool>) {

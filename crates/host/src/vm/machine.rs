@@ -482,10 +482,10 @@ fn settle(record: &mut Record, memory: &mut Memory) {
         }
         Then::Stopped => {
             memory.boot_keys = false;
+            memory.data_key = false;
             record.phase = Phase::Stopped(super::phase::Stopped { detail });
         }
     }
-    memory.data_key = false;
     memory.attached = false;
     memory.fresh_vtpm = false;
     memory.powered_off = None;

@@ -18,13 +18,11 @@ use crate::{
     vm::{phase::Phase, record::Record, step::Result as Found},
 };
 
-/// Whether the running guest has this volume already.
-const fn in_use(record: &Record, volume: Volume) -> bool {
-    match (&record.phase, volume) {
-        (Phase::Live(_), Volume::Boot) => true,
-        (Phase::Live(live), Volume::Data) => live.plugged,
-        _ => false,
-    }
+/// Whether the running guest has this volume already, or no operation stands for a grant.
+fn prefers_guard(record: &Record, volume: Volume) -> bool {
+    let Phase::Live(live) = &record.phase else { return false };
+    let ordered = record.job.as_ref().is_some_and(|job| job.is_open() && !job.local);
+    volume == Volume::Boot || live.plugged || !ordered
 }
 
 impl Worker {
@@ -58,7 +56,8 @@ impl Worker {
 
     /// Keys by grant if the authority can be reached, else from the guard. A local request never
     /// asks the authority: it is meant for when it is away. A volume of a running VM whose process
-    /// has died is repaired from the guard first.
+    /// has died is repaired from the guard first, and so is a data volume that a good verdict opens
+    /// outside of any operation, for which the authority would make no grant.
     pub(super) async fn obtain_keys(
         &mut self,
         record: &Record,
@@ -67,7 +66,7 @@ impl Worker {
         let local = record.job.as_ref().is_some_and(|job| job.local && job.is_open());
         let keys = if local {
             self.guarded(record, volume).await?
-        } else if in_use(record, volume)
+        } else if prefers_guard(record, volume)
             && let Ok(keys) = self.guarded(record, volume).await
         {
             keys

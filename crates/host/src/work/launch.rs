@@ -31,9 +31,11 @@ impl Worker {
         let keys = keys.ok_or_else(|| Trouble::failed("the vTPM's keys are not in memory"))?;
         let program = self.host.config.binaries.vtpm();
         self.vtpm_started = Some(self.host.clock.monotonic());
+        let said = self.log_length(Role::Vtpm);
         let (process, _new) = process::start(&self.paths, Role::Vtpm, || {
             Spawn::new(program).args(plan.vtpm).secret_arg("--keys-fd", keys)
-        })?;
+        })
+        .await?;
         self.watch(Role::Vtpm, process);
         let control = self.paths.vtpm_control();
         let ready = process::ready(Role::Vtpm, process, READY, async || {
@@ -45,7 +47,7 @@ impl Worker {
                 Err(_) => None,
             }
         });
-        let said = match ready.await {
+        let well = match ready.await {
             Ok(Ok(Reply::Status(status))) => {
                 let expected = record.made.vtpm != VtpmStage::None;
                 if status.manufactured == expected { Ok(()) } else { Err(foreign()) }
@@ -53,9 +55,9 @@ impl Worker {
             Ok(Ok(_)) => Err(unasked()),
             Ok(Err(AskError::Vtpm { fault: Fault::NotManufactured, .. })) => Err(foreign()),
             Ok(Err(error)) => Err(error.into()),
-            Err(error) => Err(self.last_words(Role::Vtpm).unwrap_or_else(|| error.into())),
+            Err(error) => Err(self.last_words(Role::Vtpm, said).unwrap_or_else(|| error.into())),
         };
-        if let Err(trouble) = said {
+        if let Err(trouble) = well {
             process::cut(process).await;
             return Err(trouble);
         }
@@ -102,8 +104,10 @@ impl Worker {
             fsfile::write_atomic(&variables, &empty, 0o600)?;
         }
         let program = self.host.config.binaries.qemu();
+        let said = self.log_length(Role::Qemu);
         let (process, new) =
-            process::start(&self.paths, Role::Qemu, || Ok(Spawn::new(program).args(plan.qemu)))?;
+            process::start(&self.paths, Role::Qemu, || Ok(Spawn::new(program).args(plan.qemu)))
+                .await?;
         self.watch(Role::Qemu, process);
         let socket = self.paths.qmp();
         let connected = process::ready(Role::Qemu, process, READY, async || {
@@ -113,7 +117,7 @@ impl Worker {
             Ok(connected) => connected,
             Err(error) => {
                 process::cut(process).await;
-                return Err(self.why_qemu_ended().unwrap_or_else(|| error.into()));
+                return Err(self.why_qemu_ended(said).unwrap_or_else(|| error.into()));
             }
         };
         self.console.attach(qmp.clone(), new);
@@ -122,9 +126,8 @@ impl Worker {
         Ok(Found::Runs(Role::Qemu, process))
     }
 
-    fn why_qemu_ended(&self) -> Option<Trouble> {
-        let log = fsfile::read_limited(&self.paths.log(Role::Qemu), 1 << 20).ok()?;
-        let text = String::from_utf8_lossy(&log);
+    fn why_qemu_ended(&self, since: usize) -> Option<Trouble> {
+        let text = self.log_since(Role::Qemu, since)?;
         let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
         Some(Trouble::failed(format!("QEMU ended: {}", line.trim())))
     }

@@ -15,6 +15,7 @@ use crate::{
     identity::Link,
     plan::tests::{kmi, spec},
     spool::Spool,
+    vm::record::Processes,
 };
 
 fn parts() -> Result<(PathBuf, PathBuf), String> {
@@ -69,7 +70,11 @@ fn record(image: &Path) -> Record {
 }
 
 /// Does a step, and keeps the record as the machine would.
-async fn step(worker: &mut Worker, record: &mut Record, step: Step) -> Found {
+async fn step(
+    worker: &mut Worker,
+    (record, started): (&mut Record, &Mutex<Processes>),
+    step: Step,
+) -> Found {
     let begun = worker.host.clock.monotonic();
     let found = worker.perform(record, step).await.unwrap_or_else(|t| panic!("{step:?}: {t}"));
     println!("{step:?}: {} ms", worker.elapsed_ms(begun));
@@ -79,16 +84,18 @@ async fn step(worker: &mut Worker, record: &mut Record, step: Step) -> Found {
     if let Step::End(role) = step {
         record.running.set(role, None);
     }
+    *started.lock().unwrap() = record.running;
     found
 }
 
 /// Leaves no process behind, whatever happens.
-struct Cleanup(VmPaths);
+struct Cleanup(Arc<Mutex<Processes>>);
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
         for role in Role::ALL {
-            if let Some(process) = crate::process::alive(&self.0, role, None) {
+            let record = self.0.lock().unwrap();
+            if let Some(process) = record.get(role) {
                 let _ = process.kill();
             }
         }
@@ -117,8 +124,9 @@ async fn a_guest_boots_survives_its_disk_process_and_powers_off() {
     };
     let dir = tempfile::tempdir().unwrap();
     let (mut worker, mut inbox) = worker(dir.path(), &built).await;
-    let _cleanup = Cleanup(worker.paths.clone());
     let mut record = record(&image);
+    let started = Arc::new(Mutex::new(Processes::default()));
+    let _cleanup = Cleanup(Arc::clone(&started));
     worker.boot_keys = Some(Secret::new(vec![7; 128]));
     for first in [
         Step::Create(Volume::Boot),
@@ -128,7 +136,7 @@ async fn a_guest_boots_survives_its_disk_process_and_powers_off() {
         Step::Spawn(Role::Qemu),
         Step::AwaitBoot,
     ] {
-        step(&mut worker, &mut record, first).await;
+        step(&mut worker, (&mut record, &started), first).await;
     }
     println!("{:?}", worker.progress().take_times());
     console_says(&worker, "vouchsafe-guest: marker-written").await;
@@ -137,22 +145,22 @@ async fn a_guest_boots_survives_its_disk_process_and_powers_off() {
     for second in
         [Step::Create(Volume::Data), Step::Spawn(Role::Disk(Volume::Data)), Step::Plug, Step::Plug]
     {
-        step(&mut worker, &mut record, second).await;
+        step(&mut worker, (&mut record, &started), second).await;
     }
     console_says(&worker, "data-volume-open 16777216").await;
 
     let disk = record.running.get(Role::Disk(Volume::Boot)).unwrap();
     assert!(crate::process::cut(disk).await);
     record.running.set(Role::Disk(Volume::Boot), None);
-    step(&mut worker, &mut record, Step::Spawn(Role::Disk(Volume::Boot))).await;
+    step(&mut worker, (&mut record, &started), Step::Spawn(Role::Disk(Volume::Boot))).await;
     worker.forget(true, true, false);
-    step(&mut worker, &mut record, Step::Attach).await;
+    step(&mut worker, (&mut record, &started), Step::Attach).await;
     worker.console.take().await.unwrap();
     let logs = worker.fresh_logs().await;
     assert!(logs.is_some_and(|logs| logs.bios.len() > 1000));
 
-    step(&mut worker, &mut record, Step::Pause).await;
-    step(&mut worker, &mut record, Step::Continue).await;
+    step(&mut worker, (&mut record, &started), Step::Pause).await;
+    step(&mut worker, (&mut record, &started), Step::Continue).await;
     for last in [
         Step::PowerOff,
         Step::End(Role::Qemu),
@@ -160,7 +168,7 @@ async fn a_guest_boots_survives_its_disk_process_and_powers_off() {
         Step::End(Role::Disk(Volume::Boot)),
         Step::End(Role::Vtpm),
     ] {
-        step(&mut worker, &mut record, last).await;
+        step(&mut worker, (&mut record, &started), last).await;
     }
     inbox.close();
     let mut powered_off = false;

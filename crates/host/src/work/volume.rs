@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 
 use model::child::disk;
-use serve::process::{ProcessId, Spawn};
+use serve::process::{ProcessId, Signal, Spawn};
 use tokio::sync::mpsc;
 
 use super::{ANSWER, READY, Worker, remove_all};
@@ -30,6 +30,8 @@ impl Drop for CutOnDrop {
 
 impl Worker {
     /// Makes a volume. What an earlier try left is removed: only the record says that it is whole.
+    /// The child dies with the agent, so that it cannot finish behind the back of the next one; the
+    /// runtime's worker threads, one of which starts it, live as long as the agent.
     pub(super) async fn create_volume(
         &mut self,
         record: &Record,
@@ -40,7 +42,8 @@ impl Worker {
         let spawn = Spawn::new(self.host.config.binaries.disk())
             .args(args)
             .secret_arg("--key-fd", self.key_of(volume)?)?
-            .log_file(self.paths.log(Role::Disk(volume)));
+            .log_file(self.paths.log(Role::Disk(volume)))
+            .die_with_parent(Signal::KILL);
         let (process, stdout) = spawn.spawn_piped()?;
         let _cut = CutOnDrop(process);
         let (lines, mut told) = mpsc::channel(16);
@@ -90,9 +93,11 @@ impl Worker {
         let (program, args) =
             (self.host.config.binaries.disk(), plan::serve_volume(&self.paths, volume));
         let key = model::Secret::new(key);
+        let said = self.log_length(role);
         let (process, _new) = process::start(&self.paths, role, || {
             Spawn::new(program).args(args).secret_arg("--key-fd", key.expose())
-        })?;
+        })
+        .await?;
         self.watch(role, process);
         let control = self.paths.disk_control(volume);
         let ready = process::ready(role, process, READY, async || {
@@ -101,7 +106,7 @@ impl Worker {
         .await;
         if let Err(error) = ready {
             process::cut(process).await;
-            return Err(self.last_words(role).unwrap_or_else(|| error.into()));
+            return Err(self.last_words(role, said).unwrap_or_else(|| error.into()));
         }
         Ok(Found::Runs(role, process))
     }
