@@ -165,6 +165,8 @@ impl Anchored {
         while let Some(step) = self.anchor.pending() {
             match step {
                 Step::WriteHead { counter } => {
+                    // A value that someone else has taken must not be in a head of ours.
+                    self.expect(counter).await?;
                     self.covered = self.ground.write(counter).await?;
                     self.anchor.wrote_head()?;
                 }
@@ -174,16 +176,18 @@ impl Anchored {
         Ok(())
     }
 
-    async fn increment(&mut self, expect: u64) -> Result<(), AnchorFault> {
-        let before = self.ground.tpm.counter().await?;
-        if self.unsure && before == expect {
+    /// That `next` is the counter's next value.
+    async fn expect(&self, next: u64) -> Result<(), AnchorFault> {
+        let (found, expected) = (self.ground.tpm.counter().await?, next.saturating_sub(1));
+        if found == expected { Ok(()) } else { Err(AnchorError::Forked { expected, found }.into()) }
+    }
+
+    async fn increment(&mut self, next: u64) -> Result<(), AnchorFault> {
+        if self.unsure && self.ground.tpm.counter().await? == next {
             self.unsure = false;
-            return Ok(self.anchor.incremented(before)?);
+            return Ok(self.anchor.incremented(next)?);
         }
-        if before.saturating_add(1) != expect {
-            // The report of what was found is what says that the store is forked.
-            return Ok(self.anchor.incremented(before.saturating_add(1))?);
-        }
+        self.expect(next).await?;
         self.unsure = true;
         let found = self.ground.tpm.increment().await?;
         self.unsure = false;
@@ -228,6 +232,9 @@ impl Anchored {
                 }
                 Err(fault) if fault.refusal().is_some() => {
                     shutdown.trigger();
+                    if matches!(fault, AnchorFault::Anchor(_)) {
+                        self.ground.disown();
+                    }
                     return Err(fault);
                 }
                 Err(fault) => {
@@ -242,6 +249,15 @@ impl Anchored {
 }
 
 impl Ground {
+    /// Puts the head out of use: if another copy of the store has the counter, this one must not
+    /// start again by itself.
+    fn disown(&self) {
+        let aside = self.head.with_extension("forked.json");
+        if let Err(error) = std::fs::rename(&self.head, &aside) {
+            tracing::error!(%error, "the head of a forked store could not be put aside");
+        }
+    }
+
     /// Revision and audit size of the present state.
     async fn now_at(&self) -> Result<(u64, u64), AnchorFault> {
         Ok((self.store.state().await?.revision, self.log.tree_head().size))

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
@@ -50,8 +51,10 @@ pub(crate) struct Shared {
     pub(crate) enrolments: Mutex<HashMap<OperationId, PendingEnrolment>>,
     /// When each host last spoke.
     pub(crate) seen: Mutex<HashMap<HostId, u64>>,
-    /// Bounds anonymous callers.
-    pub(crate) flood: Mutex<FloodGate>,
+    /// Bounds callers without a certificate, by address.
+    pub(crate) flood: Mutex<FloodGate<Option<IpAddr>>>,
+    /// Bounds the refusals of one host that are written down.
+    pub(crate) noise: Mutex<FloodGate<String>>,
     /// One spool is taken at a time.
     pub(crate) spool: tokio::sync::Mutex<()>,
     /// The wish to end.

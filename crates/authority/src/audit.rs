@@ -50,6 +50,11 @@ impl Actor {
         Self(format!("host:{host}"))
     }
 
+    /// Whether it is a host.
+    pub(crate) fn is_host(&self) -> bool {
+        self.0.starts_with("host:")
+    }
+
     /// An operator.
     pub(crate) fn operator(name: &str) -> Self {
         Self(format!("operator:{name}"))

@@ -13,10 +13,9 @@ use serve::https::{Peer, PeerRejection};
 use thiserror::Error;
 
 use crate::{
-    app::{App, lock},
+    app::App,
     audit::Actor,
     failure::Failure,
-    flood::{Flooding, Passage},
     record::host::{HostRecord, HostRejection},
     records::{self, Versioned},
     refusal::Rejection,
@@ -112,8 +111,9 @@ pub(crate) fn actor(app: &App, peer: &Peer) -> Actor {
     }
 }
 
-/// Whether the caller is told more than the name of a refusal.
-pub(crate) fn sees_details(app: &App, peer: &Peer) -> bool {
+/// Whether the caller has a certificate of ours in force: it is told more than the name of a
+/// refusal, and is not counted among strangers.
+pub(crate) fn is_known(app: &App, peer: &Peer) -> bool {
     known(app, peer).is_ok_and(|known| known != Known::Nobody)
 }
 
@@ -187,7 +187,7 @@ impl FromRequestParts<App> for HostSession {
     }
 }
 
-/// Anyone, within bounds. Callers with a certificate in force are not counted.
+/// Anyone; the gate has bounded strangers.
 #[derive(Clone, Debug)]
 pub(crate) struct Anyone {
     /// The host, if the caller has its session.
@@ -199,18 +199,11 @@ impl FromRequestParts<App> for Anyone {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
         let peer = peer(parts, app).await?;
-        match known(app, &peer) {
-            Ok(Known::Host(host)) => return Ok(Self { host: Some(host) }),
-            Ok(Known::Operator(_)) => return Ok(Self { host: None }),
-            Ok(Known::Nobody) | Err(_) => {}
-        }
-        let address = peer.address().map(|address| address.ip());
-        let passage = lock(&app.flood).pass(address, app.now());
-        match passage {
-            Passage::Free => Ok(Self { host: None }),
-            Passage::First => Err(Flooding.into()),
-            Passage::Again => Err(Failure::from(Flooding).noted()),
-        }
+        let host = match known(app, &peer) {
+            Ok(Known::Host(host)) => Some(host),
+            Ok(Known::Operator(_) | Known::Nobody) | Err(_) => None,
+        };
+        Ok(Self { host })
     }
 }
 

@@ -96,6 +96,9 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// Requests without a certificate from one address in a minute.
     pub(crate) anonymous_per_minute: u32,
+    /// Refusals of one host that are audited in a minute; what is over is refused as
+    /// `rate-limited`.
+    pub(crate) refusals_per_minute: u32,
     /// Enrolments under way at once.
     pub(crate) enrolments: usize,
     /// Longest wait of a poll for orders, seconds.
@@ -112,6 +115,7 @@ impl Default for Limits {
             body_bytes: 256 << 10,
             connections: 1024,
             anonymous_per_minute: 240,
+            refusals_per_minute: 600,
             enrolments: 256,
             poll_s: 55,
             anchor_ms: 2000,

@@ -1,23 +1,24 @@
-//! Bounds what callers without a certificate can make the authority do: a bucket of tokens for each
-//! address, refilled evenly. Pure: `now` comes in.
+//! Bounds what callers without a certificate can make the authority do, and how many refusals of one
+//! host fill the audit log: a bucket of tokens for each address or host, refilled evenly. Pure:
+//! `now` comes in.
 //!
 //! **Invariant:** memory is bounded; what a full table would have to forget is forgotten in favour
-//! of the newcomer, never to the harm of callers with certificates, who do not pass here.
+//! of the newcomer.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, hash::Hash};
 
 use http::StatusCode;
 use thiserror::Error;
 
 use crate::refusal::Rejection;
 
-/// Addresses that are remembered.
-const ADDRESSES: usize = 8192;
+/// Sources that are remembered.
+const SOURCES: usize = 8192;
 const MINUTE: u64 = 60_000;
 
-/// Too many requests without a certificate from one address.
+/// Too many requests without a certificate from one address, or refusals of one host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("too many requests without a certificate from this address")]
+#[error("too many requests of this kind from this source")]
 pub(crate) struct Flooding;
 
 impl Rejection for Flooding {
@@ -26,7 +27,7 @@ impl Rejection for Flooding {
     }
 
     fn hint(&self) -> &'static str {
-        "limits.anonymous_per_minute bounds them; wait a moment"
+        "limits.anonymous_per_minute and limits.refusals_per_minute bound them; wait a moment"
     }
 
     fn status(&self) -> StatusCode {
@@ -46,9 +47,9 @@ struct Bucket {
 
 /// The buckets.
 #[derive(Debug)]
-pub(crate) struct FloodGate {
+pub(crate) struct FloodGate<K> {
     per_minute: u64,
-    buckets: HashMap<Option<IpAddr>, Bucket>,
+    buckets: HashMap<K, Bucket>,
 }
 
 /// What is to be done with a request.
@@ -62,20 +63,20 @@ pub(crate) enum Passage {
     Again,
 }
 
-impl FloodGate {
-    /// Lets `per_minute` requests of one address pass in a minute.
+impl<K: Eq + Hash> FloodGate<K> {
+    /// Lets `per_minute` requests of one source pass in a minute.
     pub(crate) fn new(per_minute: u32) -> Self {
         Self { per_minute: u64::from(per_minute.max(1)), buckets: HashMap::new() }
     }
 
-    /// A request from `address` at `now` (Unix milliseconds).
-    pub(crate) fn pass(&mut self, address: Option<IpAddr>, now: u64) -> Passage {
+    /// A request from `source` at `now` (Unix milliseconds).
+    pub(crate) fn pass(&mut self, source: K, now: u64) -> Passage {
         let full = self.per_minute.saturating_mul(MINUTE);
-        if !self.buckets.contains_key(&address) && self.buckets.len() >= ADDRESSES {
+        if !self.buckets.contains_key(&source) && self.buckets.len() >= SOURCES {
             self.buckets.clear();
         }
         let new = Bucket { left: full, at: now, noted: false };
-        let bucket = self.buckets.entry(address).or_insert(new);
+        let bucket = self.buckets.entry(source).or_insert(new);
         let gained = now.saturating_sub(bucket.at).saturating_mul(self.per_minute);
         bucket.left = bucket.left.saturating_add(gained).min(full);
         bucket.at = now;
@@ -89,6 +90,8 @@ impl FloodGate {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
@@ -111,6 +114,6 @@ mod tests {
         for n in 0..20_000_u32 {
             gate.pass(Some(IpAddr::from(n.to_be_bytes())), 0);
         }
-        assert!(gate.buckets.len() <= ADDRESSES);
+        assert!(gate.buckets.len() <= SOURCES);
     }
 }

@@ -14,8 +14,9 @@ use model::{
     HostId, Incarnation, Kmi, Secret,
     api::{
         grant::{Grant, GrantInfo, GrantPurpose, GrantRequest},
-        operate::Action,
+        operate::{Action, Operation, Outcome},
         policy::Policy,
+        vm::VmState,
     },
 };
 use serve::hpke::{self, HpkeError, HpkePublic};
@@ -91,6 +92,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) vm: &'a VmRecord,
     /// The request.
     pub(crate) request: &'a GrantRequest,
+    /// The operation that it names.
+    pub(crate) operation: Option<&'a Operation>,
     /// Whether its id was used before.
     pub(crate) used: bool,
     /// The policy.
@@ -119,25 +122,18 @@ pub(crate) struct Terms {
 /// # Errors
 /// [`GrantRejection`].
 pub(crate) fn decide(asked: &Asked<'_>) -> Result<Terms, GrantRejection> {
-    let Asked { host, vm, request, used, policy, now, incarnation } = asked;
+    let Asked { host, vm, request, operation, used, policy, now, incarnation } = asked;
     host.may_hold_keys(*now)?;
     vm.is_homed(&host.name, request.epoch)?;
     if *used {
         return Err(GrantRejection::Used);
     }
-    let open = vm.open.filter(|open| open.id == request.operation);
-    let needs = open.is_some_and(|open| match request.purpose {
-        GrantPurpose::Boot => open.action == Action::Start,
-        GrantPurpose::Data => matches!(open.action, Action::Start | Action::Attest),
-    });
-    if !needs {
-        return Err(OperationRejection::Unknown.into());
-    }
+    let operation = operation.filter(|operation| needs_keys(operation, asked));
+    let since = operation.ok_or(OperationRejection::Unknown)?.accepted_at;
     if !matches!(vm.key, KeyState::Held | KeyState::Granted) {
         return Err(VmRejection::KeyAwaited.into());
     }
     if request.purpose == GrantPurpose::Data {
-        let since = open.map_or(0, |open| open.accepted_at);
         guest_is_good(vm, since, policy, *now)?;
     }
     Ok(Terms {
@@ -150,6 +146,24 @@ pub(crate) fn decide(asked: &Asked<'_>) -> Result<Terms, GrantRejection> {
         expires_at: now.saturating_add(policy.grant_life_s.saturating_mul(1000)),
         lease_until: now.saturating_add(policy.lease_s.saturating_mul(1000)),
     })
+}
+
+/// The operation is this host's and needs these keys: it is under way, or it is a start or an
+/// attestation that succeeded and the VM still runs (a process of it died and is started again).
+fn needs_keys(operation: &Operation, asked: &Asked<'_>) -> bool {
+    let Asked { host, vm, request, .. } = asked;
+    let same = operation.id == request.operation
+        && operation.vm == vm.spec.name
+        && operation.host == host.name;
+    let open = vm.open.is_some_and(|open| open.id == operation.id);
+    let kept = operation.outcome == Some(Outcome::Done)
+        && matches!(vm.state, VmState::Running | VmState::Paused);
+    let fits = match (operation.action, request.purpose) {
+        (Action::Start, _) | (Action::Attest, GrantPurpose::Data) => open || kept,
+        (Action::Attest, GrantPurpose::Boot) => kept,
+        (Action::Stop | Action::Delete, _) => false,
+    };
+    same && fits
 }
 
 /// The guest was appraised in this epoch, since this operation began, and well.

@@ -185,7 +185,7 @@ pub(crate) fn router(app: &App) -> Router {
             Length::Evidence => limits.evidence_bytes,
             Length::Guest => limits.guest_evidence_bytes,
         };
-        let state = gate::Gate { app: app.clone(), event: route.event };
+        let state = gate::Gate { app: app.clone(), event: route.event, length };
         let handler = route
             .handler
             .layer(DefaultBodyLimit::max(length))

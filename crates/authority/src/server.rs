@@ -162,6 +162,7 @@ async fn start(
     let app = Shared {
         audit: Auditor::new(log, clock.clone()),
         flood: FloodGate::new(config.limits.anonymous_per_minute).into(),
+        noise: FloodGate::new(config.limits.refusals_per_minute).into(),
         paths,
         config,
         clock,

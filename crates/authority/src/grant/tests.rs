@@ -2,7 +2,12 @@
 
 use model::{
     Digest, Epoch, GrantId, Incarnation, OperationId,
-    api::{grant::GrantPurpose, grant::GrantRequest, policy::Policy},
+    api::{
+        grant::{GrantPurpose, GrantRequest},
+        operate::{Action, Operation, Outcome},
+        policy::Policy,
+        vm::VmState,
+    },
 };
 
 use super::{Asked, GrantRejection, decide};
@@ -12,6 +17,7 @@ use crate::{
             HostRecord,
             tests::{good, host},
         },
+        operation::accepted,
         vm::{GuestStanding, KeyState, VmRecord, tests::started},
     },
     refusal::{Refusal, Rejection as _},
@@ -42,12 +48,20 @@ fn guest(at: u64, refused: Option<Refusal>) -> GuestStanding {
     }
 }
 
+fn operation(vm: &VmRecord, action: Action, outcome: Option<Outcome>) -> Operation {
+    let host = vm.home.clone().unwrap();
+    let id = OperationId([1; 16]);
+    Operation { outcome, ..accepted(id, vm.spec.name.clone(), action, host, 1) }
+}
+
 fn ask(host: &HostRecord, vm: &VmRecord, request: &GrantRequest, used: bool) -> Asked<'static> {
     let (host, vm, request) = (host.clone(), vm.clone(), request.clone());
+    let operation = operation(&vm, Action::Start, None);
     Asked {
         host: Box::leak(Box::new(host)),
         vm: Box::leak(Box::new(vm)),
         request: Box::leak(Box::new(request)),
+        operation: Some(Box::leak(Box::new(operation))),
         used,
         policy: Box::leak(Box::new(Policy::default())),
         now: 100,
@@ -107,4 +121,24 @@ fn the_data_volume_follows_the_guests_fresh_good_verdict() {
     let mut late = ask(&trusted("a"), &good, &data, false);
     late.now = 50 + 300_001;
     assert!(matches!(decide(&late), Err(GrantRejection::Guest(_))));
+}
+
+#[test]
+fn a_running_vm_is_repaired_in_the_name_of_its_last_good_operation() {
+    let boot = request(GrantPurpose::Boot);
+    let ended = VmRecord { open: None, ..started("a", 1) };
+    let decided = |vm: &VmRecord, operation: &Operation| {
+        let asked = ask(&trusted("a"), vm, &boot, false);
+        decide(&Asked { operation: Some(operation), ..asked }).is_ok()
+    };
+    let running = VmRecord { state: VmState::Running, ..ended.clone() };
+    let done = operation(&running, Action::Start, Some(Outcome::Done));
+    assert!(decided(&running, &done));
+    assert!(decided(&VmRecord { state: VmState::Paused, ..ended.clone() }, &done));
+    assert!(!decided(&VmRecord { state: VmState::Stopped, ..ended }, &done));
+    let failed = Outcome::Failed { detail: String::new(), hint: String::new() };
+    assert!(!decided(&running, &operation(&running, Action::Start, Some(failed))));
+    assert!(!decided(&running, &operation(&running, Action::Stop, Some(Outcome::Done))));
+    let other = Operation { vm: "v2".parse().unwrap(), ..done };
+    assert!(!decided(&running, &other));
 }

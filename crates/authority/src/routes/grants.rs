@@ -102,10 +102,12 @@ async fn settle(
         host.value.may_hold_keys(now)?;
         let vm = app.records.get(&records::vm(name)?).await?.ok_or(VmRejection::Unknown)?;
         let used = app.records.get(&records::grant(request.request)?).await?.is_some();
+        let operation = app.records.get(&records::operation(request.operation)?).await?;
         let terms = grant::decide(&grant::Asked {
             host: &host.value,
             vm: &vm.value,
             request,
+            operation: operation.as_ref().map(|operation| &operation.value),
             used,
             policy: &app.policy(),
             now,

@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::support::{Centre, Settings, SoftwareTpm};
 
+/// The NV index that the authority defines.
+const COUNTER: u32 = 0x0180_5601;
+
 fn copy(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);
     let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
@@ -62,6 +65,20 @@ fn an_older_store_does_not_start() {
     assert_eq!(refuses(&centre), "store-head-missing");
     copy(&newest, &state);
     centre.run();
+}
+
+#[test]
+fn an_authority_whose_counter_another_copy_moves_ends() {
+    let mut centre = Centre::start();
+    let moved = centre
+        .tpm
+        .actor
+        .run(|tpm| tpm.nv_increment(Some(tpm::Hierarchy::Owner), tpm::Auth::none(), COUNTER));
+    moved.map_err(|error: tpm::TpmError| error).unwrap();
+    let approval = serde_json::json!({ "host": "a" });
+    let _: Value = centre.operator().post("/v1/tokens", &approval).unwrap();
+    assert_eq!(centre.wait(), 3);
+    assert_eq!(refuses(&centre), "store-head-missing");
 }
 
 #[test]

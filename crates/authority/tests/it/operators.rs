@@ -84,6 +84,10 @@ fn a_vm_is_deleted_or_revoked_with_its_keys() {
     }
     let twice = operator.post::<VmView>("/v1/vms", &spec("v1", KeyOrigin::Console));
     assert_eq!(refused(twice), "vm-exists");
+    for wish in ["stop", "attest"] {
+        let idle = operator.send::<Value>(http::Method::POST, &format!("/v1/vms/v1/{wish}"));
+        assert_eq!(refused(idle), "vm-not-running");
+    }
     // Without a home it is gone at once.
     let none: Option<Operation> = operator.send(http::Method::DELETE, "/v1/vms/v1").unwrap();
     assert!(none.is_none());

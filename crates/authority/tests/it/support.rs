@@ -200,6 +200,12 @@ impl Centre {
         child.wait().unwrap().code().unwrap_or(-1)
     }
 
+    /// Waits for the server to end by itself; its exit status.
+    pub(crate) fn wait(&mut self) -> i32 {
+        let mut child = self.process.take().expect("it runs");
+        child.wait().unwrap().code().unwrap_or(-1)
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         let mut child = self.process.take().expect("it runs");
