@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long a process may take until it answers on its control socket.
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_secs(60);
 
 /// How long a question to a process or to QEMU may take.
 const ANSWER: Duration = Duration::from_secs(10);

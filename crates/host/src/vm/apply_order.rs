@@ -3,7 +3,8 @@
 use model::api::operate::{Action, Outcome};
 
 use super::{
-    machine::{Memory, stop},
+    apply::stop,
+    machine::Memory,
     phase::{Launching, Phase, Then},
     record::{Made, Record},
     step::{Ordered, Reason, Step},

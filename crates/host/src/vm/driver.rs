@@ -14,6 +14,7 @@ use serve::process::ProcessId;
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    apply,
     machine::{self, Memory},
     phase::Phase,
     record::{Processes, Record},
@@ -160,7 +161,7 @@ impl Driver {
                     Some(event) = self.inbox.recv() => {
                         if step.is_long() {
                             self.retry_armed &= !matches!(event, Event::Retry);
-                            machine::apply(&mut self.record, &mut self.memory, event);
+                            apply::apply(&mut self.record, &mut self.memory, event);
                             if machine::next(&self.record, &self.memory) != Some(step) {
                                 break None;
                             }
@@ -225,7 +226,7 @@ impl Driver {
 
     fn apply(&mut self, event: Event) {
         self.retry_armed &= !matches!(event, Event::Retry);
-        machine::apply(&mut self.record, &mut self.memory, event);
+        apply::apply(&mut self.record, &mut self.memory, event);
         self.after_apply();
     }
 

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use serve::process::ProcessId;
 
 use super::{
+    apply,
     machine::{self, Memory},
     phase::{Phase, Verdict},
     record::{Job, Processes, Record, VtpmStage},
@@ -114,7 +115,7 @@ impl World {
 
     fn event(&mut self, event: Event) {
         let before = self.record.job.clone();
-        machine::apply(&mut self.record, &mut self.memory, event);
+        apply::apply(&mut self.record, &mut self.memory, event);
         let after = self.record.job.clone();
         if let (Some(before), Some(after)) = (before, after)
             && before.id == after.id

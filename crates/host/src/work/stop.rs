@@ -24,8 +24,12 @@ impl Worker {
     /// stand still cannot answer, so it is not waited for.
     pub(super) async fn power_off(&mut self, record: &Record) -> Result<Found, Trouble> {
         let Some(process) = record.running.get(Role::Qemu) else { return Ok(Found::Done) };
-        if self.qmp()?.run_state().await? != RunState::Running {
-            return Ok(Found::Done);
+        let qmp = self.qmp()?;
+        match qmp.run_state().await? {
+            RunState::Running => {}
+            // Its disk is there again.
+            RunState::IoError => drop(qmp.execute("cont", serde_json::Value::Null).await?),
+            RunState::Paused | RunState::Shutdown | RunState::Other => return Ok(Found::Done),
         }
         let mut port = UnixStream::connect(self.paths.control()).await?;
         port.write_all(b"poweroff\n").await?;
