@@ -139,6 +139,11 @@ pub enum Host {
         /// Its name.
         name: HostId,
     },
+    /// Have a host prove itself now (lab only: asks its agent).
+    Attest {
+        /// Its name.
+        name: HostId,
+    },
     /// Make a one-time enrolment token.
     Token {
         /// The name it admits.

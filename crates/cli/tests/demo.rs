@@ -61,6 +61,7 @@ fn main() -> ExitCode {
     guest::other_kernel(&world, &mut checks, &good, &other);
     guest::lying(&world, &mut checks, &test);
     keeping::authority_away(&world, &mut checks);
+    keeping::lease_ended(&world, &mut checks);
     keeping::rolled_back(&world, &mut checks);
     keeping::audited(&world, &mut checks);
     keeping::down(world, &mut checks);

@@ -36,7 +36,7 @@ pub fn launch(world: &World) -> (f64, f64) {
         let args = ["vm", "start", "v1", "--host", "a", "--json", "--lab", &lab];
         run(env!("CARGO_BIN_EXE_vouchsafe"), &args)
     });
-    let pattern = format!("vouchsafe-vtpm .*{}/run/a/v1/", world.dir().display());
+    let pattern = format!("^/[^ ]*vouchsafe-vtpm .*{}/run/a/v1/", world.dir().display());
     let vtpm = eventually(LIMIT, || {
         let found = run("pgrep", &["-o", "-f", &pattern]).stdout;
         ProcessId::find(found.trim().parse().ok()?)

@@ -79,15 +79,14 @@ async fn export(dir: &Path, target: &Target) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A lab's log where it lies, running or not; another authority's by way of an export.
+/// By way of an export; a lab's log is checked where it lies if its authority does not answer.
 async fn online(target: &Target, printer: Printer) -> Result<(), Failure> {
-    if let Some(state) = target.lab_state() {
-        let key = std::fs::read(state.join("signing.pub"))?;
-        let checked = audit::verify_dir(&state.join("audit"), &opener(&key)?);
-        return report(checked, printer);
-    }
     let dir = std::env::temp_dir().join(format!("vouchsafe-audit-{}", std::process::id()));
-    export(&dir, target).await?;
+    if let Err(failure) = export(&dir, target).await {
+        let Some(state) = target.lab_state() else { return Err(failure) };
+        let key = std::fs::read(state.join("signing.pub"))?;
+        return report(audit::verify_dir(&state.join("audit"), &opener(&key)?), printer);
+    }
     let checked = offline(&dir.join(ENTRIES), &dir.join(CHECKPOINT), &dir.join(KEY), printer);
     std::fs::remove_dir_all(&dir)?;
     checked

@@ -1,6 +1,9 @@
 //! `vouchsafe host ...`.
 
-use model::api::enrol::{ApproveRequest, HostMode, HostView, TokenAnswer, TokenRequest};
+use model::{
+    agent::AgentSession,
+    api::enrol::{ApproveRequest, HostMode, HostView, TokenAnswer, TokenRequest},
+};
 
 use crate::{
     args::Host,
@@ -18,6 +21,11 @@ pub(super) async fn run(verb: &Host, target: &Target, printer: Printer) -> Resul
         Host::Show { name } => {
             let host: HostView = client.get(&format!("/v1/hosts/{name}")).await?;
             printer.result(&host, &shown(&host))
+        }
+        Host::Attest { name } => {
+            let nothing = serde_json::json!({});
+            let session: AgentSession = target.agent(name)?.post("/v1/reattest", &nothing).await?;
+            printer.result(&session, &format!("{name} has a fresh good verdict"))
         }
         Host::Token { name } => {
             let request = TokenRequest { host: name.clone() };

@@ -104,8 +104,10 @@ fn spawn(world: &World, vm: &str, action: &str, image: &str) -> Child {
         .expect("vouchsafe starts")
 }
 
-fn pids(pattern: &str) -> Vec<String> {
-    run("pgrep", &["-f", pattern]).stdout.split_whitespace().map(str::to_owned).collect()
+/// Processes whose command line begins with a program of this name and matches the rest.
+fn pids(program: &str, rest: &str) -> Vec<String> {
+    let pattern = format!("^/[^ ]*{program} .*{rest}");
+    run("pgrep", &["-f", &pattern]).stdout.split_whitespace().map(str::to_owned).collect()
 }
 
 fn sockets_of(world: &World, vm: &str) -> String {
@@ -124,13 +126,13 @@ fn crash(
     let child = spawn(world, vm, action, image);
     std::thread::sleep(delay);
     let sockets = sockets_of(world, vm);
-    let pattern = match victim {
-        Victim::Agent => format!("vouchsafe-host --config {}/", world.dir().display()),
-        Victim::Authority => format!("vouchsafe-authority --config {}/", world.dir().display()),
-        Victim::Proxy => format!("vouchsafe-vtpm .*{sockets}"),
-        Victim::Disk => format!("vouchsafe-disk serve .*{sockets}"),
+    let lab = format!("{}/", world.dir().display());
+    let found = match victim {
+        Victim::Agent => pids("vouchsafe-host", &lab),
+        Victim::Authority => pids("vouchsafe-authority", &lab),
+        Victim::Proxy => pids("vouchsafe-vtpm", &sockets),
+        Victim::Disk => pids("vouchsafe-disk", &sockets),
     };
-    let found = pids(&pattern);
     for pid in &found {
         run("kill", &["-9", pid]);
     }
@@ -164,7 +166,7 @@ fn aftermath(
             .then(|| "an acknowledged VM is gone".to_owned());
     }
     let state = shown.json();
-    let machines = pids(&format!("qemu-system-x86_64 .*{}", sockets_of(world, vm)));
+    let machines = pids("qemu-system-x86_64", &sockets_of(world, vm));
     let expected = match state["state"].as_str() {
         Some("running" | "paused") => 1,
         _ => 0,
