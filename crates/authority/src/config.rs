@@ -103,6 +103,8 @@ pub(crate) struct Limits {
     pub(crate) enrolments: usize,
     /// Longest wait of a poll for orders, seconds.
     pub(crate) poll_s: u64,
+    /// How often a checkpoint of an audit log that has grown is signed, seconds.
+    pub(crate) checkpoint_s: u64,
     /// How often a store that changed is anchored in the TPM, milliseconds.
     pub(crate) anchor_ms: u64,
 }
@@ -118,6 +120,7 @@ impl Default for Limits {
             refusals_per_minute: 600,
             enrolments: 256,
             poll_s: 55,
+            checkpoint_s: 60,
             anchor_ms: 2000,
         }
     }
@@ -189,7 +192,8 @@ impl Config {
         if self.seal_pcrs.iter().any(|pcr| *pcr > 23) {
             return fail("seal_pcrs", "must be between 0 and 23");
         }
-        if self.limits.poll_s == 0 || self.limits.anchor_ms == 0 || self.limits.connections == 0 {
+        let Limits { poll_s, anchor_ms, checkpoint_s, .. } = self.limits;
+        if poll_s == 0 || anchor_ms == 0 || checkpoint_s == 0 || self.limits.connections == 0 {
             return fail("limits", "must not be zero");
         }
         check_policy(&self.policy).map_or(Ok(()), |(key, problem)| fail(key, problem))

@@ -1,4 +1,4 @@
-//! What is of no use any more goes: tokens that expired, grant ids and operations of a month ago,
+//! Checkpoints of the audit log; and what is of no use any more goes: tokens that expired, grant ids and operations of a month ago,
 //! and the store's history beyond what a poll may ask for.
 //!
 //! **Invariant:** a grant id is forgotten only long after its grant has expired; nothing open is
@@ -16,22 +16,35 @@ use crate::{
     records::{self, GrantRecord, Kept},
 };
 
-/// How often.
+/// How often is tidied up.
 const EVERY: Duration = Duration::from_secs(3600);
 /// How long ended operations and used grant ids are kept, milliseconds.
 const MONTH: u64 = 30 * 86_400_000;
 /// Revisions of history that are kept.
 const HISTORY: u64 = 10_000;
 
-/// Tidies up until the process is to end.
+/// Tidies up, and signs a checkpoint of the audit log when it has grown, until the process is to end.
 pub(crate) async fn run(app: App) {
+    let mut signed = None;
+    let mut tidied = None;
     loop {
-        if let Err(failure) = tidy(&app).await {
-            tracing::warn!(?failure, "housekeeping failed; it is tried again later");
+        let size = app.audit.log().tree_head().size;
+        if signed != Some(size) {
+            match app.audit.checkpoint(&app.keys.signer).await {
+                Ok(_) => signed = Some(size),
+                Err(error) => tracing::warn!(%error, "no checkpoint was signed"),
+            }
+        }
+        let now = app.clock.monotonic();
+        if tidied.is_none_or(|at| now.saturating_sub(at) >= EVERY) {
+            tidied = Some(now);
+            if let Err(failure) = tidy(&app).await {
+                tracing::warn!(?failure, "housekeeping failed; it is tried again later");
+            }
         }
         tokio::select! {
             () = app.shutdown.requested() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(Duration::from_secs(app.config.limits.checkpoint_s)) => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What operators read and set.
 
+use attest::envelope::{Envelope, Kind, TrustedKeys};
 use model::{
     KeyOrigin,
     api::{
@@ -11,9 +12,12 @@ use model::{
 };
 use serde_json::{Value, json};
 use serve::{client::Identity, pem};
-use store::audit::{TreeHead, verify_files};
+use store::audit::{TreeHead, verify_dir, verify_files};
 
-use crate::{launch::spec, support::Centre};
+use crate::{
+    launch::spec,
+    support::{Centre, Settings},
+};
 
 fn refused<T>(result: Result<T, String>) -> String {
     result.err().unwrap_or_else(|| "nothing was refused".to_owned())
@@ -61,17 +65,34 @@ fn an_exported_log_verifies_offline_until_it_is_altered() {
     let (entries, checkpoint) = (centre.path("entries"), centre.path("checkpoint"));
     std::fs::write(&entries, &export.entries).unwrap();
     std::fs::write(&checkpoint, &export.checkpoint).unwrap();
-    let keys = attest::envelope::TrustedKeys::new([&export.signing_key.0]).unwrap();
+    let keys = TrustedKeys::new([&export.signing_key.0]).unwrap();
     let open = |envelope: &str| -> Result<TreeHead, String> {
-        let envelope = attest::envelope::Envelope::parse(envelope.as_bytes());
+        let envelope = Envelope::parse(envelope.as_bytes());
         let envelope = envelope.map_err(|error| error.to_string())?;
-        let payload = envelope.verify_bytes(&keys, attest::envelope::Kind::Checkpoint, 1);
+        let payload = envelope.verify_bytes(&keys, Kind::Checkpoint, 1);
         let payload = payload.map_err(|error| error.to_string())?;
         TreeHead::from_payload(&payload).map_err(|error| error.to_string())
     };
     verify_files(&entries, &checkpoint, &open).unwrap();
     std::fs::write(&entries, export.entries.replacen("host:a", "host:b", 1)).unwrap();
     assert!(verify_files(&entries, &checkpoint, &open).is_err());
+}
+
+#[test]
+fn the_log_of_a_running_authority_has_a_checkpoint() {
+    let limits = "checkpoint_s = 1".to_owned();
+    let centre = Centre::with(&Settings { limits, ..Settings::default() });
+    centre.token("a");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let pem = std::fs::read(centre.state("signing.pub")).unwrap();
+    let keys = TrustedKeys::new([pem::parse_public_key(&pem).unwrap()]).unwrap();
+    let open = |envelope: &str| -> Result<TreeHead, String> {
+        let envelope = Envelope::parse(envelope.as_bytes()).map_err(|error| error.to_string())?;
+        let payload = envelope.verify_bytes(&keys, Kind::Checkpoint, 1);
+        let payload = payload.map_err(|error| error.to_string())?;
+        TreeHead::from_payload(&payload).map_err(|error| error.to_string())
+    };
+    verify_dir(&centre.state("audit"), &open).unwrap();
 }
 
 #[test]
@@ -115,6 +136,8 @@ fn a_vm_is_deleted_or_revoked_with_its_keys() {
         outcome: Some(Outcome::Done),
     };
     let _: Operation = host.caller.post(&format!("/v1/operations/{id}"), &done).unwrap();
+    let last = json!({"state": "stopped", "epoch": 1, "detail": ""});
+    let _: VmView = host.caller.post("/v1/vms/v2/report", &last).unwrap();
     let fence = operator.post::<Value>("/v1/vms/v2/fence", &json!({"reason": ""}));
     assert_eq!(refused(fence), "vm-revoked");
     let status: AuthorityStatus = operator.get("/v1/status").unwrap();

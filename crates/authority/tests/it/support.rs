@@ -56,7 +56,15 @@ impl SoftwareTpm {
         wait_for(&socket);
         let address = format!("unix:{}", socket.display());
         let actor = Actor::start(address.parse::<Address>().unwrap()).unwrap();
-        Self { child, address, actor }
+        let software = Self { child, address, actor };
+        // The socket is there a moment before anybody listens on it.
+        for _ in 0..500 {
+            if software.actor.run(|tpm| tpm.startup()).is_ok() {
+                return software;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("swtpm does not answer");
     }
 }
 

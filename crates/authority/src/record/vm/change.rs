@@ -214,6 +214,10 @@ impl VmRecord {
     /// # Errors
     /// [`VmRejection`].
     pub(crate) fn reported(&self, host: &HostId, report: VmReport) -> Result<Self, VmRejection> {
+        if self.state == VmState::Retired && self.home.as_ref() == Some(host) {
+            // The last word about what is gone.
+            return Ok(self.clone());
+        }
         self.is_homed(host, report.epoch)?;
         let mut after = Self { detail: report.detail.chars().take(512).collect(), ..self.clone() };
         match report.state {
