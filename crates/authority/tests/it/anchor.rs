@@ -4,12 +4,19 @@ use std::{
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
-use model::api::operate::AuthorityStatus;
+use model::{
+    KeyOrigin,
+    api::{operate::AuthorityStatus, vm::VmView},
+};
 use serde_json::Value;
 
-use crate::support::{Centre, Settings, SoftwareTpm};
+use crate::{
+    launch::spec,
+    support::{Centre, Settings, SoftwareTpm},
+};
 
 /// The NV index that the authority defines.
 const COUNTER: u32 = 0x0180_5601;
@@ -91,6 +98,39 @@ fn a_killed_authority_starts_again_with_all_that_it_acknowledged() {
         centre.run();
         let status: AuthorityStatus = centre.operator().get("/v1/status").unwrap();
         assert_eq!(status.hosts, round + 1);
+    }
+}
+
+#[test]
+fn what_was_acknowledged_before_a_kill_is_there_after_it() {
+    let mut centre = Centre::start();
+    let mut acknowledged: Vec<String> = Vec::new();
+    for round in 0..4_u64 {
+        let operator = centre.operator();
+        let defining = std::thread::spawn(move || {
+            let mut done = Vec::new();
+            for n in 0..10_000 {
+                let name = format!("v{round}-{n}");
+                let body = spec(&name, KeyOrigin::Console);
+                match operator.post::<Value>("/v1/vms", &body) {
+                    Ok(_) => done.push(name),
+                    Err(_) => break,
+                }
+            }
+            done
+        });
+        std::thread::sleep(Duration::from_millis(150 + 70 * round));
+        centre.kill();
+        acknowledged.extend(defining.join().unwrap());
+        centre.run();
+    }
+    assert!(acknowledged.len() > 4, "only {} were acknowledged", acknowledged.len());
+    let vms: Vec<VmView> = centre.operator().get("/v1/vms").unwrap();
+    let entries = centre.operator().get::<Value>("/v1/audit/export").unwrap();
+    let entries = entries["entries"].as_str().unwrap();
+    for name in acknowledged {
+        assert!(vms.iter().any(|vm| vm.spec.name.as_str() == name), "{name} is lost");
+        assert!(entries.contains(&format!("\"vm:{name}\"")), "{name} is not in the audit log");
     }
 }
 
