@@ -48,7 +48,7 @@ pub(crate) struct Memory {
     pub(crate) lease_ended: bool,
     /// The guest has powered off, or reset itself (`true`).
     pub(crate) powered_off: Option<bool>,
-    /// Steps that have failed and wait for [`Event::Retry`].
+    /// Steps that have failed and wait for [`super::step::Event::Retry`].
     pub(crate) waiting: BTreeSet<Step>,
 }
 
