@@ -105,7 +105,8 @@ pub(crate) struct Limits {
     pub(crate) poll_s: u64,
     /// How often a checkpoint of an audit log that has grown is signed, seconds.
     pub(crate) checkpoint_s: u64,
-    /// How often a store that changed is anchored in the TPM, milliseconds.
+    /// How often a store that changed is anchored in the TPM, milliseconds. What must never be
+    /// forgotten is anchored at once; each time wears the TPM's memory a little.
     pub(crate) anchor_ms: u64,
 }
 
@@ -121,7 +122,7 @@ impl Default for Limits {
             enrolments: 256,
             poll_s: 55,
             checkpoint_s: 60,
-            anchor_ms: 2000,
+            anchor_ms: 60_000,
         }
     }
 }

@@ -76,7 +76,8 @@ fn an_older_store_does_not_start() {
 
 #[test]
 fn an_authority_whose_counter_another_copy_moves_ends() {
-    let mut centre = Centre::start();
+    let limits = "anchor_ms = 300".to_owned();
+    let mut centre = Centre::with(&Settings { limits, ..Settings::default() });
     let moved = centre
         .tpm
         .actor
