@@ -5,7 +5,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    ops::{Bound, ControlFlow},
+    ops::ControlFlow,
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
@@ -17,7 +17,7 @@ use redb::{
 
 use crate::{
     durable::sync_parent,
-    engine::rows::{Backing, Bounds, ReadWith, Rows, RowsMut, Table, Visit, WriteWith},
+    engine::rows::{Backing, Bounds, PerTable, ReadWith, Rows, RowsMut, Table, Visit, WriteWith},
     error::StoreError,
 };
 
@@ -30,55 +30,6 @@ const fn definition(table: Table) -> TableDefinition<'static, Bytes, Bytes> {
     TableDefinition::new(table.name())
 }
 
-/// One value for each table.
-struct PerTable<T> {
-    changes: T,
-    commits: T,
-    current: T,
-    lease_keys: T,
-    leases: T,
-    meta: T,
-    versions: T,
-}
-
-impl<T> PerTable<T> {
-    fn open<E>(mut open: impl FnMut(Table) -> Result<T, E>) -> Result<Self, E> {
-        Ok(Self {
-            changes: open(Table::Changes)?,
-            commits: open(Table::Commits)?,
-            current: open(Table::Current)?,
-            lease_keys: open(Table::LeaseKeys)?,
-            leases: open(Table::Leases)?,
-            meta: open(Table::Meta)?,
-            versions: open(Table::Versions)?,
-        })
-    }
-
-    const fn of(&self, table: Table) -> &T {
-        match table {
-            Table::Changes => &self.changes,
-            Table::Commits => &self.commits,
-            Table::Current => &self.current,
-            Table::LeaseKeys => &self.lease_keys,
-            Table::Leases => &self.leases,
-            Table::Meta => &self.meta,
-            Table::Versions => &self.versions,
-        }
-    }
-
-    const fn of_mut(&mut self, table: Table) -> &mut T {
-        match table {
-            Table::Changes => &mut self.changes,
-            Table::Commits => &mut self.commits,
-            Table::Current => &mut self.current,
-            Table::LeaseKeys => &mut self.lease_keys,
-            Table::Leases => &mut self.leases,
-            Table::Meta => &mut self.meta,
-            Table::Versions => &mut self.versions,
-        }
-    }
-}
-
 impl<T: ReadableTable<Bytes, Bytes>> Rows for PerTable<T> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let row = self.of(table).get(key).map_err(StoreError::database("read"))?;
@@ -86,11 +37,7 @@ impl<T: ReadableTable<Bytes, Bytes>> Rows for PerTable<T> {
     }
 
     fn scan(&self, table: Table, bounds: &Bounds, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        if bounds.is_empty() {
-            return Ok(());
-        }
-        let end = bounds.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let span = (Bound::Included(bounds.start.as_slice()), end);
+        let Some(span) = bounds.span() else { return Ok(()) };
         let rows = self.of(table).range::<&[u8]>(span).map_err(StoreError::database("read"))?;
         for row in rows {
             let (key, value) = row.map_err(StoreError::database("read"))?;

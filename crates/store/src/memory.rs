@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    ops::{Bound, ControlFlow},
+    ops::ControlFlow,
     sync::{PoisonError, RwLock},
 };
 
 use crate::{
-    engine::rows::{Backing, Bounds, ReadWith, Rows, RowsMut, Table, Visit, WriteWith},
+    engine::rows::{Backing, Bounds, PerTable, ReadWith, Rows, RowsMut, Table, Visit, WriteWith},
     error::StoreError,
 };
 
@@ -15,43 +15,11 @@ type Rank = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// All tables.
 #[derive(Debug, Default)]
-struct Tables {
-    changes: Rank,
-    commits: Rank,
-    current: Rank,
-    lease_keys: Rank,
-    leases: Rank,
-    meta: Rank,
-    versions: Rank,
-}
+struct Tables(PerTable<Rank>);
 
 impl Tables {
-    const fn rank(&self, table: Table) -> &Rank {
-        match table {
-            Table::Changes => &self.changes,
-            Table::Commits => &self.commits,
-            Table::Current => &self.current,
-            Table::LeaseKeys => &self.lease_keys,
-            Table::Leases => &self.leases,
-            Table::Meta => &self.meta,
-            Table::Versions => &self.versions,
-        }
-    }
-
-    const fn rank_mut(&mut self, table: Table) -> &mut Rank {
-        match table {
-            Table::Changes => &mut self.changes,
-            Table::Commits => &mut self.commits,
-            Table::Current => &mut self.current,
-            Table::LeaseKeys => &mut self.lease_keys,
-            Table::Leases => &mut self.leases,
-            Table::Meta => &mut self.meta,
-            Table::Versions => &mut self.versions,
-        }
-    }
-
     fn set(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) -> Option<Vec<u8>> {
-        let rank = self.rank_mut(table);
+        let rank = self.0.of_mut(table);
         match value {
             Some(value) => rank.insert(key.to_vec(), value),
             None => rank.remove(key),
@@ -61,16 +29,12 @@ impl Tables {
 
 impl Rows for Tables {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.rank(table).get(key).cloned())
+        Ok(self.0.of(table).get(key).cloned())
     }
 
     fn scan(&self, table: Table, bounds: &Bounds, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        if bounds.is_empty() {
-            return Ok(());
-        }
-        let end = bounds.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let span = (Bound::Included(bounds.start.as_slice()), end);
-        for (key, value) in self.rank(table).range::<[u8], _>(span) {
+        let Some(span) = bounds.span() else { return Ok(()) };
+        for (key, value) in self.0.of(table).range::<[u8], _>(span) {
             if let ControlFlow::Break(()) = visit(key, value)? {
                 break;
             }

@@ -1,6 +1,9 @@
 //! Ordered tables of bytes: what a local back end provides.
 
-use std::{fmt, ops::ControlFlow};
+use std::{
+    fmt,
+    ops::{Bound, ControlFlow},
+};
 
 use crate::{
     error::StoreError,
@@ -37,6 +40,59 @@ impl Table {
             Self::Leases => "leases",
             Self::Meta => "meta",
             Self::Versions => "versions",
+        }
+    }
+}
+
+/// One value for each table.
+#[derive(Debug, Default)]
+pub(crate) struct PerTable<T> {
+    changes: T,
+    commits: T,
+    current: T,
+    lease_keys: T,
+    leases: T,
+    meta: T,
+    versions: T,
+}
+
+impl<T> PerTable<T> {
+    /// Makes each table's value.
+    pub(crate) fn open<E>(mut open: impl FnMut(Table) -> Result<T, E>) -> Result<Self, E> {
+        Ok(Self {
+            changes: open(Table::Changes)?,
+            commits: open(Table::Commits)?,
+            current: open(Table::Current)?,
+            lease_keys: open(Table::LeaseKeys)?,
+            leases: open(Table::Leases)?,
+            meta: open(Table::Meta)?,
+            versions: open(Table::Versions)?,
+        })
+    }
+
+    /// One table's value.
+    pub(crate) const fn of(&self, table: Table) -> &T {
+        match table {
+            Table::Changes => &self.changes,
+            Table::Commits => &self.commits,
+            Table::Current => &self.current,
+            Table::LeaseKeys => &self.lease_keys,
+            Table::Leases => &self.leases,
+            Table::Meta => &self.meta,
+            Table::Versions => &self.versions,
+        }
+    }
+
+    /// One table's value, to change it.
+    pub(crate) const fn of_mut(&mut self, table: Table) -> &mut T {
+        match table {
+            Table::Changes => &mut self.changes,
+            Table::Commits => &mut self.commits,
+            Table::Current => &mut self.current,
+            Table::LeaseKeys => &mut self.lease_keys,
+            Table::Leases => &mut self.leases,
+            Table::Meta => &mut self.meta,
+            Table::Versions => &mut self.versions,
         }
     }
 }
@@ -84,7 +140,16 @@ impl Bounds {
     pub(crate) fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
     }
+
+    /// The same for an ordered map; `None` if they are empty, for which such maps panic.
+    pub(crate) fn span(&self) -> Option<KeySpan<'_>> {
+        let end = self.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        (!self.is_empty()).then_some((Bound::Included(self.start.as_slice()), end))
+    }
 }
+
+/// [`Bounds`] as an ordered map takes them.
+pub(crate) type KeySpan<'b> = (Bound<&'b [u8]>, Bound<&'b [u8]>);
 
 /// The first bytes after everything that begins with `prefix`.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
