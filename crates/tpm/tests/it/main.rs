@@ -10,6 +10,8 @@ mod golden;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod programs;
+#[cfg(test)]
 mod sealing;
 #[cfg(test)]
 mod support;

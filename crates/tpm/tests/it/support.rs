@@ -9,6 +9,8 @@ use std::{
 
 use tpm::{Address, Connect as _, Tpm};
 
+use crate::programs::have;
+
 /// A running software TPM.
 pub(crate) struct Swtpm {
     child: Child,
@@ -86,14 +88,4 @@ impl Drop for Swtpm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Whether a program is installed; says aloud that a test is skipped if not.
-pub(crate) fn have(program: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()));
-    if !found {
-        eprintln!("SKIPPED: {program} is not installed");
-    }
-    found
 }

@@ -6,7 +6,7 @@ use tpm::{
     QualifyingData, handle, software, template,
 };
 
-use crate::support::{Swtpm, have};
+use crate::{programs::have, support::Swtpm};
 
 fn start() -> Option<Swtpm> {
     (have("tpm2_createek") && have("socat")).then(Swtpm::start).flatten()

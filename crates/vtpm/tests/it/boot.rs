@@ -185,7 +185,7 @@ fn banks_can_be_taken_away_and_the_rest_still_agrees() {
 
 #[test]
 fn a_flood_of_extends_is_told_and_never_a_short_list() {
-    if !crate::support::have("swtpm") {
+    if !crate::programs::have("swtpm") {
         return;
     }
     let home = tempfile::tempdir().unwrap();

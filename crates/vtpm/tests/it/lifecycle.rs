@@ -12,8 +12,9 @@ use model::{
 use serve::process::{Exit, ProcessId, Signal};
 
 use crate::{
+    programs::have,
     replay::assert_agrees,
-    support::{Process, SHUTDOWN, children, have, keys, manufactured},
+    support::{Process, SHUTDOWN, children, keys, manufactured},
 };
 
 fn gone(pid: i32) -> bool {

@@ -12,8 +12,9 @@ use model::HashAlg;
 use serve::process::{ProcessId, Spawn};
 
 use crate::{
+    programs::have,
     replay::assert_agrees,
-    support::{Agent, Process, have, manufactured},
+    support::{Agent, Process, manufactured},
 };
 
 const CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";

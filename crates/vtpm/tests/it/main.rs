@@ -12,6 +12,9 @@ mod machine;
 #[cfg(test)]
 mod manufacture;
 #[cfg(test)]
+#[path = "../../../tpm/tests/it/programs.rs"]
+mod programs;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod support;

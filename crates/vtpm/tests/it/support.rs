@@ -21,15 +21,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serve::process::{Exit, ProcessId, Spawn};
 use tpm::{StreamTransport, Tpm};
 
-/// Whether a program is installed; says aloud that a test is skipped if not.
-pub(crate) fn have(program: &str) -> bool {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()));
-    if !found {
-        eprintln!("SKIPPED: {program} is not installed");
-    }
-    found
-}
+use crate::programs::have;
 
 /// The keys of a test VM.
 pub(crate) fn keys(state: u8) -> Vec<u8> {
