@@ -1,119 +1,64 @@
 //! The control socket: the agent asks how the volume stands, flushes it, ends the process.
 
-use std::{
-    io,
-    os::unix::net::UnixStream,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{os::unix::net::UnixListener, sync::Arc};
 
-use disk::nbd::{PeerPolicy, Server, UnixSocket};
+use disk::nbd::{Server, UnixSocket};
 use model::child::{
-    self,
+    FrameError,
     disk::{PROTOCOL, Reply, Request, Status},
 };
-use serve::{exit::chain, shutdown::Shutdown};
+use serve::{control::Service, exit::chain};
 
-/// Control connections at a time.
-const CONNECTIONS_MAX: usize = 8;
+/// The NBD server as the agent sees it.
+pub(crate) struct Control {
+    pub(crate) server: Arc<Server>,
+    pub(crate) socket: UnixSocket,
+}
 
-/// Answers on `socket` in threads of its own until the process ends.
-pub(crate) fn start(
-    server: Arc<Server>,
-    socket: Arc<UnixSocket>,
-    stop: Shutdown,
-) -> io::Result<()> {
-    let open = Arc::new(AtomicUsize::new(0));
-    let accept = move || {
-        loop {
-            let admitted = socket.listener.accept().and_then(|(stream, _)| {
-                admit(stream, Arc::clone(&server), Arc::clone(&open), stop.clone())
-            });
-            if let Err(error) = admitted {
-                tracing::warn!(error = %error, "a control connection could not be accepted");
-                thread::sleep(Duration::from_millis(50));
+impl Service for Control {
+    type Request = Request;
+    type Reply = Reply;
+
+    fn listener(&self) -> &UnixListener {
+        &self.socket.listener
+    }
+
+    fn answer(&self, request: Request) -> Reply {
+        match request {
+            Request::Status {} => Reply::Status(status(&self.server)),
+            Request::Flush {} => match self.server.volume().flush() {
+                Ok(()) => Reply::Flushed {},
+                Err(error) => {
+                    Reply::Failed { code: "flush-failed".to_owned(), detail: error.to_string() }
+                }
+            },
+            Request::Shutdown {} => {
+                Reply::ShuttingDown { counters: self.server.counters().snapshot() }
             }
         }
-    };
-    thread::Builder::new().name("control-accept".to_owned()).spawn(accept)?;
-    Ok(())
-}
+    }
 
-fn admit(
-    stream: UnixStream,
-    server: Arc<Server>,
-    open: Arc<AtomicUsize>,
-    stop: Shutdown,
-) -> io::Result<()> {
-    if let Err(rejection) = PeerPolicy::default().admit(&stream) {
-        tracing::warn!(rejection = rejection.code(), "control connection refused");
-        return Ok(());
+    fn malformed(&self, error: &FrameError) -> Reply {
+        Reply::Failed { code: "malformed-request".to_owned(), detail: chain(error) }
     }
-    if open.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_MAX {
-        open.fetch_sub(1, Ordering::SeqCst);
-        tracing::warn!(rejection = "too-many-connections", "control connection refused");
-        return Ok(());
-    }
-    let counted = Arc::clone(&open);
-    let spawned = thread::Builder::new().name("control".to_owned()).spawn(move || {
-        converse(&stream, &server, &stop);
-        counted.fetch_sub(1, Ordering::SeqCst);
-    });
-    if spawned.is_err() {
-        open.fetch_sub(1, Ordering::SeqCst);
-    }
-    spawned.map(drop)
-}
 
-/// Requests and replies in turn, until the agent leaves or sends something else.
-fn converse(mut stream: &UnixStream, server: &Server, stop: &Shutdown) {
-    loop {
-        let request = match child::receive::<Request>(&mut stream) {
-            Ok(Some(request)) => request,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(detail = chain(&error), "malformed control message");
-                let detail = chain(&error);
-                let failed = Reply::Failed { code: "malformed-request".to_owned(), detail };
-                let _ = child::send(&mut stream, &failed);
-                return;
-            }
-        };
-        let reply = answer(&request, server);
-        if child::send(&mut stream, &reply).is_err() {
-            return;
-        }
-        if request == (Request::Shutdown {}) {
-            stop.trigger();
-        }
+    fn ends(request: &Request) -> bool {
+        matches!(request, Request::Shutdown {})
     }
 }
 
-fn answer(request: &Request, server: &Server) -> Reply {
+fn status(server: &Server) -> Status {
     let volume = server.volume();
-    match request {
-        Request::Status {} => Reply::Status(Status {
-            protocol: PROTOCOL,
-            pid: std::process::id(),
-            format: volume.format().to_owned(),
-            size: volume.size(),
-            sector_size: volume.sector_size(),
-            read_only: volume.read_only(),
-            header_damaged: volume.header_damage().map(str::to_owned),
-            kmi: volume.kmi().cloned(),
-            flush_failed: volume.flush_failed(),
-            counters: server.counters().snapshot(),
-        }),
-        Request::Flush {} => match volume.flush() {
-            Ok(()) => Reply::Flushed {},
-            Err(error) => {
-                Reply::Failed { code: "flush-failed".to_owned(), detail: error.to_string() }
-            }
-        },
-        Request::Shutdown {} => Reply::ShuttingDown { counters: server.counters().snapshot() },
+    Status {
+        protocol: PROTOCOL,
+        pid: std::process::id(),
+        format: volume.format().to_owned(),
+        size: volume.size(),
+        sector_size: volume.sector_size(),
+        read_only: volume.read_only(),
+        header_damaged: volume.header_damage().map(str::to_owned),
+        kmi: volume.kmi().cloned(),
+        flush_failed: volume.flush_failed(),
+        counters: server.counters().snapshot(),
     }
 }

@@ -10,7 +10,7 @@ use disk::{
 };
 use serve::{exit::Exit, process::read_secret_fd, sandbox, shutdown::Shutdown};
 
-use crate::{args::ServeArgs, control, create::parent, report::KEY_MAX};
+use crate::{args::ServeArgs, control::Control, create::parent, report::KEY_MAX};
 
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     let volume = open_volume(args)?;
@@ -24,7 +24,8 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     let stop = runtime.block_on(async { Shutdown::on_signals() })?;
     let options = ServerOptions { names: names(&args.image), peers, ..ServerOptions::default() };
     let server = Arc::new(Server::start(volume, socket, options)?);
-    control::start(Arc::clone(&server), Arc::new(control), stop.clone())?;
+    let control = Control { server: Arc::clone(&server), socket: control };
+    serve::control::start(control, stop.clone())?;
     tracing::info!(
         sandbox.files = files.as_str(),
         volume.size = server.volume().size(),

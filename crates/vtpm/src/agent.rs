@@ -2,32 +2,20 @@
 
 mod answer;
 
-use std::{
-    io,
-    os::unix::net::UnixStream,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{os::unix::net::UnixListener, sync::Arc};
 
 use model::child::{
-    self,
+    FrameError,
     vtpm::{Fault, Reply, Request},
 };
-use serve::{exit::chain, shutdown::Shutdown};
+use serve::{control::Service, exit::chain, shutdown::Shutdown};
 use thiserror::Error;
 use tpm::{ResponseCode, TpmError, TransportError};
 
 use crate::{
-    sockets::{Socket, is_admitted},
+    sockets::Socket,
     vtpm::{MachineError, Vtpm},
 };
-
-/// Connections at a time.
-const CONNECTIONS_MAX: usize = 8;
 
 /// Why a request was not done.
 #[derive(Debug, Error)]
@@ -96,76 +84,36 @@ fn tpm_fault(error: &TpmError) -> Fault {
     }
 }
 
-/// Answers the agent in threads of its own until the process ends.
-pub(crate) fn start(vtpm: Arc<Vtpm>, socket: Arc<Socket>, stop: Shutdown) -> io::Result<()> {
-    let open = Arc::new(AtomicUsize::new(0));
-    let accept = move || {
-        loop {
-            let admitted =
-                socket.listener.accept().and_then(|(stream, _)| admit(stream, &vtpm, &open, &stop));
-            if let Err(error) = admitted {
-                tracing::warn!(%error, "a control connection could not be accepted");
-                thread::sleep(Duration::from_millis(50));
-            }
-        }
-    };
-    thread::Builder::new().name("control-accept".to_owned()).spawn(accept).map(drop)
+/// The vTPM as the agent sees it.
+pub(crate) struct Agent {
+    pub(crate) vtpm: Arc<Vtpm>,
+    pub(crate) socket: Arc<Socket>,
+    pub(crate) stop: Shutdown,
 }
 
-fn admit(
-    stream: UnixStream,
-    vtpm: &Arc<Vtpm>,
-    open: &Arc<AtomicUsize>,
-    stop: &Shutdown,
-) -> io::Result<()> {
-    if !is_admitted(&stream, &[]) {
-        tracing::warn!(rejection = "wrong-user", "control connection refused");
-        return Ok(());
-    }
-    if open.fetch_add(1, Ordering::SeqCst) >= CONNECTIONS_MAX {
-        open.fetch_sub(1, Ordering::SeqCst);
-        tracing::warn!(rejection = "too-many-connections", "control connection refused");
-        return Ok(());
-    }
-    let (shared, counted, stop) = (Arc::clone(vtpm), Arc::clone(open), stop.clone());
-    let spawned = thread::Builder::new().name("control".to_owned()).spawn(move || {
-        converse(&stream, &shared, &stop);
-        counted.fetch_sub(1, Ordering::SeqCst);
-    });
-    if spawned.is_err() {
-        open.fetch_sub(1, Ordering::SeqCst);
-    }
-    spawned.map(drop)
-}
+impl Service for Agent {
+    type Request = Request;
+    type Reply = Reply;
 
-/// Requests and replies in turn, until the agent leaves or sends something else.
-fn converse(mut stream: &UnixStream, vtpm: &Vtpm, stop: &Shutdown) {
-    loop {
-        let request = match child::receive::<Request>(&mut stream) {
-            Ok(Some(request)) => request,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(detail = chain(&error), "malformed control message");
-                let detail = "not a request".to_owned();
-                let _ =
-                    child::send(&mut stream, &Reply::Failed { fault: Fault::BadRequest, detail });
-                return;
-            }
-        };
-        let ends = matches!(request, Request::Shutdown {});
-        let reply = answer::reply(vtpm, request).unwrap_or_else(|error| {
+    fn listener(&self) -> &UnixListener {
+        &self.socket.listener
+    }
+
+    fn answer(&self, request: Request) -> Reply {
+        answer::reply(&self.vtpm, request).unwrap_or_else(|error| {
             if error.is_fatal() {
                 tracing::error!(detail = chain(&error), "swtpm does not answer");
-                stop.trigger();
+                self.stop.trigger();
             }
             Reply::Failed { fault: error.fault(), detail: chain(&error) }
-        });
-        if let Err(error) = child::send(&mut stream, &reply) {
-            tracing::warn!(detail = chain(&error), "the agent left before its reply");
-            return;
-        }
-        if ends {
-            stop.trigger();
-        }
+        })
+    }
+
+    fn malformed(&self, _: &FrameError) -> Reply {
+        Reply::Failed { fault: Fault::BadRequest, detail: "not a request".to_owned() }
+    }
+
+    fn ends(request: &Request) -> bool {
+        matches!(request, Request::Shutdown {})
     }
 }

@@ -16,11 +16,11 @@ use std::{
 };
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use serve::{exit::chain, shutdown::Shutdown};
+use serve::{control::is_admitted, exit::chain, shutdown::Shutdown};
 
 use crate::{
     control::{Code, number_at},
-    sockets::{Socket, is_admitted},
+    sockets::Socket,
     vtpm::{MAX_COMMAND, MachineError, RC_COMMAND_SIZE, Vtpm, announced, refusal},
 };
 

@@ -18,7 +18,7 @@ use serve::{
 };
 
 use crate::{
-    agent,
+    agent::Agent,
     args::RunArgs,
     control::{Code, Control},
     keys::{KEYS_LENGTH, Keys},
@@ -128,7 +128,9 @@ async fn serve_until_end(
     let for_qemu = Arc::new(Socket::listen(&args.qemu)?);
     qemu::start(Arc::clone(vtpm), Arc::clone(&for_qemu), args.client_uids, stop.clone())?;
     let for_agent = Arc::new(Socket::listen(&args.control)?);
-    agent::start(Arc::clone(vtpm), Arc::clone(&for_agent), stop.clone())?;
+    let agent =
+        Agent { vtpm: Arc::clone(vtpm), socket: Arc::clone(&for_agent), stop: stop.clone() };
+    serve::control::start(agent, stop.clone())?;
     tracing::info!(swtpm.pid = swtpm.pid, dir = %args.dir.display(), "serving");
     tokio::select! {
         () = stop.requested() => {}

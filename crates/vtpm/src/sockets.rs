@@ -1,9 +1,9 @@
-//! The two sockets that others connect to. A socket appears under its name only once it listens,
-//! and only processes of the right user get through.
+//! The two sockets that others connect to. A socket appears under its name only once it listens.
+//! Who gets through is decided by [`serve::control::is_admitted`].
 
 use std::{
     fs, io,
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
 };
 
@@ -51,11 +51,4 @@ impl Socket {
     pub(crate) fn remove(&self) {
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// Whether the process at the other end runs as us or as one of `others`.
-pub(crate) fn is_admitted(stream: &UnixStream, others: &[u32]) -> bool {
-    let own = rustix::process::geteuid();
-    rustix::net::sockopt::socket_peercred(stream)
-        .is_ok_and(|peer| peer.uid == own || others.contains(&peer.uid.as_raw()))
 }

@@ -1,6 +1,8 @@
 //! The process shell on real processes.
 
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod https;
 #[cfg(test)]
 mod process;
