@@ -5,12 +5,9 @@ use std::{ops::ControlFlow, path::Path, thread};
 use anyhow::Context as _;
 use disk::luks2::{Created, NewVolume, SlotKind, create, create_empty};
 use model::child::disk::Progress;
-use serve::{exit::Exit, process::read_secret_fd, sandbox, shutdown::Shutdown};
+use serve::{exit::Exit, process::read_secret_fd, sandbox, shell::line, shutdown::Shutdown};
 
-use crate::{
-    args::CreateArgs,
-    report::{KEY_MAX, line},
-};
+use crate::{args::CreateArgs, report::KEY_MAX};
 
 /// A line is printed each time so many hundredths are done.
 const STEP_PERCENT: u64 = 2;

@@ -18,30 +18,16 @@ mod serve_cmd;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use serve::{exit::Exit, sandbox, telemetry};
+use serve::{exit::Exit, shell};
 
 use self::args::{Args, Command};
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            let wrong = error.use_stderr();
-            // The stream is closed: there is nobody to tell.
-            let _ = error.print();
-            return if wrong { Exit::Usage.into() } else { Exit::Done.into() };
-        }
-    };
-    run(args).unwrap_or_else(|error| report::failure(&error)).into()
+    shell::main(run, report::failure)
 }
 
 fn run(args: Args) -> anyhow::Result<Exit> {
-    telemetry::init(&telemetry::Log::default())?;
-    sandbox::harden()?;
-    if sandbox::lock_memory() == sandbox::MemoryLock::Limited {
-        tracing::warn!("memory is not locked; swap must be off or encrypted");
-    }
+    shell::prepare()?;
     match args.command {
         Command::Create(args) => create::run(&args),
         Command::Serve(args) => serve_cmd::run(&args),

@@ -18,5 +18,6 @@ pub mod problem;
 pub mod process;
 pub mod random;
 pub mod sandbox;
+pub mod shell;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,9 +1,9 @@
-//! What the caller reads: one JSON line on stdout if the process cannot start, words on stderr.
+//! The rules that say no to starting a vTPM, and how that is told.
 
-use std::io::Write as _;
-
-use serde::Serialize;
-use serve::exit::{Exit, chain};
+use serve::{
+    exit::Exit,
+    shell::{self, Refused},
+};
 use thiserror::Error;
 
 /// A rule that says no to starting a vTPM.
@@ -26,32 +26,9 @@ impl Refusal {
     }
 }
 
-#[derive(Serialize)]
-#[serde(tag = "event", rename_all = "kebab-case")]
-enum Line<'a> {
-    Refused { code: &'a str, detail: String },
-    Failed { detail: String },
-}
-
 /// Tells a failure or refusal; gives the exit status.
 pub(crate) fn failure(error: &anyhow::Error) -> Exit {
-    let detail = chain(error.as_ref());
-    let (line, exit) = match error.downcast_ref::<Refusal>() {
-        Some(refusal) => {
-            tracing::error!(rejection = refusal.code(), detail, "refused");
-            let detail = refusal.to_string();
-            (Line::Refused { code: refusal.code(), detail }, Exit::Refused)
-        }
-        None => {
-            tracing::error!(detail, "failed");
-            (Line::Failed { detail }, Exit::Failed)
-        }
-    };
-    if let Ok(mut text) = serde_json::to_vec(&line) {
-        text.push(b'\n');
-        let mut out = std::io::stdout().lock();
-        // A reader that went away is no reason to hide the exit status.
-        let _ = out.write_all(&text).and_then(|()| out.flush());
-    }
-    exit
+    let refusal = error.downcast_ref::<Refusal>();
+    let refused = refusal.map(|said| Refused { code: said.code(), detail: said.to_string() });
+    shell::failure(error.as_ref(), refused.as_ref())
 }
