@@ -6,9 +6,9 @@
 //! malformed is parsed on entry and cannot exist in a malformed state.
 
 pub mod agent;
+pub mod api;
 pub mod audit;
 pub mod child;
-pub mod api;
 pub mod digest;
 pub mod id;
 pub mod kmi;
