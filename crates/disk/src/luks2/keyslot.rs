@@ -61,7 +61,7 @@ pub(super) fn seal(
     Ok(std::mem::take(area))
 }
 
-/// The candidate for the volume key in an area's content; whether it is one, [`matches`] says.
+/// The candidate for the volume key in an area's content; whether it is one, [`matches()`] says.
 pub(super) fn unseal(
     slot: &Luks2Keyslot,
     id: u32,
