@@ -46,7 +46,8 @@ pub enum SandboxError {
 }
 
 /// Turns off core dumps and tracing by others of the same user, forbids gaining privileges by
-/// `exec`, and makes every new file private to its owner (umask 077).
+/// `exec`, makes every new file private to its owner (umask 077), and lets a panic of any thread
+/// end the process: a half-dead guard is worse than none.
 ///
 /// # Errors
 /// [`SandboxError::Attribute`] names the step that failed; the caller must not go on.
@@ -60,7 +61,17 @@ pub fn harden() -> Result<(), SandboxError> {
         .map_err(step("the dumpable flag"))?;
     rustix::thread::set_no_new_privs(true).map_err(step("no_new_privs"))?;
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    end_on_panic();
     Ok(())
+}
+
+/// As `panic = "abort"` would do, without building every dependency twice for tests and programs.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// Whether the process's memory is kept out of swap.

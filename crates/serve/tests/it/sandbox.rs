@@ -6,7 +6,7 @@ use serve::sandbox::{self, FileRestriction};
 
 /// Runs only in the child that the tests below start.
 #[test]
-#[ignore = "helper of the other tests"]
+#[ignore = "run by another test in a process of its own"]
 fn in_a_hardened_child() {
     let allowed = std::path::PathBuf::from(fs::read_to_string("/proc/self/cwd/where").unwrap());
     sandbox::harden().unwrap();
@@ -48,4 +48,27 @@ fn a_hardened_child_has_no_core_dumps_no_new_privileges_and_only_its_files() {
     if said.contains("restriction=absent") {
         println!("skipped: this kernel has no landlock, file rules were not enforced");
     }
+}
+
+/// Runs only in the child that the test below starts.
+#[test]
+#[ignore = "run by another test in a process of its own"]
+fn a_thread_of_a_hardened_child_panics() {
+    sandbox::harden().unwrap();
+    let lost = std::thread::spawn(|| assert!(fs::read("/nowhere").is_ok(), "a thread is lost"));
+    let _ = lost.join();
+    println!("went on");
+}
+
+#[test]
+fn a_panic_of_any_thread_ends_the_process() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "sandbox::a_thread_of_a_hardened_child_panics"])
+        .arg("--nocapture")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.signal(), Some(6), "ended by SIGABRT");
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("went on"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("a thread is lost"));
 }
