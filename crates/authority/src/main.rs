@@ -22,6 +22,7 @@ mod ground;
 mod housekeeping;
 mod init;
 mod keyring;
+mod lease;
 mod nonce;
 mod operations;
 mod paths;

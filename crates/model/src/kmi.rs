@@ -28,6 +28,31 @@ pub enum KeyOrigin {
     Tpm,
 }
 
+/// Who makes the key-management information of a VM's master key (patent claims 8 to 10): the
+/// `key_id` by which the key is found, independent of who generated the key itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KmiOrigin {
+    /// The service console: the authority's generator.
+    #[default]
+    Console,
+    /// The secondary TCB: the host agent's generator; deposited before the first grant.
+    Tcb,
+    /// The host's TPM (`TPM2_GetRandom`); deposited before the first grant.
+    Tpm,
+    /// Derived from the VM's identifier, which is stored with the blocks: `key_id` is the SHA-256
+    /// of `vouchsafe:kmi:v1:<vm>`. Nothing but the blocks is needed to name the key again.
+    VmId,
+}
+
+impl KmiOrigin {
+    /// Whether the home host makes it and deposits it.
+    #[must_use]
+    pub const fn is_host(self) -> bool {
+        matches!(self, Self::Tcb | Self::Tpm)
+    }
+}
+
 /// What guards the keys that a host holds for a VM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -47,7 +72,7 @@ pub enum Guard {
 pub struct Kmi {
     /// The VM.
     pub vm: VmId,
-    /// Which key: the digest of its origin record, never of the key itself.
+    /// Which key: made by the VM's [`KmiOrigin`], never computed from the key itself.
     pub key_id: Digest,
     /// Counts re-keyings, from 1.
     pub version: u32,

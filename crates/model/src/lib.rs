@@ -17,5 +17,5 @@ pub mod secret;
 pub use audit::{AuditEntry, AuditEvent, Outcome};
 pub use digest::{Digest, HashAlg, Nonce};
 pub use id::{GrantId, HostId, NameError, OperationId, VmId};
-pub use kmi::{Epoch, Guard, Incarnation, KeyOrigin, Kmi};
+pub use kmi::{Epoch, Guard, Incarnation, KeyOrigin, Kmi, KmiOrigin};
 pub use secret::Secret;

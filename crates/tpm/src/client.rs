@@ -51,6 +51,8 @@ pub mod handle {
     pub const HOST_AK: u32 = 0x8101_0002;
     /// The host-owned AK in a vTPM, in the platform's range.
     pub const VTPM_AK: u32 = 0x8180_0003;
+    /// NV index of the policy counter in the host's TPM; 0x01805601 is the authority's anchor.
+    pub const GUARD_COUNTER: u32 = 0x0180_5602;
     /// NV index of the RSA-2048 EK certificate (TCG EK credential profile, L-1).
     pub const EK_CERT_RSA: u32 = 0x01c0_0002;
     /// NV index of the EC P-256 EK certificate (L-2).

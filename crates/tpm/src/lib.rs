@@ -22,6 +22,7 @@ mod auth;
 mod client;
 mod crypt;
 mod error;
+pub mod lease;
 mod pcr;
 mod policy;
 mod public;

@@ -83,6 +83,12 @@ impl Policy {
         Some(self.then(Step::Pcr { selection: selection.clone(), digest }))
     }
 
+    /// PolicyPCR by the digest over the selected values, as a quote has it.
+    #[must_use]
+    pub fn pcr_digest(self, selection: &PcrSelection, digest: [u8; 32]) -> Self {
+        self.then(Step::Pcr { selection: selection.clone(), digest })
+    }
+
     /// PolicyAuthorize: what came before was approved by `key` under `policy_ref`. `approval` is
     /// the signature over [`Self::approval_message`]; without it the policy can be sealed to, not
     /// satisfied.

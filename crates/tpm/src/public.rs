@@ -4,6 +4,8 @@
 mod area;
 mod spki;
 
+pub(crate) use self::spki::two_integers;
+
 use std::fmt;
 
 use model::HashAlg;

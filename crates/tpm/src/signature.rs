@@ -79,6 +79,19 @@ impl Signature {
         Self::Ecdsa { rs }
     }
 
+    /// A P-256 signature made in software, as ECDSA-Sig-Value (RFC 3279) in DER.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn from_ecdsa_der(der: &[u8]) -> Result<Self, Malformed> {
+        let (r, s) = crate::public::two_integers(der)?;
+        let mut rs = [0; 64];
+        for (half, number) in rs.chunks_exact_mut(32).zip([r, s]) {
+            half.copy_from_slice(&crate::public::padded(number)?);
+        }
+        Ok(Self::Ecdsa { rs })
+    }
+
     /// The TPMT_SIGNATURE.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -182,6 +182,7 @@ impl TestHost {
             quote: quote.into(),
             signature: signature.into(),
             event_log: self.log.clone().into(),
+            guard_counter: None,
         }
     }
 }

@@ -35,6 +35,9 @@ pub(crate) struct HostRecord {
     pub(crate) revoked_at: Option<u64>,
     /// Its last appraisal.
     pub(crate) standing: Option<Standing>,
+    /// What its last approval for cached keys stood on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) guard: Option<crate::lease::GuardRecord>,
     /// Number of its spooled events that were taken: the next one's sequence number.
     pub(crate) spool_next: u64,
 }
@@ -163,6 +166,7 @@ impl HostRecord {
             enrolled_at: now,
             revoked_at: None,
             standing: None,
+            guard: None,
             spool_next: 0,
         }
     }

@@ -12,7 +12,9 @@ use model::{
     Digest, HostId,
     api::{
         Bytes,
-        enrol::{Challenge, ChallengePurpose, ChallengeRequest, HostEvidence, HostSession},
+        enrol::{
+            Challenge, ChallengePurpose, ChallengeRequest, HostEvidence, HostMode, HostSession,
+        },
     },
 };
 use pki::Profile;
@@ -34,6 +36,7 @@ use crate::{
     audit::{Actor, Done},
     caller::{Anyone, CallerRejection},
     failure::Failure,
+    lease::{self, GuardRecord},
     nonce::Asker,
     record::host::{GoodStanding, HostRecord, HostRejection, Standing},
     records::{self, Write},
@@ -148,7 +151,7 @@ async fn attest(
             let genuine = |claim: &attest::result::Claim| claim.passed && claim.name == "binding";
             if rejected.result().claims.iter().any(genuine) {
                 let standing = Standing { at: now, refused: Some(refusal.clone()), good: None };
-                settle(&app, &name, standing).await?;
+                settle(&app, &name, standing, None).await?;
             }
             return Err(Failure::refused(refusal));
         }
@@ -165,33 +168,52 @@ async fn attest(
     let good = GoodStanding {
         verdict: verdict.clone(),
         digest,
-        session_key: evidence.session_key,
-        grant_key: evidence.grant_key,
+        session_key: evidence.session_key.clone(),
+        grant_key: evidence.grant_key.clone(),
         fresh_until: expires_at,
         lease_until,
     };
-    let mode = settle(&app, &name, Standing { at: now, refused: None, good: Some(good) }).await?;
+    let standing = Standing { at: now, refused: None, good: Some(good) };
+    let host = settle(&app, &name, standing, Some((&policy, &evidence))).await?;
+    let guard = match (host.mode, &host.guard, evidence.guard_counter) {
+        (HostMode::Enforcing, Some(record), Some(_)) => {
+            let left = lease_until.saturating_sub(now);
+            lease::approve(&app.keys.signer, &name, &evidence, record, left)?
+        }
+        _ => None,
+    };
     app.mark_seen(&name);
     let done = Done::new("host-appraised", subject_of(&name)).detail(format!("verdict {digest}"));
     app.audit.done(&Actor::anyone(), done).await?;
     let certificate = Bytes(certificate);
-    Ok(Answer(HostSession { verdict, certificate, expires_at, lease_until, mode }))
+    let mode = host.mode;
+    Ok(Answer(HostSession { verdict, certificate, expires_at, lease_until, mode, guard }))
 }
 
-/// Writes what came of an appraisal, unless the host was revoked meanwhile.
+/// Writes what came of an appraisal, unless the host was revoked meanwhile. A good one moves on what
+/// approvals for the host's guard stand on.
 async fn settle(
     app: &App,
     name: &HostId,
     standing: Standing,
-) -> Result<model::api::enrol::HostMode, Failure> {
+    good: Option<(&HostPolicy, &HostEvidence)>,
+) -> Result<HostRecord, Failure> {
     loop {
         let host = app.records.get(&records::host(name)?).await?;
         let host = host.ok_or(HostRejection::NotEnrolled)?;
         host.value.may_attest()?;
-        let after = host.value.appraised(standing.clone());
+        let mut after = host.value.appraised(standing.clone());
+        if let Some((policy, evidence)) = good
+            && let Some(counter) = evidence.guard_counter
+        {
+            let generation = app.policy_view().generation;
+            let reference = policy.reference.digest();
+            let before = after.guard.as_ref();
+            after.guard = Some(GuardRecord::next(before, counter, generation, reference));
+        }
         let write = Write::new().put(records::host(name)?, &after, host.version)?;
         if app.records.commit(write).await? {
-            return Ok(after.mode);
+            return Ok(after);
         }
     }
 }

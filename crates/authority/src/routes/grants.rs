@@ -166,8 +166,9 @@ async fn deposit(
     Body(deposit): Body<KeyDeposit>,
 ) -> Outcome<()> {
     let info = format!("vouchsafe:vmk-deposit:v1:{name}");
-    let sealed = Sealed { enc: deposit.enc.0, ciphertext: deposit.sealed.0 };
     let invalid = || Failure::refused(Refusal::invalid("the deposit cannot be opened"));
+    let key = deposit.key.ok_or_else(invalid)?;
+    let sealed = Sealed { enc: key.enc.0, ciphertext: key.sealed.0 };
     let opened = hpke::open(&app.keys.deposit, &sealed, info.as_bytes(), b"");
     let opened = opened.map_err(|_| invalid())?;
     let vmk: [u8; KEY] = opened.expose().as_slice().try_into().map_err(|_| invalid())?;

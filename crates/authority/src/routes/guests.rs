@@ -226,7 +226,8 @@ async fn evidence(
         evidence: keep(&app, &name, &evidence)?,
     };
     record(&app, &session, &name, &standing).await?;
-    Ok(Answer(answer(&standing)))
+    let on_bad_guest = Some(app.policy().on_bad_guest);
+    Ok(Answer(GuestVerdict { on_bad_guest, ..answer(&standing) }))
 }
 
 /// Writes the evidence beside the store (it is too long for a record) and returns its digest.
@@ -272,6 +273,7 @@ fn answer(standing: &GuestStanding) -> GuestVerdict {
         trusted: standing.refused.is_none(),
         refusal: standing.refused.as_ref().map(Refusal::to_wire),
         chain: standing.chain.clone(),
+        on_bad_guest: None,
     }
 }
 

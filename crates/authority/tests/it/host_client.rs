@@ -197,6 +197,7 @@ impl HostClient {
             quote: quote.attest.into(),
             signature: quote.signature.into(),
             event_log: self.log.clone().into(),
+            guard_counter: None,
         }
     }
 

@@ -8,7 +8,7 @@ use model::{
     api::{
         Bytes,
         enrol::{Challenge, ChallengePurpose, ChallengeRequest},
-        grant::{Grant, GrantAnswer, GrantPurpose, GrantRequest, KeyDeposit},
+        grant::{DepositedKey, Grant, GrantAnswer, GrantPurpose, GrantRequest, KeyDeposit},
         operate::{Action, Operation, OperationUpdate, Orders, Outcome},
         vm::{
             EvidenceExport, GuestEvidence, GuestVerdict, VmReport, VmState, VmView,
@@ -289,7 +289,11 @@ fn a_key_that_the_host_generates_is_deposited_once() {
         let to = HpkePublic(orders.deposit_key.0.clone());
         let sealed = hpke::seal(&to, info.as_bytes(), b"", key).unwrap();
         let (enc, sealed) = (Bytes(sealed.enc), Bytes(sealed.ciphertext));
-        let body = KeyDeposit { operation: operation.id, enc, sealed };
+        let body = KeyDeposit {
+            operation: operation.id,
+            key: Some(DepositedKey { enc, sealed }),
+            key_id: None,
+        };
         host.caller.post::<()>("/v1/vms/v1/key", &body)
     };
     let info = "vouchsafe:vmk-deposit:v1:v1";

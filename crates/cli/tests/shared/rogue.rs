@@ -196,6 +196,7 @@ impl Rogue {
             quote: quote.attest.into(),
             signature: quote.signature.into(),
             event_log: self.log.clone().into(),
+            guard_counter: None,
         }
     }
 

@@ -222,6 +222,7 @@ async fn attempt(
         quote: quote.attest.into(),
         signature: quote.signature.into(),
         event_log: fsfile::read_limited(&config.event_log, EVENT_LOG)?.into(),
+        guard_counter: None,
     };
     let path = format!("/v1/hosts/{}/attest", config.name);
     let issued_at = clock.unix_ms();

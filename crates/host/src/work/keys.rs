@@ -2,7 +2,7 @@
 
 use model::{
     Guard, KeyOrigin, Secret,
-    api::grant::{GrantAnswer, GrantPurpose, GrantRequest, KeyDeposit},
+    api::grant::{DepositedKey, GrantAnswer, GrantPurpose, GrantRequest, KeyDeposit},
 };
 use serve::{
     client::Call,
@@ -42,8 +42,8 @@ impl Worker {
         let job = record.job.as_ref().ok_or_else(|| Trouble::failed("there is no operation"))?;
         let body = KeyDeposit {
             operation: job.id,
-            enc: sealed.enc.into(),
-            sealed: sealed.ciphertext.into(),
+            key: Some(DepositedKey { enc: sealed.enc.into(), sealed: sealed.ciphertext.into() }),
+            key_id: None,
         };
         let path = format!("/v1/vms/{}/key", self.vm);
         let session = self.host.link.session()?;

@@ -150,6 +150,31 @@ pub struct HostEvidence {
     pub signature: Bytes,
     /// TCG2 event log (`binary_bios_measurements`).
     pub event_log: Bytes,
+    /// Value of the policy counter in the host's TPM (NV index of `tpm::lease`), if it guards keys.
+    /// Claimed, not proved: a wrong one only makes an approval that this TPM does not take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard_counter: Option<u64>,
+}
+
+/// What lets a host's TPM open the keys that it caches: the state that was just appraised, approved
+/// until the end of the lease. Every bound is the authority's, from what the quote attests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuardApproval {
+    /// PCRs (SHA-256 bank) of the appraised quote.
+    pub pcrs: Vec<u8>,
+    /// Their digest, as quoted.
+    pub pcr_digest: crate::Digest,
+    /// What the host's policy counter must be; the host raises it if it is lower. One more than
+    /// before whenever policy or reference values have changed: approvals of before die with it.
+    pub counter: u64,
+    /// Until when by the TPM's clock, milliseconds.
+    pub clock_until: u64,
+    /// The TPM's reset count, as quoted.
+    pub reset_count: u32,
+    /// ECDSA P-256 with SHA-256 (ECDSA-Sig-Value, DER) by the key that signs grants, over
+    /// `tpm::lease::Lease::message`.
+    pub signature: Bytes,
 }
 
 /// Answer to [`HostEvidence`] when the verdict is good.
@@ -166,6 +191,10 @@ pub struct HostSession {
     pub lease_until: u64,
     /// The host's mode.
     pub mode: HostMode,
+    /// Opens what the host caches, until `lease_until`. Absent for audit-only hosts, and for hosts
+    /// that told no counter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardApproval>,
 }
 
 /// One host as operators see it (`GET /v1/hosts`, `GET /v1/hosts/{host}`).

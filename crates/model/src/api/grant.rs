@@ -81,13 +81,26 @@ pub struct GrantAnswer {
     pub grant: serde_json::Value,
 }
 
-/// `POST /v1/vms/{vm}/key` (host): deposit of a master key that the host generated (origins `tcb`
-/// and `tpm`). Accepted once, before the first grant.
+/// `POST /v1/vms/{vm}/key` (host): deposit of what the host generated: the master key (key origins
+/// `tcb` and `tpm`), its key-management information (KMI origins `tcb` and `tpm`), or both. Exactly
+/// what the VM's origins leave to the host; accepted once, before the first grant.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyDeposit {
     /// The operation under way.
     pub operation: OperationId,
+    /// The master key, if the host generates it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<DepositedKey>,
+    /// The `key_id` of its KMI, if the host makes it. SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<Digest>,
+}
+
+/// A master key on its way to the authority.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DepositedKey {
     /// HPKE encapsulated key, to the authority's deposit key.
     pub enc: Bytes,
     /// HPKE ciphertext of the 32-byte VMK; info is `vouchsafe:vmk-deposit:v1:<vm>`.
@@ -97,5 +110,11 @@ pub struct KeyDeposit {
 impl std::fmt::Debug for KeyDeposit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("KeyDeposit(..)")
+    }
+}
+
+impl std::fmt::Debug for DepositedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DepositedKey(..)")
     }
 }

@@ -104,7 +104,8 @@ pub struct Order {
     pub operation: Operation,
     /// The VM as the authority knows it.
     pub vm: VmView,
-    /// Whether the host must generate the master key and deposit it first.
+    /// Whether the host must first generate and deposit what the VM's key origin and KMI origin
+    /// leave to it.
     pub deposit: bool,
     /// What to do with the VM if its guest verdict is bad.
     #[serde(default)]

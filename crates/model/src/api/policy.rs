@@ -13,6 +13,8 @@ pub enum OnBadGuest {
     Pause,
     /// It goes on; the verdict is reported.
     Report,
+    /// It is ended at once, without being asked.
+    Stop,
 }
 
 /// The authority's policy. Every field has a default, so that a configuration file names only what

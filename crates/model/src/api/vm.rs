@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Bytes;
-use crate::{Digest, Epoch, Guard, HostId, KeyOrigin, Kmi, Nonce, VmId};
+use crate::{Digest, Epoch, Guard, HostId, KeyOrigin, Kmi, KmiOrigin, Nonce, VmId};
 
 /// How a volume is laid out on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -57,10 +57,20 @@ pub struct VmSpec {
     pub guard: Guard,
     /// Who generates the VM master key.
     pub origin: KeyOrigin,
+    /// Who makes the master key's key-management information.
+    #[serde(default)]
+    pub kmi_origin: KmiOrigin,
     /// The volumes' format.
     pub format: VolumeFormat,
     /// What happens at the end of the host's lease.
     pub on_lease_end: OnLeaseEnd,
+    /// Whether the virtual TPM also gets an RSA-2048 EK with its certificate. Costs the time of an
+    /// RSA key generation at the first start.
+    #[serde(default)]
+    pub vtpm_rsa_ek: bool,
+    /// What a bad guest verdict does to this VM; absent: what the policy says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_bad_guest: Option<super::policy::OnBadGuest>,
     /// Values the guest's measurements are compared with: `attest::predict::GuestReference`.
     pub reference: serde_json::Value,
 }
@@ -198,6 +208,10 @@ pub struct GuestVerdict {
     pub refusal: Option<Refusal>,
     /// From host EK to kernel, one link an entry.
     pub chain: Vec<ChainLink>,
+    /// What the host does with the running VM if the verdict is bad, by the policy of now; only in
+    /// answers to hosts. The VM's own [`VmSpec::on_bad_guest`] goes before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_bad_guest: Option<super::policy::OnBadGuest>,
 }
 
 /// A rule that said no.

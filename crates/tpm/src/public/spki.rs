@@ -92,6 +92,16 @@ impl VerifyingKey {
     }
 }
 
+/// SEQUENCE of two positive INTEGERs, as ECDSA-Sig-Value is: their magnitudes.
+pub(crate) fn two_integers(der: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    let (body, rest) = element(der, 0x30)?;
+    end(rest)?;
+    let (first, rest) = element(body, 0x02)?;
+    let (second, rest) = element(rest, 0x02)?;
+    end(rest)?;
+    Ok((unsigned(first)?, unsigned(second)?))
+}
+
 fn end(rest: &[u8]) -> Result<(), Malformed> {
     if rest.is_empty() { Ok(()) } else { Err(Malformed::Trailing) }
 }

@@ -1,7 +1,7 @@
 //! What no sequence of requests may do to a VM.
 
 use model::{
-    Digest, Epoch, Guard, HostId, KeyOrigin, OperationId,
+    Digest, Epoch, Guard, HostId, KeyOrigin, KmiOrigin, OperationId,
     api::{
         Bytes,
         operate::{Action, Outcome},
@@ -29,8 +29,11 @@ pub(crate) fn spec(origin: KeyOrigin) -> VmSpec {
         data_mib: 16,
         guard: Guard::Tpm,
         origin,
+        kmi_origin: KmiOrigin::Console,
         format: VolumeFormat::Luks2,
         on_lease_end: OnLeaseEnd::Pause,
+        vtpm_rsa_ek: false,
+        on_bad_guest: None,
         reference: serde_json::Value::Null,
     }
 }

@@ -2,7 +2,7 @@
 
 use attest::predict::{Machine, Prediction};
 use model::{
-    Guard, KeyOrigin,
+    Guard, KeyOrigin, KmiOrigin,
     api::vm::{ImageRef, OnLeaseEnd, VmSpec, VmView, VolumeFormat},
 };
 
@@ -69,6 +69,7 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
             Origin::Tcb => KeyOrigin::Tcb,
             Origin::Tpm => KeyOrigin::Tpm,
         },
+        kmi_origin: KmiOrigin::Console,
         format: match wish.format {
             Format::Luks2 => VolumeFormat::Luks2,
         },
@@ -77,6 +78,8 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
         } else {
             OnLeaseEnd::Pause
         },
+        vtpm_rsa_ek: false,
+        on_bad_guest: None,
         reference: serde_json::to_value(&reference)?,
     })
 }
