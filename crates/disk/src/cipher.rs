@@ -1,16 +1,26 @@
-//! AES-256-XTS over runs of sectors, as dm-crypt's `aes-xts-plain64` computes it: the tweak is the
+//! AES-XTS over runs of sectors, as dm-crypt's `aes-xts-plain64` computes it: the tweak is the
 //! little-endian 64-bit number of the sector, counted in units of 512 bytes.
 //!
-//! The implementation is AWS-LC's, reached through one small unsafe module; contexts with an
-//! expanded key are pooled, because a context serves one thread at a time.
+//! AES-256 is AWS-LC's XTS, reached through one small unsafe module; AES-128, which only LUKS1 asks
+//! for, stands on its ECB. Contexts with an expanded key are pooled, because a context serves one
+//! thread at a time.
 
+pub(crate) mod af;
 mod evp;
+pub(crate) mod hash;
+mod volume;
+mod xts128;
 
 use std::sync::{Mutex, PoisonError};
 
 use model::Secret;
 
-use self::evp::{Direction, Xts};
+pub use self::volume::CryptVolume;
+pub(crate) use self::volume::{Geometry, Identity};
+use self::{
+    evp::{Direction, Xts},
+    xts128::Xts128,
+};
 
 /// Length of an AES-256-XTS key: two AES-256 keys.
 pub(crate) const KEY_BYTES: usize = 64;
@@ -34,8 +44,37 @@ pub(crate) struct SectorCipher {
     sector: usize,
     /// Added to every sector number (LUKS2 `iv_tweak`).
     tweak: u64,
-    sealing: Mutex<Vec<Xts>>,
-    opening: Mutex<Vec<Xts>>,
+    sealing: Mutex<Vec<Keyed>>,
+    opening: Mutex<Vec<Keyed>>,
+}
+
+/// A context with its expanded key, for one direction. The key's length says which it is.
+enum Keyed {
+    Aes256(Xts),
+    Aes128(Xts128),
+}
+
+impl Keyed {
+    fn new(key: &[u8], direction: Direction) -> Result<Self, CipherFailure> {
+        if key.len() == KEY_BYTES / 2 {
+            Xts128::new(key, direction).map(Self::Aes128)
+        } else {
+            Xts::new(key, direction).map(Self::Aes256)
+        }
+    }
+
+    fn run(
+        &mut self,
+        first: u64,
+        step: u64,
+        unit: usize,
+        units: &mut [u8],
+    ) -> Result<(), CipherFailure> {
+        match self {
+            Self::Aes256(xts) => xts.run(first, step, unit, units),
+            Self::Aes128(xts) => xts.run(first, step, unit, units),
+        }
+    }
 }
 
 impl std::fmt::Debug for SectorCipher {
@@ -59,7 +98,7 @@ impl SectorCipher {
             opening: Mutex::new(Vec::new()),
         };
         // Fails now rather than at the first request.
-        cipher.give(Direction::Seal, Xts::new(cipher.key.expose(), Direction::Seal)?);
+        cipher.give(Direction::Seal, Keyed::new(cipher.key.expose(), Direction::Seal)?);
         Ok(cipher)
     }
 
@@ -83,14 +122,14 @@ impl SectorCipher {
         let first = (offset / IV_UNIT).wrapping_add(self.tweak);
         let mut context = match self.pool(direction).pop() {
             Some(context) => context,
-            None => Xts::new(self.key.expose(), direction)?,
+            None => Keyed::new(self.key.expose(), direction)?,
         };
         let done = context.run(first, step, self.sector, sectors);
         self.give(direction, context);
         done
     }
 
-    fn pool(&self, direction: Direction) -> std::sync::MutexGuard<'_, Vec<Xts>> {
+    fn pool(&self, direction: Direction) -> std::sync::MutexGuard<'_, Vec<Keyed>> {
         let pool = match direction {
             Direction::Seal => &self.sealing,
             Direction::Open => &self.opening,
@@ -98,7 +137,7 @@ impl SectorCipher {
         pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give(&self, direction: Direction, context: Xts) {
+    fn give(&self, direction: Direction, context: Keyed) {
         self.pool(direction).push(context);
     }
 }

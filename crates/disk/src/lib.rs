@@ -1,10 +1,12 @@
 //! Volumes: their formats, the cipher of their blocks, and the exports that serve them.
 //!
 //! ```text
-//!   guest -> QEMU -> nbd::Server -> dyn Volume -> luks2::Luks2Volume -> file
+//!   guest -> QEMU -> nbd::Server -> dyn Volume -> CryptVolume | RawVolume -> file
 //! ```
 //!
 //! * [`Volume`] is the seam: a format implements it, an export calls it.
+//! * [`open()`] recognises a volume's format and opens it.
+//! * [`luks1`] is what `qemu-img` and older `cryptsetup` write, served unchanged.
 //! * [`luks2`] is the confidentiality-only format that stock `cryptsetup` reads and writes
 //!   (`docs/formats/luks2.md`).
 //! * [`nbd`] is the export over a unix socket (`docs/protocols/nbd.md`).
@@ -16,11 +18,18 @@
 //! Deliberately absent: an async runtime, a clock, and any knowledge of where keys come from.
 
 mod cipher;
+pub mod luks1;
 pub mod luks2;
 pub mod nbd;
+mod open;
+mod raw;
 mod rejection;
 mod stripes;
+pub mod vault;
 mod volume;
 
+pub use cipher::CryptVolume;
+pub use open::{Format, OpenOptions, TrimPolicy, open, recognise};
+pub use raw::RawVolume;
 pub use rejection::{Rejection, VolumeError};
 pub use volume::{Extent, Volume};

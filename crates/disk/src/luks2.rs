@@ -8,10 +8,8 @@
 //! Deliberately absent: writing to an existing header, detached headers, integrity, re-encryption
 //! in flight, ciphers other than `aes-xts-plain64` with 512-bit keys.
 
-mod af;
 mod binary;
 mod create;
-mod data;
 mod format;
 mod kdf;
 mod keyslot;
@@ -20,6 +18,6 @@ mod open;
 
 pub use binary::{BINARY_BYTES, BinaryHeader, Copy};
 pub use create::{Created, NewVolume, SlotKind, create, create_empty};
-pub use data::{Luks2Volume, TrimPolicy};
 pub use metadata::{KMI_TOKEN, Metadata};
-pub use open::{HeaderCopies, OpenOptions, open, read_header};
+pub(crate) use open::open_on;
+pub use open::{HeaderCopies, open, read_header};

@@ -12,9 +12,21 @@ pub enum Rejection {
     /// The file to be created exists; volumes are never overwritten.
     #[error("the file exists already")]
     AlreadyExists,
+    /// The header counts further than the anchor: it belongs to another anchor.
+    #[error("the volume is not the one that its anchor counts")]
+    AnchorMismatch,
+    /// Nothing in the file says which format it has. Raw must be said.
+    #[error("the file has no format that we know; a raw one must be called raw")]
+    FormatUnknown,
     /// Neither copy of the header has a valid checksum.
     #[error("both copies of the header are damaged")]
     HeaderDamaged,
+    /// Two authentic copies of the header of one generation differ.
+    #[error("the copies of the header contradict each other")]
+    HeaderForked,
+    /// The log follows a later header than the newest one in the file.
+    #[error("the header is older than the log behind it")]
+    HeaderStale,
     /// Another process holds the volume's lock.
     #[error("another process has the volume open")]
     InUse,
@@ -24,21 +36,57 @@ pub enum Rejection {
         /// The key slot.
         slot: u32,
     },
+    /// The key area in force is not the one that the header names.
+    #[error("the key area was altered")]
+    KeyAreaAltered,
     /// A slot secret has 1 to 512 bytes.
     #[error("a key has 1 to 512 bytes")]
     KeyLength,
+    /// An encrypted volume needs a key.
+    #[error("the volume is encrypted and no key was given")]
+    KeyMissing,
+    /// The key slot that was named holds nothing.
+    #[error("the key slot is empty")]
+    KeySlotEmpty,
+    /// All key slots are taken.
+    #[error("all key slots are taken")]
+    KeySlotsFull,
     /// No token of the header holds the key-management information that was asked for.
     #[error("no key slot belongs to this key-management information")]
     KmiNotFound,
+    /// Without its last key slot nobody could open the volume again.
+    #[error("the last key slot cannot be removed")]
+    LastKeySlot,
+    /// Records of the log are missing or altered, which no crash explains.
+    #[error("the log is damaged")]
+    LogDamaged,
     /// The header's checksum is right and its content makes no sense.
     #[error("the header's metadata are malformed: {detail}")]
     MetadataMalformed {
         /// What is wrong.
         detail: String,
     },
+    /// The file has no LUKS1 header.
+    #[error("the file is not a LUKS1 volume")]
+    NotLuks1,
     /// The file has no LUKS2 header.
     #[error("the file is not a LUKS2 volume")]
     NotLuks2,
+    /// The file has no vault header.
+    #[error("the file is not a vault volume")]
+    NotVault,
+    /// A page of the tree, of the sessions or of the snapshots does not open.
+    #[error("a metadata page is damaged")]
+    PageDamaged,
+    /// The header is older than what the anchor says was written.
+    #[error("the volume is older than its anchor says: an earlier copy was put in its place")]
+    RolledBack,
+    /// A sector does not open.
+    #[error("the sector at byte {position} is damaged")]
+    SectorDamaged {
+        /// Byte of the exported disk where it begins.
+        position: u64,
+    },
     /// A size is zero, too large, or no multiple of the sector.
     #[error("the size {size} is not a positive multiple of {sector} bytes")]
     SizeInvalid {
@@ -73,13 +121,28 @@ impl Rejection {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::AlreadyExists => "already-exists",
+            Self::AnchorMismatch => "anchor-mismatch",
+            Self::FormatUnknown => "format-unknown",
             Self::HeaderDamaged => "header-damaged",
+            Self::HeaderForked => "header-forked",
+            Self::HeaderStale => "header-stale",
             Self::InUse => "volume-in-use",
             Self::KdfTooCostly { .. } => "kdf-too-costly",
+            Self::KeyAreaAltered => "key-area-altered",
             Self::KeyLength => "key-length",
+            Self::KeyMissing => "key-missing",
+            Self::KeySlotEmpty => "key-slot-empty",
+            Self::KeySlotsFull => "key-slots-full",
             Self::KmiNotFound => "kmi-not-found",
+            Self::LastKeySlot => "last-key-slot",
+            Self::LogDamaged => "log-damaged",
             Self::MetadataMalformed { .. } => "metadata-malformed",
+            Self::NotLuks1 => "not-luks1",
             Self::NotLuks2 => "not-luks2",
+            Self::NotVault => "not-vault",
+            Self::PageDamaged => "page-damaged",
+            Self::RolledBack => "rolled-back",
+            Self::SectorDamaged { .. } => "sector-damaged",
             Self::SizeInvalid { .. } => "size-invalid",
             Self::SourceDigestMismatch { .. } => "source-digest-mismatch",
             Self::Truncated => "volume-truncated",

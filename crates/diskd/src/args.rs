@@ -3,7 +3,7 @@
 use std::{os::fd::RawFd, path::PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use model::{Digest, Kmi};
 
 /// Makes and serves the encrypted volume of one VM.
@@ -58,9 +58,15 @@ pub(crate) struct ServeArgs {
     /// Unix socket for the agent.
     #[arg(long)]
     pub(crate) control: PathBuf,
-    /// Descriptor from which the key is read to its end: 1 to 512 bytes.
+    /// Descriptor from which the key is read to its end: 1 to 512 bytes. A raw image takes none.
     #[arg(long)]
-    pub(crate) key_fd: RawFd,
+    pub(crate) key_fd: Option<RawFd>,
+    /// The image's format; recognised by itself except raw, which must be said.
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// Pass the page cache by (O_DIRECT).
+    #[arg(long)]
+    pub(crate) direct: bool,
     /// Refuse writes.
     #[arg(long)]
     pub(crate) read_only: bool,
@@ -73,6 +79,26 @@ pub(crate) struct ServeArgs {
     /// Another user, by number, whose processes may connect to the NBD socket. May be repeated.
     #[arg(long = "client-uid")]
     pub(crate) client_uids: Vec<u32>,
+}
+
+/// A format of images.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Format {
+    Vault,
+    Luks2,
+    Luks1,
+    Raw,
+}
+
+impl From<Format> for disk::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Vault => Self::Vault,
+            Format::Luks2 => Self::Luks2,
+            Format::Luks1 => Self::Luks1,
+            Format::Raw => Self::Raw,
+        }
+    }
 }
 
 fn parse_kmi(text: &str) -> anyhow::Result<Kmi> {

@@ -4,9 +4,9 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use disk::{
-    Volume,
-    luks2::{OpenOptions, TrimPolicy, open},
+    OpenOptions, TrimPolicy, Volume,
     nbd::{PeerPolicy, Server, ServerOptions, bind},
+    open,
 };
 use serve::{exit::Exit, process::read_secret_fd, sandbox, shutdown::Shutdown};
 
@@ -43,17 +43,20 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
 }
 
 fn open_volume(args: &ServeArgs) -> anyhow::Result<Arc<dyn Volume>> {
-    let secret = read_secret_fd(args.key_fd, KEY_MAX).context("cannot read the key")?;
+    let secret = args.key_fd.map(|fd| read_secret_fd(fd, KEY_MAX)).transpose();
+    let secret = secret.context("cannot read the key")?;
     let options = OpenOptions {
         read_only: args.read_only,
         kmi: args.kmi.clone(),
         trim: if args.keep_allocation { TrimPolicy::Keep } else { TrimPolicy::Punch },
+        format: args.format.map(Into::into),
+        direct: args.direct,
     };
-    let volume = open(&args.image, &secret, &options)?;
+    let volume = open(&args.image, secret.as_ref(), &options)?;
     if let Some(damage) = volume.header_damage() {
         tracing::warn!(detail = damage, "the volume's header needs repair");
     }
-    Ok(Arc::new(volume))
+    Ok(volume)
 }
 
 /// The empty name, which clients ask for by default, and the file's stem.

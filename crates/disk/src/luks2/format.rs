@@ -7,13 +7,16 @@ use model::{Kmi, Secret};
 
 use super::{
     binary::{BINARY_BYTES, BinaryHeader, Copy},
-    kdf, keyslot,
+    keyslot,
     metadata::{
         AntiForensic, Area, Base64, Config, CryptSegment, Kdf, KeyDigest, Keyslot, Luks2Keyslot,
         Metadata, Number, Segment,
     },
 };
-use crate::{Rejection, VolumeError, cipher::KEY_BYTES};
+use crate::{
+    Rejection, VolumeError,
+    cipher::{KEY_BYTES, hash},
+};
 
 /// Length of one header copy.
 const HDR_BYTES: u64 = 16 << 10;
@@ -144,7 +147,7 @@ fn new_segment() -> CryptSegment {
 fn new_digest(volume_key: &[u8]) -> Result<KeyDigest, VolumeError> {
     let salt = random(SALT_BYTES)?;
     let mut digest = vec![0; 32];
-    kdf::pbkdf2("sha256", ITERATIONS, &salt, volume_key, &mut digest)?;
+    hash::pbkdf2("sha256", ITERATIONS, &salt, volume_key, &mut digest)?;
     Ok(KeyDigest {
         kind: "pbkdf2".to_owned(),
         keyslots: vec![Number(0)],

@@ -4,12 +4,12 @@ use aws_lc_rs::constant_time;
 use model::Secret;
 
 use super::{
-    af, kdf,
+    kdf,
     metadata::{Area, KeyDigest, Luks2Keyslot},
 };
 use crate::{
     Rejection, VolumeError,
-    cipher::{KEY_BYTES, SectorCipher},
+    cipher::{KEY_BYTES, SectorCipher, af, hash},
 };
 
 /// Sector of a key slot's area, whatever the volume's.
@@ -49,9 +49,9 @@ pub(super) fn seal(
     secret: &[u8],
     volume_key: &[u8],
 ) -> Result<Vec<u8>, VolumeError> {
-    let hash = kdf::hash_named(&slot.af.hash)?;
+    let algorithm = hash::hash_named(&slot.af.hash)?;
     let bytes = split_bytes(slot)?;
-    let mut split = af::split(volume_key, slot.af.stripes, hash)?;
+    let mut split = af::split(volume_key, slot.af.stripes, algorithm)?;
     let area = split.expose_mut();
     area.resize(bytes, 0);
     let key = kdf::derive(&slot.kdf, id, secret, KEY_BYTES)?;
@@ -68,14 +68,14 @@ pub(super) fn unseal(
     secret: &[u8],
     area: Vec<u8>,
 ) -> Result<Secret<Vec<u8>>, VolumeError> {
-    let hash = kdf::hash_named(&slot.af.hash)?;
+    let algorithm = hash::hash_named(&slot.af.hash)?;
     let key = kdf::derive(&slot.kdf, id, secret, KEY_BYTES)?;
     let cipher = SectorCipher::new(key, AREA_SECTOR, 0).map_err(|_| CRYPTO)?;
     let mut split = Secret::new(area);
     cipher.open(0, split.expose_mut()).map_err(|_| CRYPTO)?;
     let stripes = usize::try_from(slot.af.stripes).unwrap_or(usize::MAX);
     let bytes = KEY_BYTES.saturating_mul(stripes);
-    af::merge(split.expose().get(..bytes).ok_or(CRYPTO)?, KEY_BYTES, hash)
+    af::merge(split.expose().get(..bytes).ok_or(CRYPTO)?, KEY_BYTES, algorithm)
 }
 
 /// Whether `candidate` is the key that `digest` describes.
@@ -85,6 +85,6 @@ pub(super) fn matches(digest: &KeyDigest, candidate: &[u8]) -> Result<bool, Reje
         return Err(Rejection::unsupported("this key digest"));
     }
     let mut found = vec![0; length];
-    kdf::pbkdf2(&digest.hash, digest.iterations, &digest.salt.0, candidate, &mut found)?;
+    hash::pbkdf2(&digest.hash, digest.iterations, &digest.salt.0, candidate, &mut found)?;
     Ok(constant_time::verify_slices_are_equal(&found, &digest.digest.0).is_ok())
 }

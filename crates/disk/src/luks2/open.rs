@@ -4,26 +4,17 @@
 use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use model::{Kmi, Secret};
-use rustix::fs::{FlockOperation, fcntl_lock, flock};
 
 use super::{
     binary::{BINARY_BYTES, BinaryHeader, COPY_MAX, COPY_MIN, Copy},
-    data::{Geometry, Luks2Volume, TrimPolicy},
     keyslot,
     metadata::{CryptSegment, KeyDigest, Keyslot, Luks2Keyslot, Metadata},
 };
-use crate::{Rejection, VolumeError, cipher::SectorCipher};
-
-/// How a volume is opened.
-#[derive(Clone, Debug, Default)]
-pub struct OpenOptions {
-    /// Refuse writes, and share the volume with other readers.
-    pub read_only: bool,
-    /// Only the key slots that belong to this key-management information are tried.
-    pub kmi: Option<Kmi>,
-    /// What a trim does.
-    pub trim: TrimPolicy,
-}
+use crate::{
+    OpenOptions, Rejection, VolumeError,
+    cipher::{CryptVolume, Geometry, Identity, SectorCipher},
+    open::Medium,
+};
 
 /// The header of a volume: the copy that counts, and what was wrong with the other.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,27 +38,36 @@ pub fn open(
     path: &Path,
     secret: &Secret<Vec<u8>>,
     options: &OpenOptions,
-) -> Result<Luks2Volume, VolumeError> {
-    if !(1..=512).contains(&secret.expose().len()) {
-        return Err(Rejection::KeyLength.into());
-    }
-    let file = File::options()
-        .read(true)
-        .write(!options.read_only)
-        .open(path)
-        .map_err(VolumeError::io("open the volume"))?;
-    lock(&file, options.read_only)?;
-    let copies = read_header(&file)?;
+) -> Result<CryptVolume, VolumeError> {
+    check_secret(secret)?;
+    open_on(Medium::open(path, options)?, secret, options)
+}
+
+/// Opens the LUKS2 volume on `medium`.
+pub(crate) fn open_on(
+    medium: Medium,
+    secret: &Secret<Vec<u8>>,
+    options: &OpenOptions,
+) -> Result<CryptVolume, VolumeError> {
+    check_secret(secret)?;
+    let copies = read_header(medium.file())?;
     let (segment_id, segment) = copies.metadata.segment()?;
-    let geometry = geometry(&file, segment, options)?;
+    let geometry = geometry(&medium, segment, options)?;
     let digest = copies.metadata.digest_of(segment_id)?;
     let (slots, kmi) = candidates(&copies.metadata, digest, options.kmi.as_ref())?;
-    let areas = Areas { file: &file, from: copies.header.hdr_size * 2, to: segment.offset.0 };
+    let from = copies.header.hdr_size * 2;
+    let areas = Areas { file: medium.file(), from, to: segment.offset.0 };
     let key = unlock(&areas, &copies.metadata, digest, &slots, secret.expose())?;
     let sector = usize::try_from(geometry.sector).unwrap_or(usize::MAX);
     let cipher = SectorCipher::new(key, sector, segment.iv_tweak.0)
         .map_err(|_| VolumeError::Crypto { what: "take the volume key" })?;
-    Ok(Luks2Volume::new(file, geometry, cipher, kmi, copies.damage))
+    let identity = Identity { format: "luks2", kmi, damage: copies.damage };
+    Ok(CryptVolume::new(medium, geometry, cipher, identity))
+}
+
+fn check_secret(secret: &Secret<Vec<u8>>) -> Result<(), Rejection> {
+    let fits = (1..=512).contains(&secret.expose().len());
+    if fits { Ok(()) } else { Err(Rejection::KeyLength) }
 }
 
 /// Reads and judges both header copies of a volume; needs no key.
@@ -102,25 +102,6 @@ pub fn read_header(file: &File) -> Result<HeaderCopies, VolumeError> {
         }
         (Err(Rejection::NotLuks2), Err(second)) => Err(second.into()),
         (Err(first), Err(_)) => Err(first.into()),
-    }
-}
-
-/// Two locks. The record lock keeps a second server of ours out: one writer, or many readers. The
-/// shared `flock` is the one that cryptsetup takes: it may read the header of a volume in use, and
-/// waits before it writes one. A record lock goes when the process closes any descriptor of the
-/// file, so a process opens a volume once.
-fn lock(file: &File, shared: bool) -> Result<(), VolumeError> {
-    let ours = if shared {
-        FlockOperation::NonBlockingLockShared
-    } else {
-        FlockOperation::NonBlockingLockExclusive
-    };
-    let taken =
-        fcntl_lock(file, ours).and_then(|()| flock(file, FlockOperation::NonBlockingLockShared));
-    match taken {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => Err(Rejection::InUse.into()),
-        Err(e) => Err(VolumeError::Io { what: "lock the volume", source: e.into() }),
     }
 }
 
@@ -176,15 +157,12 @@ fn read_whole(file: &File, at: u64, buf: &mut [u8]) -> Result<bool, VolumeError>
 }
 
 fn geometry(
-    mut file: &File,
+    medium: &Medium,
     segment: &CryptSegment,
     options: &OpenOptions,
 ) -> Result<Geometry, VolumeError> {
-    // Not the metadata's length: a block device has none.
-    let end = io::Seek::seek(&mut file, io::SeekFrom::End(0))
-        .map_err(VolumeError::io("measure the volume"))?;
     let sector = u64::from(segment.sector_size);
-    let there = end.checked_sub(segment.offset.0).ok_or(Rejection::Truncated)?;
+    let there = medium.end().checked_sub(segment.offset.0).ok_or(Rejection::Truncated)?;
     let size = match segment.size.as_str() {
         "dynamic" => there - there % sector,
         fixed => fixed.parse().map_err(|_| Rejection::malformed("segment size"))?,
@@ -202,7 +180,6 @@ fn geometry(
         data_at: segment.offset.0,
         size,
         sector: segment.sector_size,
-        read_only: options.read_only,
         trim: options.trim,
     })
 }

@@ -3,8 +3,8 @@
 use std::{fs, path::Path, process::Command};
 
 use disk::{
-    Volume,
-    luks2::{NewVolume, OpenOptions, SlotKind, create_empty, open},
+    OpenOptions, Volume,
+    luks2::{NewVolume, SlotKind, create_empty, open},
 };
 use model::Secret;
 

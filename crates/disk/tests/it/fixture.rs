@@ -9,8 +9,8 @@ use std::{
 };
 
 use disk::{
-    Volume,
-    luks2::{Created, Luks2Volume, NewVolume, OpenOptions, SlotKind, create, create_empty, open},
+    CryptVolume, OpenOptions, Volume,
+    luks2::{Created, NewVolume, SlotKind, create, create_empty, open},
     nbd::{PeerPolicy, Server, ServerOptions, bind},
 };
 use model::{Digest, Epoch, Kmi, Secret};
@@ -97,7 +97,7 @@ pub(crate) fn make(
     create(&new, source, expected, &mut |_, _| ControlFlow::Continue(()))
 }
 
-pub(crate) fn open_rw(path: &Path) -> Luks2Volume {
+pub(crate) fn open_rw(path: &Path) -> CryptVolume {
     open(path, &key(), &OpenOptions::default()).unwrap()
 }
 

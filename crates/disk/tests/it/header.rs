@@ -3,8 +3,8 @@
 use std::{fs, fs::File, os::unix::fs::FileExt, path::Path};
 
 use disk::{
-    Rejection, Volume,
-    luks2::{BINARY_BYTES, BinaryHeader, Copy, OpenOptions, open, read_header},
+    OpenOptions, Rejection, Volume,
+    luks2::{BINARY_BYTES, BinaryHeader, Copy, open, read_header},
 };
 use proptest::prelude::*;
 

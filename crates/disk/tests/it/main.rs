@@ -10,6 +10,8 @@ mod fixture;
 #[cfg(test)]
 mod header;
 #[cfg(test)]
+mod luks1;
+#[cfg(test)]
 mod nbd_tools;
 #[cfg(test)]
 mod negotiation;

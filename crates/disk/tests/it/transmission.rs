@@ -10,8 +10,8 @@ use std::{
 };
 
 use disk::{
-    Extent, Volume,
-    luks2::{OpenOptions, open},
+    Extent, OpenOptions, Volume,
+    luks2::open,
     nbd::{BindError, MAX_PAYLOAD, Parsed, Rejection, Request, bind},
 };
 use proptest::prelude::*;

@@ -3,8 +3,8 @@
 use std::{fs, ops::ControlFlow, os::unix::fs::FileExt};
 
 use disk::{
-    Rejection, Volume, VolumeError,
-    luks2::{NewVolume, OpenOptions, SlotKind, TrimPolicy, create, create_empty, open},
+    OpenOptions, Rejection, TrimPolicy, Volume, VolumeError,
+    luks2::{NewVolume, SlotKind, create, create_empty, open},
 };
 use model::{Digest, Secret};
 use proptest::prelude::*;

@@ -9,7 +9,7 @@ use crate::VolumeError;
 const CRYPTO: VolumeError = VolumeError::Crypto { what: "split or merge a key" };
 
 /// Splits `key` into `stripes` blocks; all but the last are random.
-pub(super) fn split(
+pub(crate) fn split(
     key: &[u8],
     stripes: u32,
     hash: &'static Algorithm,
@@ -27,7 +27,7 @@ pub(super) fn split(
 }
 
 /// Puts together a key of `length` bytes from its split form.
-pub(super) fn merge(
+pub(crate) fn merge(
     split: &[u8],
     length: usize,
     hash: &'static Algorithm,

@@ -1,67 +1,55 @@
 //! The data area of an open volume, as a [`Volume`]: whole sectors are encrypted in place on their
 //! way to the file, parts of a sector by read-modify-write.
 
-use std::{
-    fs::File,
-    io,
-    num::NonZeroU64,
-    os::unix::fs::FileExt,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::io;
 
 use model::Kmi;
-use rustix::{
-    fs::{Advice, FallocateFlags, SeekFrom, fadvise, fallocate, seek},
-    io::Errno,
-};
 
-use crate::{Extent, Volume, cipher::SectorCipher, stripes::Stripes};
+use super::SectorCipher;
+use crate::{
+    Extent, TrimPolicy, Volume,
+    open::{Medium, Run},
+    stripes::Stripes,
+};
 
 /// Bytes of zeros that are encrypted at a time.
 const ZERO_RUN: u64 = 256 << 10;
 
-/// What a trim does to the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TrimPolicy {
-    /// The space goes back to the file system; the file then shows which sectors are unused.
-    #[default]
-    Punch,
-    /// Nothing: the file never shows which sectors are used.
-    Keep,
-}
-
 /// Where the data are and how they may be used.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Geometry {
-    pub(super) data_at: u64,
-    pub(super) size: u64,
-    pub(super) sector: u32,
-    pub(super) read_only: bool,
-    pub(super) trim: TrimPolicy,
+pub(crate) struct Geometry {
+    pub(crate) data_at: u64,
+    pub(crate) size: u64,
+    pub(crate) sector: u32,
+    pub(crate) trim: TrimPolicy,
 }
 
-/// An open LUKS2 volume. Holds the file's lock until it is dropped.
+/// What the volume says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) format: &'static str,
+    pub(crate) kmi: Option<Kmi>,
+    pub(crate) damage: Option<String>,
+}
+
+/// An open LUKS volume. Holds the file's locks until it is dropped.
 #[derive(Debug)]
-pub struct Luks2Volume {
-    file: File,
+pub struct CryptVolume {
+    medium: Medium,
     geometry: Geometry,
     cipher: SectorCipher,
     stripes: Stripes,
-    kmi: Option<Kmi>,
-    damage: Option<String>,
-    flush_failed: AtomicBool,
+    identity: Identity,
 }
 
-impl Luks2Volume {
-    pub(super) fn new(
-        file: File,
+impl CryptVolume {
+    pub(crate) fn new(
+        medium: Medium,
         geometry: Geometry,
         cipher: SectorCipher,
-        kmi: Option<Kmi>,
-        damage: Option<String>,
+        identity: Identity,
     ) -> Self {
-        let flush_failed = AtomicBool::new(false);
-        Self { file, geometry, cipher, stripes: Stripes::new(), kmi, damage, flush_failed }
+        Self { medium, geometry, cipher, stripes: Stripes::new(), identity }
     }
 
     fn check(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -70,7 +58,7 @@ impl Luks2Volume {
     }
 
     fn check_write(&self, offset: u64, length: u64) -> io::Result<()> {
-        if self.geometry.read_only {
+        if self.medium.read_only() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         self.check(offset, length)
@@ -91,14 +79,14 @@ impl Luks2Volume {
     }
 
     fn read_sectors(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buf, self.in_file(offset))?;
+        self.medium.read(self.in_file(offset), buf)?;
         Ok(self.cipher.open(offset, buf)?)
     }
 
     fn write_sectors(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
         self.cipher.seal(offset, data)?;
         let _held = self.stripes.shared(offset, length_of(data));
-        self.file.write_all_at(data, self.in_file(offset))
+        self.medium.write(self.in_file(offset), data)
     }
 
     /// The sector that holds `offset`, decrypted, and the position of `offset` in it.
@@ -130,7 +118,7 @@ impl Luks2Volume {
         let part = sector.get_mut(skip..skip.saturating_add(data.len()));
         part.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(data);
         self.cipher.seal(start, &mut sector)?;
-        self.file.write_all_at(&sector, self.in_file(start))
+        self.medium.write(self.in_file(start), &sector)
     }
 
     /// The next extent at `offset`, at most `length` long. A sector is a hole only if all of it is.
@@ -139,24 +127,30 @@ impl Luks2Volume {
         let hole = |length| Extent { length, hole: true, zero: false };
         let sector = u64::from(self.geometry.sector);
         let in_volume = |at: u64| at.saturating_sub(self.geometry.data_at);
-        let next = match seek(&self.file, SeekFrom::Data(self.in_file(offset))) {
-            Ok(next) => next,
-            Err(Errno::NXIO) => return Ok(hole(length)),
-            Err(Errno::INVAL) => return Ok(data(length)),
-            Err(e) => return Err(e.into()),
-        };
-        let first = in_volume(next) - in_volume(next) % sector;
-        if first > offset {
-            return Ok(hole(first.saturating_sub(offset).min(length)));
+        let at = self.in_file(offset);
+        match self.medium.run_at(at)? {
+            Run::Hole { end } => {
+                let first = in_volume(end) - in_volume(end) % sector;
+                if first > offset {
+                    return Ok(hole(first.saturating_sub(offset).min(length)));
+                }
+                // Only part of this sector is a hole.
+                let rest = self.medium.run_at(end)?;
+                let (Run::Data { end } | Run::Hole { end }) = rest;
+                let end = in_volume(end).next_multiple_of(sector);
+                Ok(data(end.saturating_sub(offset).max(1).min(length)))
+            }
+            Run::Data { end } => {
+                let end = in_volume(end).next_multiple_of(sector);
+                Ok(data(end.saturating_sub(offset).max(1).min(length)))
+            }
         }
-        let end = in_volume(seek(&self.file, SeekFrom::Hole(next))?).next_multiple_of(sector);
-        Ok(data(end.saturating_sub(offset).max(1).min(length)))
     }
 }
 
-impl Volume for Luks2Volume {
+impl Volume for CryptVolume {
     fn format(&self) -> &'static str {
-        "luks2"
+        self.identity.format
     }
 
     fn size(&self) -> u64 {
@@ -168,15 +162,15 @@ impl Volume for Luks2Volume {
     }
 
     fn read_only(&self) -> bool {
-        self.geometry.read_only
+        self.medium.read_only()
     }
 
     fn kmi(&self) -> Option<&Kmi> {
-        self.kmi.as_ref()
+        self.identity.kmi.as_ref()
     }
 
     fn header_damage(&self) -> Option<&str> {
-        self.damage.as_deref()
+        self.identity.damage.as_deref()
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
@@ -232,35 +226,21 @@ impl Volume for Luks2Volume {
         if self.geometry.trim == TrimPolicy::Keep || last <= first {
             return Ok(());
         }
-        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(&self.file, mode, self.in_file(first), last.saturating_sub(first)) {
-            // Advice: a medium without holes keeps the data.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NODEV) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+        // Advice: a medium without holes keeps the data.
+        self.medium.punch(self.in_file(first), last.saturating_sub(first)).map(|_| ())
     }
 
     fn prefetch(&self, offset: u64, length: u64) -> io::Result<()> {
         self.check(offset, length)?;
-        let length = NonZeroU64::new(length);
-        if length.is_some() {
-            fadvise(&self.file, self.in_file(offset), length, Advice::WillNeed)?;
-        }
-        Ok(())
+        self.medium.prefetch(self.in_file(offset), length)
     }
 
     fn flush(&self) -> io::Result<()> {
-        if self.flush_failed() {
-            return Err(io::Error::other("an earlier flush failed"));
-        }
-        if self.geometry.read_only {
-            return Ok(());
-        }
-        self.file.sync_data().inspect_err(|_| self.flush_failed.store(true, Ordering::SeqCst))
+        self.medium.flush()
     }
 
     fn flush_failed(&self) -> bool {
-        self.flush_failed.load(Ordering::SeqCst)
+        self.medium.flush_failed()
     }
 
     fn extents(&self, offset: u64, length: u64, max: usize) -> io::Result<Vec<Extent>> {
@@ -290,7 +270,7 @@ fn length_of(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
+    use std::{fs::File, os::fd::OwnedFd};
 
     use model::Secret;
 
@@ -300,17 +280,12 @@ mod tests {
     fn a_failed_flush_is_remembered() {
         // A pipe cannot be synchronised.
         let (_reader, writer) = io::pipe().unwrap();
-        let geometry = Geometry {
-            data_at: 0,
-            size: 4096,
-            sector: 4096,
-            read_only: false,
-            trim: TrimPolicy::Punch,
-        };
+        let geometry = Geometry { data_at: 0, size: 4096, sector: 4096, trim: TrimPolicy::Punch };
         let key = Secret::new((0..64).collect());
         let cipher = SectorCipher::new(key, 4096, 0).unwrap();
         let file = File::from(OwnedFd::from(writer));
-        let volume = Luks2Volume::new(file, geometry, cipher, None, None);
+        let identity = Identity { format: "luks2", kmi: None, damage: None };
+        let volume = CryptVolume::new(Medium::of(file, 4096), geometry, cipher, identity);
         assert!(!volume.flush_failed());
         let first = volume.flush().unwrap_err().to_string();
         assert!(volume.flush_failed());

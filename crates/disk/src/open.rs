@@ -1,0 +1,145 @@
+//! One door to every format: [`open`] recognises the volume by its first bytes and gives it as a
+//! [`Volume`].
+//!
+//! ```text
+//!   file -> lock -> first bytes -> vault | luks2 | luks1      (raw only if the caller says so)
+//! ```
+//!
+//! **Invariant:** a file is never taken for raw because nothing else fits: a damaged header would
+//! then be served as content, and written to.
+
+mod direct;
+mod medium;
+
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
+
+use model::{Kmi, Secret};
+
+pub(crate) use self::medium::{Medium, Run};
+use crate::{Rejection, Volume, VolumeError, luks1, luks2, raw::RawVolume};
+
+/// The first bytes of a volume in our authenticated format.
+const VAULT_MAGIC: &[u8] = b"VSD1VAULT";
+/// The first bytes of both LUKS versions; the version follows in two bytes.
+const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
+/// The first bytes of a LUKS2 header's second copy.
+const LUKS2_SECOND_MAGIC: &[u8] = b"SKUL\xba\xbe";
+
+/// A format of volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// LUKS1, as written by qemu-img and cryptsetup.
+    Luks1,
+    /// LUKS2.
+    Luks2,
+    /// Plain bytes; never recognised, always said.
+    Raw,
+    /// Our authenticated format.
+    Vault,
+}
+
+impl Format {
+    /// The format's name, as on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Luks1 => "luks1",
+            Self::Luks2 => "luks2",
+            Self::Raw => "raw",
+            Self::Vault => "vault",
+        }
+    }
+}
+
+/// What a trim does to the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrimPolicy {
+    /// The space goes back to the file system; the file then shows which sectors are unused.
+    #[default]
+    Punch,
+    /// Nothing: the file never shows which sectors are used.
+    Keep,
+}
+
+/// How a volume is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Refuse writes, and share the volume with other readers.
+    pub read_only: bool,
+    /// Only the key slots that belong to this key-management information are tried.
+    pub kmi: Option<Kmi>,
+    /// What a trim does.
+    pub trim: TrimPolicy,
+    /// The format that the file must have; recognised if absent. Raw must be said.
+    pub format: Option<Format>,
+    /// Pass the page cache by (`O_DIRECT`): the guest has a cache of its own. Requests that are not
+    /// aligned to 4096 bytes go through the page cache all the same.
+    pub direct: bool,
+}
+
+/// Opens the volume at `path` with the secret of one of its key slots, and locks it: alone, or
+/// shared if read-only. A raw volume takes no secret.
+///
+/// # Errors
+/// A [`Rejection`] if the file, its header or the key is refused ([`Rejection::FormatUnknown`] if
+/// nothing fits, [`Rejection::KeyMissing`] without a needed secret), or the system's error.
+pub fn open(
+    path: &Path,
+    secret: Option<&Secret<Vec<u8>>>,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Volume>, VolumeError> {
+    let medium = Medium::open(path, options)?;
+    let format = match options.format {
+        Some(format) => format,
+        None => recognise(medium.file())?.ok_or(Rejection::FormatUnknown)?,
+    };
+    let needed = || secret.ok_or(Rejection::KeyMissing);
+    Ok(match format {
+        Format::Luks1 => Arc::new(luks1::open_on(medium, needed()?, options)?),
+        Format::Luks2 => Arc::new(luks2::open_on(medium, needed()?, options)?),
+        Format::Raw => Arc::new(RawVolume::new(medium, options)?),
+        Format::Vault => vault(medium, needed()?, options)?,
+    })
+}
+
+/// The format that the first bytes of `file` tell, if it is one of ours; never raw.
+///
+/// # Errors
+/// The system's.
+pub fn recognise(file: &File) -> Result<Option<Format>, VolumeError> {
+    let start = start_of(file, 0)?;
+    let version = start.get(LUKS_MAGIC.len()..LUKS_MAGIC.len() + 2);
+    if start.starts_with(VAULT_MAGIC) {
+        return Ok(Some(Format::Vault));
+    }
+    if start.starts_with(LUKS_MAGIC) {
+        // Another version is LUKS2's to refuse by name.
+        return Ok(Some(if version == Some(&[0, 1]) { Format::Luks1 } else { Format::Luks2 }));
+    }
+    // A LUKS2 volume whose first header copy is lost still has the second, at a power of two.
+    for shift in 14..=22 {
+        if start_of(file, 1 << shift)?.starts_with(LUKS2_SECOND_MAGIC) {
+            return Ok(Some(Format::Luks2));
+        }
+    }
+    Ok(None)
+}
+
+fn start_of(file: &File, at: u64) -> Result<[u8; 16], VolumeError> {
+    let mut start = [0; 16];
+    match file.read_exact_at(&mut start, at) {
+        Ok(()) => Ok(start),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok([0; 16]),
+        Err(e) => Err(VolumeError::io("read the header")(e)),
+    }
+}
+
+/// Opens a volume of our authenticated format.
+fn vault(
+    medium: Medium,
+    secret: &Secret<Vec<u8>>,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Volume>, VolumeError> {
+    let _ = (medium, secret, options);
+    Err(Rejection::unsupported("the vault format").into())
+}
