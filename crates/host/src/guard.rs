@@ -1,30 +1,32 @@
 //! Keys that the host may use while the authority is away (guard `tpm`). One cache key for the
-//! host, sealed in its TPM; the keys of each VM wrapped under it.
+//! host, sealed in its TPM once; the keys of each VM wrapped under it.
 //!
 //! ```text
-//!   session -> lease_until -> seal(cache key || lease_until) under
-//!                             PolicyPCR(now) and clock <= end of lease and reset count = now
-//!   grant   -> AES-256-GCM(cache key, VM keys; AAD = VM, epoch, volume) -> cached-<volume>.bin
+//!   session -> approval of the appraised state until the lease ends, signed by the authority
+//!   cache key -> sealed once under PolicyAuthorize(authority, host)       -> guard.json
+//!   grant   -> AES-256-GCM(cache key, VM keys; AAD = VM, epoch, volume)   -> cached-<volume>.bin
 //!   start without the authority: lease not over -> [unseal once per life of the agent] -> unwrap
 //! ```
 //!
-//! **Invariants:** the end of the lease that counts comes out of the seal, so an edited or older
-//! file can only shorten it; no key is used after it, by the host's clock and by the TPM's; a key
-//! of guard `tcb` never comes here. One TPM operation per session or life of the agent, none per
-//! start.
+//! **Invariants:** the bounds of the lease are in what the authority signed and the TPM compares:
+//! PCRs, policy counter, clock, reset count ([`tpm::lease`]); its end by the wall clock is marked
+//! with the cache key, so an edited or older file can only shorten it; no key is used after it; a
+//! key of guard `tcb` never comes here. The TPM is used when a session begins and once per life of
+//! the agent, never for a start.
 
+mod seal;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use model::{Digest, Epoch, Secret, VmId};
+use model::{Epoch, HostId, Secret, VmId, api::enrol::GuardApproval};
 use serde::{Deserialize, Serialize};
 use serve::{clock::SharedClock, fsfile, random};
 use tokio::sync::{Mutex, watch};
-use tpm::{Comparison, KeyBlob, PcrSelection, PcrValues, Policy};
 
+use self::seal::SealFile;
 use crate::{
     hosttpm::HostTpm,
     identity::Session,
@@ -33,22 +35,6 @@ use crate::{
 };
 
 const LIMIT: usize = 64 << 10;
-
-/// How far the TPM's clock may run ahead of the host's within one lease, milliseconds.
-const CLOCK_SLACK: u64 = 5_000;
-
-/// The seal, as it is stored. Not secret.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SealFile {
-    /// For the reader; the one that counts is sealed.
-    lease_until: u64,
-    tpm_clock_until: u64,
-    reset_count: u32,
-    pcrs: Vec<(u8, Digest)>,
-    #[serde(with = "hex")]
-    sealed: Vec<u8>,
-}
 
 /// Keys of one volume, wrapped.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,6 +51,8 @@ struct Wrapped {
 struct Opened {
     cache_key: Secret<Vec<u8>>,
     lease_until: u64,
+    /// The seal that this cache key is in, once it is in one.
+    file: Option<SealFile>,
 }
 
 /// The guard of this host.
@@ -72,6 +60,7 @@ struct Opened {
 pub(crate) struct Guard {
     tpm: HostTpm,
     clock: SharedClock,
+    host: HostId,
     file: PathBuf,
     opened: Mutex<Option<Opened>>,
     lease: watch::Sender<u64>,
@@ -79,10 +68,16 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// The guard; its key is unsealed now if there is one and the lease is not over.
-    pub(crate) async fn open(tpm: HostTpm, clock: SharedClock, state_dir: &Path) -> Self {
+    pub(crate) async fn open(
+        tpm: HostTpm,
+        clock: SharedClock,
+        host: HostId,
+        state_dir: &Path,
+    ) -> Self {
         let guard = Self {
             tpm,
             clock,
+            host,
             file: state_dir.join("guard.json"),
             opened: Mutex::new(None),
             lease: watch::Sender::new(0),
@@ -107,81 +102,82 @@ impl Guard {
         self.clock.unix_ms() >= *self.lease.borrow()
     }
 
-    /// A new session brings a new lease: the cache key is sealed anew.
+    /// A new session brings a new lease, and the approval that lets the TPM hold to it.
     ///
     /// # Errors
     /// [`Trouble`]; the lease of the session counts all the same, for VMs that run.
     pub(crate) async fn renewed(&self, session: &Session) -> Result<(), Trouble> {
-        self.renew(session.view.lease_until, &session.pcrs).await
+        self.lease.send_replace(session.view.lease_until);
+        match &session.approval {
+            Some(approval) => {
+                self.renew(session.view.lease_until, approval, &session.approver).await
+            }
+            None => Ok(()),
+        }
     }
 
-    async fn renew(&self, lease_until: u64, pcrs: &[u8]) -> Result<(), Trouble> {
+    async fn renew(
+        &self,
+        lease_until: u64,
+        approval: &GuardApproval,
+        approver: &[u8],
+    ) -> Result<(), Trouble> {
+        self.lease.send_replace(lease_until);
         let mut opened = self.opened.lock().await;
-        let cache_key = match opened.take() {
-            Some(known) => known.cache_key,
-            None => match self.unseal().await {
-                Ok(known) => known.cache_key,
-                Err(_) => Secret::new(random::secret::<32>()?.expose().to_vec()),
+        self.tpm.raise_guard_counter(approval.counter).await?;
+        let (cache_key, file) = match opened.take() {
+            Some(known) => (known.cache_key, known.file),
+            None => match self.reopen(approval, approver).await {
+                Ok((cache_key, file)) => (cache_key, Some(file)),
+                Err(_) => (Secret::new(random::secret::<32>()?.expose().to_vec()), None),
             },
         };
-        self.lease.send_replace(lease_until);
-        let sealed = self.seal(&cache_key, lease_until, pcrs).await;
-        *opened = Some(Opened { cache_key, lease_until });
-        sealed
+        let sealed = match file.filter(|file| file.is_for(approver)) {
+            Some(file) => Ok(file),
+            None => SealFile::make(&self.tpm, &self.host, approver, &cache_key).await,
+        };
+        let sealed = sealed.and_then(|file| {
+            let now = self.clock.unix_ms();
+            let file = file.with(approval, lease_until, now, &cache_key)?;
+            fsfile::write_atomic(&self.file, &serde_json::to_vec(&file)?, 0o600)?;
+            Ok(file)
+        });
+        let (file, result) = match sealed {
+            Ok(file) => (Some(file), Ok(())),
+            Err(trouble) => (None, Err(trouble)),
+        };
+        *opened = Some(Opened { cache_key, lease_until, file });
+        result
     }
 
-    async fn seal(
+    /// The seal of an earlier life, opened by a new approval: the host was restarted or updated.
+    async fn reopen(
         &self,
-        cache_key: &Secret<Vec<u8>>,
-        lease_until: u64,
-        pcrs: &[u8],
-    ) -> Result<(), Trouble> {
-        let left = lease_until.saturating_sub(self.clock.unix_ms());
-        let (time, _, values) = self.tpm.state(pcrs.to_vec()).await?;
-        let mut file = SealFile {
-            lease_until,
-            tpm_clock_until: time.clock.clock.saturating_add(left).saturating_add(CLOCK_SLACK),
-            reset_count: time.clock.reset_count,
-            pcrs: values.iter().map(|(pcr, digest)| (pcr, *digest)).collect(),
-            sealed: Vec::new(),
-        };
-        let mut payload = cache_key.clone();
-        payload.expose_mut().extend_from_slice(&lease_until.to_be_bytes());
-        let blob = self.tpm.seal(file.policy()?.digest(), payload).await?;
-        file.sealed = blob.to_bytes()?;
-        Ok(fsfile::write_atomic(&self.file, &serde_json::to_vec(&file)?, 0o600)?)
+        approval: &GuardApproval,
+        approver: &[u8],
+    ) -> Result<(Secret<Vec<u8>>, SealFile), Trouble> {
+        let file = self.read()?;
+        if !file.is_for(approver) {
+            return Err(Trouble::failed("the seal is for another authority"));
+        }
+        let cache_key = file.open_with(&self.tpm, &self.host, approval).await?;
+        Ok((cache_key, file))
+    }
+
+    fn read(&self) -> Result<SealFile, Trouble> {
+        match fsfile::read_limited(&self.file, LIMIT) {
+            Err(error) if error.is_missing() => Err(Trouble::failed("nothing is cached")),
+            other => Ok(serde_json::from_slice(&other?)?),
+        }
     }
 
     async fn unseal(&self) -> Result<Opened, Trouble> {
-        let bytes = match fsfile::read_limited(&self.file, LIMIT) {
-            Err(error) if error.is_missing() => return Err(Trouble::failed("nothing is cached")),
-            other => other?,
-        };
-        let file: SealFile = serde_json::from_slice(&bytes)?;
-        let blob = KeyBlob::parse(&file.sealed)
-            .map_err(|error| Trouble::failed(serve::exit::chain(&error)))?;
-        let mut payload = match self.tpm.unseal(blob, file.policy()?).await {
-            Err(error) if error.is_policy_refusal() => {
-                return Err(Trouble::refused(
-                    "lease-ended",
-                    "the host TPM does not open the cached keys any more: the lease is over, the \
-                     host was restarted, or its state has changed",
-                    "start again when the authority can be reached",
-                ));
-            }
-            other => other?,
-        };
-        let (lease_until, at) = match payload.expose().split_at_checked(32) {
-            Some((_, end)) => (end.try_into().map(u64::from_be_bytes).ok(), 32),
-            None => (None, 0),
-        };
-        let lease_until =
-            lease_until.ok_or_else(|| Trouble::failed("the sealed cache key is malformed"))?;
-        payload.expose_mut().truncate(at);
+        let file = self.read()?;
+        let (cache_key, lease_until) = file.open(&self.tpm, &self.host).await?;
         if self.clock.unix_ms() >= lease_until {
             return Err(ended(lease_until));
         }
-        Ok(Opened { cache_key: payload, lease_until })
+        Ok(Opened { cache_key, lease_until, file: Some(file) })
     }
 
     /// The authority has revoked this host: nothing cached may be used any more.
@@ -191,6 +187,14 @@ impl Guard {
     pub(crate) async fn revoke(&self) -> Result<(), Trouble> {
         *self.opened.lock().await = None;
         self.lease.send_replace(0);
+        if !self.file.exists() {
+            return Ok(());
+        }
+        // Copies of the file die with the counter that their approvals name.
+        let counter = self.tpm.guard_counter().await;
+        if let Ok(counter) = counter {
+            self.tpm.raise_guard_counter(counter.saturating_add(1)).await?;
+        }
         Ok(fsfile::remove(&self.file)?)
     }
 
@@ -263,19 +267,6 @@ impl Guard {
         let mut keys = Secret::new(file.keys);
         keys.expose_mut().truncate(length);
         Ok(keys)
-    }
-}
-
-impl SealFile {
-    fn policy(&self) -> Result<Policy, Trouble> {
-        let indices: Vec<u8> = self.pcrs.iter().map(|(pcr, _)| *pcr).collect();
-        let values: PcrValues = self.pcrs.iter().copied().collect();
-        let policy = Policy::new()
-            .pcr(&PcrSelection::sha256(&indices), &values)
-            .ok_or_else(|| Trouble::failed("the seal's PCRs are malformed"))?;
-        Ok(policy
-            .clock(Comparison::AtMost, self.tpm_clock_until)
-            .reset_count(Comparison::Equal, self.reset_count))
     }
 }
 

@@ -1,14 +1,17 @@
 //! The host's TPM: identity, quotes, random keys, and the seal around the cache key. One actor; the
 //! keys that are used stay at their persistent handles.
 
-use model::Secret;
+use model::{Digest, Secret};
 use serve::exit::chain;
 use tpm::{
-    Actor, Address, Auth, AuthValue, Credential, Hierarchy, KeyBlob, Object, PcrSelection, Policy,
-    Public, QualifyingData, Quote, TimeInfo, Tpm, TpmError, handle, template,
+    Actor, Address, Auth, AuthValue, Credential, Hierarchy, KeyBlob, NvAttributes, Object,
+    PcrSelection, Policy, Public, QualifyingData, Quote, Tpm, TpmError, handle, lease, template,
 };
 
 use crate::trouble::Trouble;
+
+/// How far the policy counter is counted up at once: a TPM wears out by counting.
+const COUNTER_STEPS: u64 = 64;
 
 /// A handle to the host's TPM.
 #[derive(Clone, Debug)]
@@ -126,17 +129,42 @@ impl HostTpm {
         .await
     }
 
-    /// Clock, reset counter and the present values of PCRs of the SHA-256 bank.
+    /// SHA-256 over the present values of PCRs of the SHA-256 bank, as a quote would tell it.
     ///
     /// # Errors
     /// [`TpmError`].
-    pub(crate) async fn state(
-        &self,
-        pcrs: Vec<u8>,
-    ) -> Result<(TimeInfo, PcrSelection, tpm::PcrValues), TpmError> {
+    pub(crate) async fn pcr_digest(&self, pcrs: Vec<u8>) -> Result<Digest, TpmError> {
         self.run(move |tpm| {
             let selection = PcrSelection::sha256(&pcrs);
-            Ok((tpm.read_clock()?, selection.clone(), tpm.pcr_read(&selection)?))
+            let digest = tpm.pcr_read(&selection)?.digest(&selection);
+            digest.map(Digest::sha256).ok_or(TpmError::Policy("a PCR is not there"))
+        })
+        .await
+    }
+
+    /// The policy counter of the guard; defined and counted once if it is not there.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub(crate) async fn guard_counter(&self) -> Result<u64, TpmError> {
+        self.run(guard_counter).await
+    }
+
+    /// Counts the policy counter up to `at_least`.
+    ///
+    /// # Errors
+    /// [`TpmError`]; [`TpmError::Policy`] if it is too far.
+    pub(crate) async fn raise_guard_counter(&self, at_least: u64) -> Result<(), TpmError> {
+        self.run(move |tpm| {
+            let mut now = guard_counter(tpm)?;
+            if at_least.saturating_sub(now) > COUNTER_STEPS {
+                return Err(TpmError::Policy("the policy counter is too far behind"));
+            }
+            while now < at_least {
+                tpm.nv_increment(None, Auth::none(), handle::GUARD_COUNTER)?;
+                now = now.saturating_add(1);
+            }
+            Ok(())
         })
         .await
     }
@@ -172,6 +200,24 @@ impl HostTpm {
         })
         .await
     }
+}
+
+fn guard_counter(tpm: &mut Tpm) -> Result<u64, TpmError> {
+    let expected = lease::counter();
+    let found = match tpm.nv_public(expected.index)? {
+        Some(found) => found,
+        None => {
+            tpm.nv_define(Hierarchy::Owner, Auth::none(), &expected, &AuthValue::empty())?;
+            expected.clone()
+        }
+    };
+    if found.written() != expected.written() {
+        return Err(TpmError::Policy("the policy counter's NV index is used for something else"));
+    }
+    if !found.attributes.contains(NvAttributes::WRITTEN) {
+        tpm.nv_increment(None, Auth::none(), expected.index)?;
+    }
+    tpm.nv_read_counter(None, &mut Auth::none(), expected.index)
 }
 
 fn ek(tpm: &mut Tpm) -> Result<Object, TpmError> {

@@ -70,7 +70,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<serve::exit::Exit> {
     let _alone = alone(&config)?;
     let server = UnixServer::bind(&config.agent_socket(), Limits::default()).await?;
     let link = Link::new(clock.clone());
-    let guard = Guard::open(tpm.clone(), clock.clone(), &config.state_dir).await;
+    let guard =
+        Guard::open(tpm.clone(), clock.clone(), config.name.clone(), &config.state_dir).await;
     let parts = (guard, Ledger::open(&config.state_dir)?, Spool::open(&config.state_dir)?);
     let host = Arc::new(Host::new(Arc::clone(&config), clock, tpm.clone(), link.clone(), parts));
     let registry = Registry::new(Arc::clone(&host));

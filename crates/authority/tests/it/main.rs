@@ -11,6 +11,8 @@ mod host_client;
 #[cfg(test)]
 mod launch;
 #[cfg(test)]
+mod lease;
+#[cfg(test)]
 mod operators;
 #[cfg(test)]
 mod requests;

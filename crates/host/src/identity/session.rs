@@ -6,12 +6,14 @@ use std::{sync::Arc, time::Duration};
 use model::{
     agent::AgentSession,
     api::enrol::{
-        Challenge, ChallengePurpose, ChallengeRequest, HostEvidence, HostMode, HostSession,
+        Challenge, ChallengePurpose, ChallengeRequest, GuardApproval, HostEvidence, HostMode,
+        HostSession,
     },
 };
 use serve::{
     client::{Call, Client, ClientLimits, Identity},
     clock::SharedClock,
+    exit::chain,
     fsfile, hpke, keys,
     shutdown::Shutdown,
 };
@@ -35,8 +37,10 @@ pub(crate) struct Session {
     pub(crate) grant_key: hpke::HpkePrivate,
     /// How it stands.
     pub(crate) view: AgentSession,
-    /// PCRs that the authority asked for; caches are sealed to the same.
-    pub(crate) pcrs: Vec<u8>,
+    /// Lets the TPM open what this host caches, if it may cache anything.
+    pub(crate) approval: Option<GuardApproval>,
+    /// The key whose approvals count, SubjectPublicKeyInfo.
+    pub(crate) approver: Vec<u8>,
 }
 
 /// How it stands between us and the authority.
@@ -199,10 +203,16 @@ async fn attempt(
     public: &Client,
     anchors: &[Vec<u8>],
 ) -> Result<Arc<Session>, Trouble> {
-    if link.state.borrow().enrolment.is_none() {
-        let enrolment = Arc::new(enrol(config, tpm, public).await?);
-        link.state.send_modify(|state| state.enrolment = Some(enrolment));
-    }
+    let known = link.state.borrow().enrolment.clone();
+    let enrolment = match known {
+        Some(enrolment) => enrolment,
+        None => {
+            let enrolment = Arc::new(enrol(config, tpm, public).await?);
+            let known = Arc::clone(&enrolment);
+            link.state.send_modify(|state| state.enrolment = Some(known));
+            enrolment
+        }
+    };
     let clock = &link.clock;
     let ask = ChallengeRequest {
         host: config.name.clone(),
@@ -222,7 +232,7 @@ async fn attempt(
         quote: quote.attest.into(),
         signature: quote.signature.into(),
         event_log: fsfile::read_limited(&config.event_log, EVENT_LOG)?.into(),
-        guard_counter: None,
+        guard_counter: counter(tpm).await,
     };
     let path = format!("/v1/hosts/{}/attest", config.name);
     let issued_at = clock.unix_ms();
@@ -238,7 +248,14 @@ async fn attempt(
         lease_until: answer.lease_until,
     };
     tracing::info!(mode = ?view.mode, expires_at = view.expires_at, "session");
-    Ok(Arc::new(Session { client, grant_key, view, pcrs: challenge.pcrs }))
+    let approver = enrolment.signing_key.0.clone();
+    Ok(Arc::new(Session { client, grant_key, view, approval: answer.guard, approver }))
+}
+
+/// The policy counter. A TPM that has none caches nothing; sessions go on.
+async fn counter(tpm: &HostTpm) -> Option<u64> {
+    let counter = tpm.guard_counter().await;
+    counter.inspect_err(|error| tracing::warn!(error = chain(error), "no policy counter")).ok()
 }
 
 /// Refusals that the next attempt does away with by itself.

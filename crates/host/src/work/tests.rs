@@ -46,7 +46,8 @@ async fn worker(dir: &Path, built: &Path) -> (Worker, mpsc::Receiver<Event>) {
     fsfile::create_private_dir(&config.run_dir).unwrap();
     fsfile::create_private_dir(&config.state_dir).unwrap();
     let (clock, tpm) = (SystemClock::shared(), HostTpm::start(&config.tpm).unwrap());
-    let guard = Guard::open(tpm.clone(), clock.clone(), &config.state_dir).await;
+    let guard =
+        Guard::open(tpm.clone(), clock.clone(), config.name.clone(), &config.state_dir).await;
     let ledger = Ledger::open(&config.state_dir).unwrap();
     let spool = Spool::open(&config.state_dir).unwrap();
     let link = Link::new(clock.clone());
