@@ -63,7 +63,8 @@ pub(crate) enum AnchorFault {
 impl AnchorFault {
     /// The name of the refusal, if a rule said no: the process ends with exit status 3.
     pub(crate) const fn refusal(&self) -> Option<(&'static str, &'static str)> {
-        const RESTORE: &str = "was the TPM replaced, or is another copy of this authority running?";
+        const RESTORE: &str = "was the TPM replaced, or is another copy of this authority running? \
+            `vouchsafe authority restore` begins a new incarnation";
         match self {
             Self::Head(rejection) => Some((rejection.name(), rejection.hint())),
             Self::Anchor(error) => Some((error.name(), RESTORE)),
@@ -286,6 +287,20 @@ impl Ground {
             fsfile::write_atomic(witness, &json, 0o644)?;
         }
         Ok(covered)
+    }
+
+    /// The newest incarnation that the head or the witness speaks of.
+    ///
+    /// # Errors
+    /// [`AnchorFault`].
+    pub(crate) fn newest_incarnation(&self) -> Result<Incarnation, AnchorFault> {
+        let head = self.load(&self.head)?;
+        let witness = match &self.witness {
+            Some(path) => self.load(path)?,
+            None => None,
+        };
+        let known = head.iter().chain(&witness).map(|head| head.incarnation);
+        Ok(known.max().unwrap_or(Incarnation(0)))
     }
 
     fn load(&self, path: &std::path::Path) -> Result<Option<Head>, AnchorFault> {

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use crate::{
     anchor::AnchorHandle, audit::Auditor, config::Config, flood::FloodGate, keyring::Keyring,
     nonce::NonceBook, paths::Paths, record::token::PendingEnrolment, records::Records,
-    reference::References,
+    reference::References, restore::Restored,
 };
 
 /// The state of the process; handlers hold it by [`App`].
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) references: References,
     /// The store's incarnation.
     pub(crate) incarnation: Incarnation,
+    /// What the last explicit restore left.
+    pub(crate) restored: Restored,
     /// The policy in force.
     pub(crate) policy: RwLock<Arc<PolicyView>>,
     /// Challenges under way.

@@ -13,15 +13,19 @@ use serve::{
     exit::{self, Exit},
     sandbox, telemetry,
 };
+use zeroize::Zeroize as _;
 
 use crate::{
+    backup::{self, BackupError},
     config::Config,
-    ground,
+    ground::{self, GroundError},
     init::{self, Report},
     keyring,
     paths::Paths,
+    refused_starts::RefusedStarts,
+    restore::{self, RestoreError, Source},
     root::RootKey,
-    server,
+    server::{self, ServerError},
     tpmlink::TpmLink,
 };
 
@@ -61,6 +65,25 @@ enum Command {
     },
     /// Bring the root key back from shares on stdin, one a line, and seal it to the present TPM.
     Recover,
+    /// Back everything up into a new file under a key of its own, while the server does not run.
+    /// Prints the shares of that key, once.
+    Backup {
+        /// The file to make.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Make an authority valid again on the present TPM, as a new incarnation that grants nothing
+    /// until the old leases have ended. The lost one must be off for good. Shares come on stdin,
+    /// one a line: the backup's or, without a backup, those that `init` showed.
+    Restore {
+        /// The backup; without it the state directory is restored as it lies.
+        #[arg(long, value_name = "FILE")]
+        backup: Option<PathBuf>,
+        /// The longest lease that the lost authority may have given, seconds, if that was longer
+        /// than the restored policy says.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        longest_lease: u64,
+    },
 }
 
 /// A refusal as it is printed.
@@ -116,37 +139,52 @@ impl Cli {
         telemetry::init(&config.log)?;
         sandbox::harden()?;
         if self.command.is_none() {
-            confine(&config)?;
+            return serve(config);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let clock = SystemClock::shared();
         runtime.block_on(async {
             match self.command {
-                None => server::serve(config, clock).await.map_err(|error| match error.refusal() {
-                    Some((name, hint)) => Ended::Refused { name, hint, cause: Box::new(error) },
-                    None => Ended::Failed(Box::new(error)),
-                }),
+                None => Ok(()),
                 Some(Command::Init) => initialise(&config, &clock).await,
                 Some(Command::Operator { name, out }) => {
                     operator(&config, &clock, &name, &out).await
                 }
                 Some(Command::Recover) => recover(&config).await,
+                Some(Command::Backup { out }) => back_up(&config, &clock, &out).await,
+                Some(Command::Restore { backup, longest_lease }) => {
+                    restore(&config, &clock, backup, longest_lease).await
+                }
             }
         })
     }
 }
 
+/// Serves until SIGTERM; a start that is refused is noted for the next good one.
+fn serve(config: Config) -> Result<(), Ended> {
+    ground::must_exist(&config.state_dir).map_err(ended)?;
+    let mut refused = RefusedStarts::beside(&config.state_dir)?;
+    confine(&config, refused.path())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let clock = SystemClock::shared();
+    runtime.block_on(server::serve(config, clock.clone(), &refused)).map_err(|error| {
+        if let Some((name, hint)) = error.refusal() {
+            refused.note(clock.unix_ms(), name, exit::chain(&error), hint);
+        }
+        ended(error)
+    })
+}
+
 /// The server touches its state, what the configuration names, and nothing else. Threads inherit
 /// this, so it comes before there are any.
-fn confine(config: &Config) -> Result<(), Ended> {
+fn confine(config: &Config, refused_starts: &Path) -> Result<(), Ended> {
     let parent = |path: &PathBuf| path.parent().map(Path::to_path_buf);
-    let mut write = vec![config.state_dir.clone()];
+    let mut write = vec![config.state_dir.clone(), refused_starts.to_owned()];
     write.extend(config.address_file.iter().filter_map(parent));
     write.extend(config.witness.iter().filter_map(parent));
     if let tpm::Address::Device(device) = config.tpm_address()? {
         write.push(device);
     }
-    ground::must_exist(&config.state_dir).map_err(grounded)?;
     let mut read: Vec<PathBuf> = parent(&config.reference_values).into_iter().collect();
     read.extend(config.ek_roots.iter().chain(&config.endorsers.keys).cloned());
     let files = sandbox::restrict_files(&paths(&read), &paths(&write))?;
@@ -160,11 +198,28 @@ fn paths(list: &[PathBuf]) -> Vec<&Path> {
 }
 
 async fn initialise(config: &Config, clock: &SharedClock) -> Result<(), Ended> {
-    init::init(config, clock, |report: &Report| print(report)).await.map_err(grounded)
+    init::init(config, clock, |report: &Report| print(report)).await.map_err(ended)
 }
 
-fn grounded(error: ground::GroundError) -> Ended {
-    match error.refusal() {
+/// An error that may be a rule's "no".
+trait MayRefuse: Error + Sized + 'static {
+    fn refused(&self) -> Option<(&'static str, &'static str)>;
+}
+
+macro_rules! may_refuse {
+    ($($error:ty),* $(,)?) => {
+        $(impl MayRefuse for $error {
+            fn refused(&self) -> Option<(&'static str, &'static str)> {
+                self.refusal()
+            }
+        })*
+    };
+}
+
+may_refuse!(BackupError, GroundError, RestoreError, ServerError);
+
+fn ended(error: impl MayRefuse) -> Ended {
+    match error.refused() {
         Some((name, hint)) => Ended::Refused { name, hint, cause: Box::new(error) },
         None => Ended::Failed(Box::new(error)),
     }
@@ -178,7 +233,7 @@ async fn operator(
 ) -> Result<(), Ended> {
     let paths = Paths::new(&config.state_dir);
     let tpm = TpmLink::new(config.tpm_address()?)?;
-    let root = ground::open_root(&paths, &tpm).await.map_err(grounded)?;
+    let root = ground::open_root(&paths, &tpm).await.map_err(ended)?;
     let ca = keyring::load_ca(&root, &paths.ca(), &paths.ca_key())?;
     let name: model::HostId = name.parse()?;
     let (certificate, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
@@ -187,10 +242,33 @@ async fn operator(
     Ok(())
 }
 
-async fn recover(config: &Config) -> Result<(), Ended> {
+/// Shares, one a line.
+fn shares() -> Result<Vec<String>, Ended> {
     let mut input = String::new();
     io::stdin().take(MAX_INPUT).read_to_string(&mut input)?;
-    let shares: Vec<String> = input.split_whitespace().map(str::to_owned).collect();
+    let shares = input.split_whitespace().map(str::to_owned).collect();
+    input.zeroize();
+    Ok(shares)
+}
+
+async fn back_up(config: &Config, clock: &SharedClock, out: &Path) -> Result<(), Ended> {
+    let made = backup::make(config, clock, out).await.map_err(ended)?;
+    Ok(print(&made)?)
+}
+
+async fn restore(
+    config: &Config,
+    clock: &SharedClock,
+    backup: Option<PathBuf>,
+    longest_lease: u64,
+) -> Result<(), Ended> {
+    let source = backup.map_or(Source::InPlace, Source::Backup);
+    let restored = restore::restore(config, clock, &source, &shares()?, longest_lease).await;
+    Ok(print(&restored.map_err(ended)?)?)
+}
+
+async fn recover(config: &Config) -> Result<(), Ended> {
+    let shares = shares()?;
     let paths = Paths::new(&config.state_dir);
     let tpm = TpmLink::new(config.tpm_address()?)?;
     let threshold = config.recovery.threshold;

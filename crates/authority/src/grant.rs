@@ -29,6 +29,7 @@ use crate::{
         vm::{KeyState, VmRecord, VmRejection},
     },
     refusal::Rejection,
+    restore::Restored,
     vmkey::{self, KEY, KeyError, Use},
 };
 
@@ -41,6 +42,15 @@ pub(crate) enum GrantRejection {
     /// The host may not hold keys.
     #[error(transparent)]
     Host(#[from] HostRejection),
+    /// The authority was restored, and leases of the lost one may not have ended.
+    #[error(
+        "the authority was restored; leases of the lost one may run until {until} (Unix \
+         milliseconds)"
+    )]
+    LeasesNotEnded {
+        /// Until when nothing is granted.
+        until: u64,
+    },
     /// The operation does not need these keys.
     #[error(transparent)]
     Operation(#[from] OperationRejection),
@@ -57,6 +67,7 @@ impl Rejection for GrantRejection {
         match self {
             Self::Guest(_) => "guest-not-trusted",
             Self::Host(rejection) => rejection.name(),
+            Self::LeasesNotEnded { .. } => "leases-not-ended",
             Self::Operation(rejection) => rejection.name(),
             Self::Used => "grant-used",
             Self::Vm(rejection) => rejection.name(),
@@ -67,6 +78,7 @@ impl Rejection for GrantRejection {
         match self {
             Self::Guest(_) => "`vouchsafe vm attest NAME` appraises the guest again",
             Self::Host(rejection) => rejection.hint(),
+            Self::LeasesNotEnded { .. } => "wait; running VMs run on by their own leases",
             Self::Operation(rejection) => rejection.hint(),
             Self::Used => "each try of a host has an id of its own; this one was replayed",
             Self::Vm(rejection) => rejection.hint(),
@@ -75,7 +87,7 @@ impl Rejection for GrantRejection {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Guest(_) | Self::Used => StatusCode::FORBIDDEN,
+            Self::Guest(_) | Self::LeasesNotEnded { .. } | Self::Used => StatusCode::FORBIDDEN,
             Self::Host(rejection) => rejection.status(),
             Self::Operation(rejection) => rejection.status(),
             Self::Vm(rejection) => rejection.status(),
@@ -102,6 +114,20 @@ pub(crate) struct Asked<'a> {
     pub(crate) now: u64,
     /// The store's incarnation.
     pub(crate) incarnation: Incarnation,
+    /// What the last explicit restore left.
+    pub(crate) restored: Restored,
+}
+
+/// Whether anything is granted at `now`: after an explicit restore nothing is until every lease of
+/// the lost authority has ended.
+///
+/// # Errors
+/// [`GrantRejection::LeasesNotEnded`].
+pub(crate) const fn leases_have_ended(restored: Restored, now: u64) -> Result<(), GrantRejection> {
+    if now < restored.quiet_until {
+        return Err(GrantRejection::LeasesNotEnded { until: restored.quiet_until });
+    }
+    Ok(())
 }
 
 /// What a grant will say, apart from the verdict that earns it.
@@ -122,7 +148,8 @@ pub(crate) struct Terms {
 /// # Errors
 /// [`GrantRejection`].
 pub(crate) fn decide(asked: &Asked<'_>) -> Result<Terms, GrantRejection> {
-    let Asked { host, vm, request, operation, used, policy, now, incarnation } = asked;
+    let Asked { host, vm, request, operation, used, policy, now, incarnation, restored } = asked;
+    leases_have_ended(*restored, *now)?;
     host.may_hold_keys(*now)?;
     vm.is_homed(&host.name, request.epoch)?;
     if *used {

@@ -9,10 +9,12 @@ use thiserror::Error;
 
 use crate::{
     anchor::{AnchorFault, Ground},
+    audit::AuditError,
     config::{Config, ConfigError},
     keyring::{self, Keyring, KeyringError},
     paths::Paths,
     records::{self, RecordError, Records},
+    restore::Restored,
     root::{RootError, RootKey},
     tpmlink::{LinkError, TpmLink},
 };
@@ -26,6 +28,9 @@ pub(crate) enum GroundError {
     /// The audit log.
     #[error("the audit log cannot be opened")]
     Audit(#[from] store::audit::AuditError),
+    /// An entry of the audit log.
+    #[error(transparent)]
+    AuditEntry(AuditError),
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -62,6 +67,11 @@ impl From<AnchorFault> for GroundError {
 }
 
 impl GroundError {
+    /// An entry could not be written.
+    pub(crate) fn audit(error: AuditError) -> Self {
+        Self::AuditEntry(error)
+    }
+
     /// The refusal's name and hint, if a rule said no: exit status 3.
     pub(crate) fn refusal(&self) -> Option<(&'static str, &'static str)> {
         match self {
@@ -77,6 +87,7 @@ impl GroundError {
                 Some(("key-file-altered", "put the newest state directory back"))
             }
             Self::Audit(_)
+            | Self::AuditEntry(_)
             | Self::Config(_)
             | Self::File(_)
             | Self::Keys(_)
@@ -132,6 +143,38 @@ impl Opened {
     pub(crate) async fn incarnation(&self) -> Result<Incarnation, GroundError> {
         let held = self.records.get(&records::incarnation()?).await?;
         Ok(held.map_or(Incarnation(1), |held| held.value))
+    }
+
+    /// The newest incarnation that the store, its head or the witness knows of.
+    ///
+    /// # Errors
+    /// [`GroundError`].
+    pub(crate) async fn newest_incarnation(
+        &self,
+        config: &Config,
+        clock: &SharedClock,
+    ) -> Result<Incarnation, GroundError> {
+        let held = self.incarnation().await?;
+        let anchored = self.anchor_ground(config, clock, held).newest_incarnation()?;
+        Ok(held.max(anchored))
+    }
+
+    /// What the last explicit restore left, if there was one.
+    ///
+    /// # Errors
+    /// [`GroundError`].
+    pub(crate) async fn restored(&self) -> Result<Restored, GroundError> {
+        let held = self.records.get(&records::restored()?).await?;
+        Ok(held.map(|held| held.value).unwrap_or_default())
+    }
+
+    /// Closes log and store: nothing is written after it.
+    ///
+    /// # Errors
+    /// [`GroundError`].
+    pub(crate) async fn close(self) -> Result<(), GroundError> {
+        self.log.close().await;
+        Ok(self.records.sealed().store().close().await?)
     }
 
     /// What the anchor stands on.

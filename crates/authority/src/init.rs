@@ -87,11 +87,19 @@ pub(crate) async fn init(
         source,
     })?;
     if new {
-        let marker = Marker { version: env!("CARGO_PKG_VERSION"), initialised_at: clock.unix_ms() };
-        let marker = serde_json::to_vec_pretty(&marker).unwrap_or_default();
-        fsfile::write_atomic(&paths.marker(), &marker, 0o644)?;
+        mark(&paths, clock)?;
     }
     Ok(())
+}
+
+/// Writes the marker: everything is there.
+///
+/// # Errors
+/// [`GroundError::File`].
+pub(crate) fn mark(paths: &Paths, clock: &SharedClock) -> Result<(), GroundError> {
+    let marker = Marker { version: env!("CARGO_PKG_VERSION"), initialised_at: clock.unix_ms() };
+    let marker = serde_json::to_vec_pretty(&marker).unwrap_or_default();
+    Ok(fsfile::write_atomic(&paths.marker(), &marker, 0o644)?)
 }
 
 /// Makes store, audit log, policy, counter and the first head.
@@ -118,18 +126,11 @@ async fn lay_ground(
         opened.records.commit(write).await?;
         let auditor = Auditor::new(opened.log.clone(), clock.clone());
         let done = Done::new("authority-initialised", "authority");
-        let written = auditor.done(&Actor::authority(), done).await;
-        written.map_err(|error| fsfile::FileError::Io {
-            operation: "write",
-            path: paths.audit(),
-            source: std::io::Error::other(error),
-        })?;
+        auditor.done(&Actor::authority(), done).await.map_err(GroundError::audit)?;
     }
     if !paths.head().exists() {
         let ground = opened.anchor_ground(config, clock, Incarnation(1));
         Anchored::first(ground).await?;
     }
-    opened.log.close().await;
-    opened.records.sealed().store().close().await?;
-    Ok(())
+    opened.close().await
 }

@@ -12,6 +12,7 @@
 mod anchor;
 mod app;
 mod audit;
+mod backup;
 mod caller;
 mod command;
 mod config;
@@ -30,9 +31,12 @@ mod record;
 mod records;
 mod reference;
 mod refusal;
+mod refused_starts;
+mod restore;
 mod root;
 mod routes;
 mod server;
+mod shares;
 mod tpmlink;
 mod vmkey;
 

@@ -11,6 +11,7 @@
 //! | `grant/<id>` | [`GrantRecord`]: this id was used |
 //! | `policy` | [`PolicyView`] |
 //! | `incarnation` | counts the explicit restores |
+//! | `restored` | what the last of them left ([`Restored`]) |
 
 use std::marker::PhantomData;
 
@@ -25,7 +26,10 @@ use store::{
 };
 use thiserror::Error;
 
-use crate::record::{host::HostRecord, token::TokenRecord, vm::VmRecord};
+use crate::{
+    record::{host::HostRecord, token::TokenRecord, vm::VmRecord},
+    restore::Restored,
+};
 
 /// Records that are looked at, and at most deleted, in one transaction.
 const FORGET_PAGE: usize = 40;
@@ -139,6 +143,11 @@ pub(crate) fn incarnation() -> Result<Place<Incarnation>, RecordError> {
     Place::at("incarnation".to_owned())
 }
 
+/// Where the last explicit restore is.
+pub(crate) fn restored() -> Result<Place<Restored>, RecordError> {
+    Place::at("restored".to_owned())
+}
+
 /// A record and the version that a write must name.
 #[derive(Clone, Debug)]
 pub(crate) struct Versioned<T> {
@@ -194,6 +203,8 @@ pub(crate) enum Kept {
     Grants,
     /// Operations.
     Operations,
+    /// Open operations in their hosts' lists.
+    Orders,
 }
 
 impl Kept {
@@ -202,6 +213,7 @@ impl Kept {
             Self::Tokens => "token/",
             Self::Grants => "grant/",
             Self::Operations => "operation/",
+            Self::Orders => "order/",
         }
     }
 }

@@ -11,7 +11,6 @@
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use blahaj::{Share, Sharks};
 use model::{Secret, api::Bytes};
 use serde::{Deserialize, Serialize};
 use serve::{fsfile, random};
@@ -20,6 +19,7 @@ use tpm::KeyBlob;
 use zeroize::Zeroize as _;
 
 use crate::{
+    shares::{self, SharesError},
     tpmlink::{LinkError, TpmLink},
     vmkey::{self, KEY, KeyError},
 };
@@ -49,6 +49,9 @@ pub(crate) enum RootError {
     /// Shares that do not give the root key.
     #[error("these shares do not give the root key of this authority")]
     Shares,
+    /// No shares at all.
+    #[error(transparent)]
+    Joining(#[from] SharesError),
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] LinkError),
@@ -106,7 +109,7 @@ impl RootKey {
         threshold: u8,
     ) -> Result<Self, RootError> {
         let file = Self::read(path)?;
-        let key = combine(shares, threshold)?;
+        let key = Self(shares::join(shares, threshold)?);
         if key.check()?.0 != file.check.0 {
             return Err(RootError::Shares);
         }
@@ -119,11 +122,17 @@ impl RootKey {
     /// # Errors
     /// [`RootError::Shares`] if the numbers cannot be.
     pub(crate) fn shares(&self, threshold: u8, count: u8) -> Result<Vec<String>, RootError> {
-        if threshold < 2 || threshold > count {
-            return Err(RootError::Shares);
-        }
-        let dealer = Sharks(threshold).dealer(self.0.expose());
-        Ok(dealer.take(usize::from(count)).map(|share| hex::encode(Vec::from(&share))).collect())
+        Ok(shares::split(&self.0, threshold, count)?)
+    }
+
+    /// A root key out of a backup.
+    pub(crate) const fn from_secret(key: Secret<[u8; KEY]>) -> Self {
+        Self(key)
+    }
+
+    /// The key itself, for a backup.
+    pub(crate) const fn expose(&self) -> &Secret<[u8; KEY]> {
+        &self.0
     }
 
     /// The key for one use.
@@ -191,27 +200,22 @@ impl RootKey {
         Ok(Bytes(self.derive("check")?.expose().to_vec()))
     }
 
-    async fn seal(&self, path: &Path, tpm: &TpmLink, pcrs: &[u8]) -> Result<(), RootError> {
+    /// Seals the key to the TPM as it is, in the place of what was there.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub(crate) async fn seal(
+        &self,
+        path: &Path,
+        tpm: &TpmLink,
+        pcrs: &[u8],
+    ) -> Result<(), RootError> {
         let key = Secret::new(self.0.expose().to_vec());
         let blob = Bytes(tpm.seal(key, pcrs.to_vec()).await?);
         let file = RootFile { blob, pcrs: pcrs.to_vec(), check: self.check()? };
         let content = serde_json::to_vec_pretty(&file).map_err(|_| RootError::Malformed)?;
         Ok(fsfile::write_atomic(path, &content, 0o600)?)
     }
-}
-
-fn combine(shares: &[String], threshold: u8) -> Result<RootKey, RootError> {
-    let parse = |text: &String| {
-        let mut bytes = hex::decode(text.trim()).map_err(|_| RootError::Shares)?;
-        let share = Share::try_from(bytes.as_slice()).map_err(|_| RootError::Shares);
-        bytes.zeroize();
-        share
-    };
-    let shares = shares.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-    let mut key = Sharks(threshold).recover(&shares).map_err(|_| RootError::Shares)?;
-    let whole = <[u8; KEY]>::try_from(key.as_slice()).map_err(|_| RootError::Shares);
-    key.zeroize();
-    Ok(RootKey(Secret::new(whole?)))
 }
 
 fn file_name(path: &Path) -> String {
@@ -221,20 +225,6 @@ fn file_name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn any_three_of_five_shares_bring_the_root_key_back_and_two_do_not() {
-        let key = RootKey(Secret::new([7; KEY]));
-        let shares = key.shares(3, 5).unwrap();
-        for left_out in 0..3 {
-            let mut some = shares.clone();
-            some.remove(left_out);
-            some.remove(left_out);
-            assert_eq!(combine(&some, 3).unwrap().0.expose(), &[7; KEY]);
-        }
-        assert!(combine(&shares[..2], 3).is_err());
-        assert!(combine(&["zz".to_owned()], 3).is_err());
-    }
 
     #[test]
     fn a_sealed_file_opens_under_its_name_and_root_key_only() {

@@ -25,6 +25,7 @@ use crate::{
     nonce::NonceBook,
     paths::Paths,
     records,
+    refused_starts::RefusedStarts,
     reference::{ReferenceError, References},
     routes,
     tpmlink::TpmLink,
@@ -119,9 +120,14 @@ pub(crate) fn check(config: &Config) -> Result<(Anchors, References), ServerErro
 ///
 /// # Errors
 /// [`ServerError`]; if [`ServerError::refusal`] has a name, a rule said no.
-pub(crate) async fn serve(config: Config, clock: SharedClock) -> Result<(), ServerError> {
+pub(crate) async fn serve(
+    config: Config,
+    clock: SharedClock,
+    refused: &RefusedStarts,
+) -> Result<(), ServerError> {
     let shutdown = Shutdown::on_signals().map_err(ServerError::Signals)?;
     let (app, anchor) = start(config, clock, shutdown.clone()).await?;
+    refused.enter(&app.audit).await?;
     let server = bind(&app).await?;
     let address = server.local_addr();
     let done = Done::new("authority-started", "authority").detail(address.to_string());
@@ -153,6 +159,7 @@ async fn start(
     let root = ground::open_root(&paths, &tpm).await?;
     let opened = Opened::new(paths, &root, tpm, &clock)?;
     let incarnation = opened.incarnation().await?;
+    let restored = opened.restored().await?;
     let anchored = Anchored::resume(opened.anchor_ground(&config, &clock, incarnation)).await?;
     let every = Duration::from_millis(config.limits.anchor_ms);
     let (anchor, task) = anchored.spawn(every, shutdown.clone());
@@ -172,6 +179,7 @@ async fn start(
         ek_anchors,
         references,
         incarnation,
+        restored,
         policy: Arc::new(policy).into(),
         nonces: NonceBook::default().into(),
         enrolments: Default::default(),

@@ -125,6 +125,29 @@ pub enum Authority {
         #[arg(long = "authority-config", value_name = "FILE")]
         authority_config: PathBuf,
     },
+    /// Back everything up into a new file under a key of its own, on the authority's machine while
+    /// it does not run. Prints the shares of that key, once.
+    Backup {
+        /// Configuration of `vouchsafe-authority`.
+        #[arg(long = "authority-config", value_name = "FILE")]
+        authority_config: PathBuf,
+        /// The file to make.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Make an authority valid again on this machine's TPM, as a new incarnation. Shares come on
+    /// stdin, one a line: the backup's or, without one, those that `init` showed.
+    Restore {
+        /// Configuration of `vouchsafe-authority`.
+        #[arg(long = "authority-config", value_name = "FILE")]
+        authority_config: PathBuf,
+        /// The backup; without it the state directory is restored as it lies.
+        #[arg(long, value_name = "FILE")]
+        backup: Option<PathBuf>,
+        /// The longest lease that the lost authority may have given, seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        longest_lease: u64,
+    },
     /// Say how it stands.
     Status,
 }

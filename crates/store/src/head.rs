@@ -200,7 +200,7 @@ impl HeadRejection {
                 "the head file and the store are not from the same authority"
             }
             Self::StoreForked { .. } | Self::StoreRolledBack => {
-                "put the newest store back; `vouchsafe authority restore` makes an older one valid, with two approvals"
+                "put the newest store back; `vouchsafe authority restore` makes an older one valid, with the recovery shares"
             }
         }
     }

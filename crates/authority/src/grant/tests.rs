@@ -66,6 +66,7 @@ fn ask(host: &HostRecord, vm: &VmRecord, request: &GrantRequest, used: bool) -> 
         policy: Box::leak(Box::new(Policy::default())),
         now: 100,
         incarnation: Incarnation(1),
+        restored: crate::restore::Restored::default(),
     }
 }
 

@@ -203,6 +203,16 @@ impl HostRecord {
         self
     }
 
+    /// The host after an explicit restore: what was known of it may be out of date, so that an
+    /// operator approves it again and it attests again.
+    pub(crate) fn restored(mut self) -> Self {
+        if self.mode != HostMode::Revoked {
+            self.mode = HostMode::Pending;
+        }
+        self.standing = None;
+        self
+    }
+
     /// Whether its evidence is appraised at all.
     ///
     /// # Errors

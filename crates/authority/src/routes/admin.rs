@@ -68,6 +68,7 @@ async fn status(
         anchor: app.anchor.counter(),
         assurance: assurance.to_owned(),
         hosts: count(hosts.len()),
+        quiet_until: Some(app.restored.quiet_until).filter(|until| *until > app.now()),
         vms: count(vms.iter().filter(|vm| vm.state != VmState::Retired).count()),
     }))
 }

@@ -112,6 +112,7 @@ async fn settle(
             policy: &app.policy(),
             now,
             incarnation: app.incarnation,
+            restored: app.restored,
         })?;
         let record = GrantRecord {
             vm: name.clone(),

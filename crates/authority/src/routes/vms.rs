@@ -22,6 +22,7 @@ use crate::{
     audit::Done,
     caller::Operator,
     failure::Failure,
+    grant,
     operations::{self, Wish},
     record::{
         host::HostRejection,
@@ -151,7 +152,8 @@ async fn create(app: &App, spec: VmSpec) -> Result<VmView, Failure> {
     loop {
         let before = app.records.get(&records::vm(&spec.name)?).await?;
         let version = before.as_ref().map_or(0, |before| before.version);
-        let vm = change::defined(before.as_ref().map(|b| &b.value), spec.clone(), key_id)?;
+        let floor = app.restored.epoch_floor();
+        let vm = change::defined(before.as_ref().map(|b| &b.value), spec.clone(), key_id, floor)?;
         let mut write = Write::new().put(records::vm(&spec.name)?, &vm, version)?;
         if spec.origin == KeyOrigin::Console {
             let vmk = random::secret::<{ vmkey::KEY }>()?;
@@ -234,6 +236,7 @@ async fn start(
     {
         vm.value.is_home(&request.host)?;
     }
+    grant::leases_have_ended(app.restored, app.now())?;
     host.may_hold_keys(app.now())?;
     wish(&app, &operator, &name, Wish::Start(request.host)).await
 }
@@ -301,7 +304,7 @@ async fn fence(
 ) -> Outcome<VmView> {
     let (vm, home) = loop {
         let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?;
-        let after = vm.value.fenced()?;
+        let after = vm.value.fenced(app.restored.epoch_floor())?;
         let mut write = Write::new().put(records::vm(&name)?, &after, vm.version)?;
         if let Some(open) = vm.value.open {
             let detail = "the VM was fenced".to_owned();

@@ -16,6 +16,7 @@ mod lease;
 mod operators;
 #[cfg(test)]
 mod requests;
+mod restore;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -158,4 +158,8 @@ pub struct AuthorityStatus {
     pub hosts: u64,
     /// VMs that are not retired.
     pub vms: u64,
+    /// After an explicit restore: until when nothing is granted, because leases of the lost
+    /// authority may run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_until: Option<u64>,
 }

@@ -29,7 +29,8 @@ pub(crate) enum Accepted {
     Settled(Box<VmRecord>),
 }
 
-/// A new VM. A retired one of the name is replaced, and its epochs are never used again.
+/// A new VM. A retired one of the name is replaced, and its epochs are never used again; nor are
+/// those of an earlier incarnation, which are below `floor`.
 ///
 /// # Errors
 /// [`VmRejection::Exists`].
@@ -37,11 +38,12 @@ pub(crate) fn defined(
     before: Option<&VmRecord>,
     spec: VmSpec,
     key_id: Digest,
+    floor: Epoch,
 ) -> Result<VmRecord, VmRejection> {
     if before.is_some_and(|vm| vm.state != VmState::Retired || vm.open.is_some()) {
         return Err(VmRejection::Exists);
     }
-    let epoch = before.map_or(Epoch(1), |vm| next(vm.epoch));
+    let epoch = next(before.map_or(Epoch(0), |vm| vm.epoch), floor);
     let key = match spec.origin {
         KeyOrigin::Console => KeyState::Held,
         KeyOrigin::Tcb | KeyOrigin::Tpm => KeyState::Awaited,
@@ -168,11 +170,12 @@ impl VmRecord {
     }
 
     /// Fence: an operator vouches that the home host is off. The epoch moves on, the home is
-    /// cleared, and the next start makes the VM anew from its image.
+    /// cleared, and the next start makes the VM anew from its image. `floor`: the least epoch of
+    /// this incarnation.
     ///
     /// # Errors
     /// [`VmRejection`].
-    pub(crate) fn fenced(&self) -> Result<Self, VmRejection> {
+    pub(crate) fn fenced(&self, floor: Epoch) -> Result<Self, VmRejection> {
         self.is_live()?;
         if self.home.is_none() {
             return Err(VmRejection::NotRunning);
@@ -180,13 +183,20 @@ impl VmRecord {
         Ok(Self {
             state: VmState::Defined,
             home: None,
-            epoch: next(self.epoch),
+            epoch: next(self.epoch, floor),
             open: None,
             vtpm: None,
             guest: None,
             detail: "fenced".to_owned(),
             ..self.clone()
         })
+    }
+
+    /// After an explicit restore: no operation is under way, and what the guest's verdict was worth
+    /// is not known.
+    pub(crate) fn restored(&self) -> Self {
+        let detail = "the authority was restored; its home has not reported since".to_owned();
+        Self { open: None, guest: None, detail, ..self.clone() }
     }
 
     /// After an operation's outcome.
@@ -302,6 +312,6 @@ impl VmRecord {
     }
 }
 
-const fn next(epoch: Epoch) -> Epoch {
-    Epoch(epoch.0.saturating_add(1))
+fn next(epoch: Epoch, floor: Epoch) -> Epoch {
+    Epoch(epoch.0.saturating_add(1)).max(floor)
 }

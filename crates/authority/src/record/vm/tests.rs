@@ -39,7 +39,7 @@ pub(crate) fn spec(origin: KeyOrigin) -> VmSpec {
 }
 
 pub(crate) fn vm() -> VmRecord {
-    defined(None, spec(KeyOrigin::Console), Digest::sha256([1; 32])).unwrap()
+    defined(None, spec(KeyOrigin::Console), Digest::sha256([1; 32]), Epoch(0)).unwrap()
 }
 
 fn host(name: &str) -> HostId {
@@ -129,9 +129,9 @@ fn a_vtpm_that_has_booted_is_final_in_its_epoch() {
 
 #[test]
 fn a_fence_moves_the_epoch_and_clears_the_home() {
-    let vm = running("a").fenced().unwrap();
+    let vm = running("a").fenced(Epoch(0)).unwrap();
     assert_eq!((vm.epoch, vm.home.clone(), vm.state), (Epoch(2), None, VmState::Defined));
-    let late = running("a").fenced().unwrap();
+    let late = running("a").fenced(Epoch(0)).unwrap();
     assert!(late.reported(&host("a"), report(VmState::Running, Epoch(1))).is_err());
     assert!(vm.start(&host("b"), id(2), 2).is_ok());
 }
@@ -139,7 +139,7 @@ fn a_fence_moves_the_epoch_and_clears_the_home() {
 #[test]
 fn a_key_is_deposited_once_and_only_if_it_is_awaited() {
     assert_eq!(started("a", 1).deposited(&host("a"), id(1)), Err(VmRejection::KeyDeposited));
-    let vm = defined(None, spec(KeyOrigin::Tpm), Digest::sha256([1; 32])).unwrap();
+    let vm = defined(None, spec(KeyOrigin::Tpm), Digest::sha256([1; 32]), Epoch(0)).unwrap();
     let vm = opened(vm.start(&host("a"), id(1), 1).unwrap());
     assert_eq!(vm.deposited(&host("b"), id(1)).unwrap_err().name(), "vm-homed-elsewhere");
     let vm = vm.deposited(&host("a"), id(1)).unwrap();
@@ -155,10 +155,10 @@ fn a_deleted_or_revoked_vm_gives_no_keys_and_its_epochs_never_return() {
     assert_eq!(revoked.open.map(|open| open.action), Some(Action::Delete));
     assert_eq!(revoked.start(&host("a"), id(4), 4), Err(VmRejection::Revoked));
     let gone = revoked.settled(id(3), &Outcome::Done);
-    let again = defined(Some(&gone), spec(KeyOrigin::Console), Digest::sha256([2; 32])).unwrap();
+    let again = defined(Some(&gone), spec(KeyOrigin::Console), Digest::sha256([2; 32]), Epoch(0)).unwrap();
     assert_eq!(again.epoch, Epoch(2));
     assert_eq!(
-        defined(Some(&again), spec(KeyOrigin::Console), Digest::sha256([2; 32])),
+        defined(Some(&again), spec(KeyOrigin::Console), Digest::sha256([2; 32]), Epoch(0)),
         Err(VmRejection::Exists)
     );
 }
@@ -204,7 +204,7 @@ fn apply(vm: &VmRecord, step: Step, n: u8) -> Option<VmRecord> {
         Step::Attest => vm.attest(id(n), 0).ok().and_then(accepted),
         Step::Delete => vm.delete(id(n), 0).ok().and_then(accepted),
         Step::Revoke => accepted(vm.revoke(id(n), 0)),
-        Step::Fence => vm.fenced().ok(),
+        Step::Fence => vm.fenced(Epoch(0)).ok(),
         Step::Settle(n, done) => {
             let failed = Outcome::Failed { detail: String::new(), hint: String::new() };
             let outcome = if done { Outcome::Done } else { failed };
