@@ -16,10 +16,10 @@ use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
 use model::{Kmi, Secret};
 
 pub(crate) use self::medium::{Medium, Run};
-use crate::{Rejection, Volume, VolumeError, luks1, luks2, raw::RawVolume};
+use crate::{Rejection, Volume, VolumeError, luks1, luks2, raw::RawVolume, vault};
 
 /// The first bytes of a volume in our authenticated format.
-const VAULT_MAGIC: &[u8] = b"VSD1VAULT";
+const VAULT_MAGIC: &[u8] = b"VSAFEVLT";
 /// The first bytes of both LUKS versions; the version follows in two bytes.
 const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
 /// The first bytes of a LUKS2 header's second copy.
@@ -75,6 +75,12 @@ pub struct OpenOptions {
     /// Pass the page cache by (`O_DIRECT`): the guest has a cache of its own. Requests that are not
     /// aligned to 4096 bytes go through the page cache all the same.
     pub direct: bool,
+    /// Vault only: open this snapshot, read-only, instead of the disk.
+    pub snapshot: Option<String>,
+    /// Vault only: the count of the volume's anchor. A header that is older is refused.
+    pub anchor: Option<u64>,
+    /// Vault only: bytes of tree pages to keep in memory.
+    pub cache_bytes: Option<u64>,
 }
 
 /// Opens the volume at `path` with the secret of one of its key slots, and locks it: alone, or
@@ -98,7 +104,7 @@ pub fn open(
         Format::Luks1 => Arc::new(luks1::open_on(medium, needed()?, options)?),
         Format::Luks2 => Arc::new(luks2::open_on(medium, needed()?, options)?),
         Format::Raw => Arc::new(RawVolume::new(medium, options)?),
-        Format::Vault => vault(medium, needed()?, options)?,
+        Format::Vault => open_vault(medium, needed()?, options)?,
     })
 }
 
@@ -115,6 +121,10 @@ pub fn recognise(file: &File) -> Result<Option<Format>, VolumeError> {
     if start.starts_with(LUKS_MAGIC) {
         // Another version is LUKS2's to refuse by name.
         return Ok(Some(if version == Some(&[0, 1]) { Format::Luks1 } else { Format::Luks2 }));
+    }
+    // A vault whose first header copy is lost still has the second.
+    if start_of(file, 4096)?.starts_with(VAULT_MAGIC) {
+        return Ok(Some(Format::Vault));
     }
     // A LUKS2 volume whose first header copy is lost still has the second, at a power of two.
     for shift in 14..=22 {
@@ -135,11 +145,10 @@ fn start_of(file: &File, at: u64) -> Result<[u8; 16], VolumeError> {
 }
 
 /// Opens a volume of our authenticated format.
-fn vault(
+fn open_vault(
     medium: Medium,
     secret: &Secret<Vec<u8>>,
     options: &OpenOptions,
 ) -> Result<Arc<dyn Volume>, VolumeError> {
-    let _ = (medium, secret, options);
-    Err(Rejection::unsupported("the vault format").into())
+    Ok(Arc::new(vault::open_on(Arc::new(medium), secret, options)?))
 }

@@ -12,6 +12,9 @@ pub enum Rejection {
     /// The file to be created exists; volumes are never overwritten.
     #[error("the file exists already")]
     AlreadyExists,
+    /// A file of counters is not authentic.
+    #[error("the anchor file is damaged or of another key")]
+    AnchorDamaged,
     /// The header counts further than the anchor: it belongs to another anchor.
     #[error("the volume is not the one that its anchor counts")]
     AnchorMismatch,
@@ -87,6 +90,9 @@ pub enum Rejection {
         /// Byte of the exported disk where it begins.
         position: u64,
     },
+    /// What is to be cut off the disk is not empty.
+    #[error("the part of the disk that would be cut off holds data")]
+    ShrinkLosesData,
     /// A size is zero, too large, or no multiple of the sector.
     #[error("the size {size} is not a positive multiple of {sector} bytes")]
     SizeInvalid {
@@ -95,6 +101,12 @@ pub enum Rejection {
         /// The sector in bytes.
         sector: u64,
     },
+    /// A snapshot of that name exists, or the name is empty or longer than 64 bytes.
+    #[error("a snapshot needs a name of its own, 1 to 64 bytes")]
+    SnapshotName,
+    /// The volume has no snapshot of that name.
+    #[error("the volume has no such snapshot")]
+    SnapshotNotFound,
     /// The source is not the one that was meant.
     #[error("the source has the digest {found}")]
     SourceDigestMismatch {
@@ -121,6 +133,7 @@ impl Rejection {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::AlreadyExists => "already-exists",
+            Self::AnchorDamaged => "anchor-damaged",
             Self::AnchorMismatch => "anchor-mismatch",
             Self::FormatUnknown => "format-unknown",
             Self::HeaderDamaged => "header-damaged",
@@ -144,6 +157,9 @@ impl Rejection {
             Self::RolledBack => "rolled-back",
             Self::SectorDamaged { .. } => "sector-damaged",
             Self::SizeInvalid { .. } => "size-invalid",
+            Self::SnapshotName => "snapshot-name",
+            Self::SnapshotNotFound => "snapshot-not-found",
+            Self::ShrinkLosesData => "shrink-loses-data",
             Self::SourceDigestMismatch { .. } => "source-digest-mismatch",
             Self::Truncated => "volume-truncated",
             Self::Unsupported { .. } => "unsupported",

@@ -9,14 +9,43 @@
 //! **Invariant:** the codecs (`header`, `keyarea`, `refs`) are pure, bytes in and values out, with
 //! limits before anything is allocated; nothing that was read is trusted before its tag was checked.
 
+mod alloc;
+mod attach;
+mod background;
 mod bytes;
+mod cache;
+mod checkpoint;
+mod commit;
+mod create;
+mod data;
+mod engine;
 mod header;
 mod kdf;
 mod keyarea;
+mod keyring;
 mod keyslot;
+mod log;
+mod medium;
+mod node;
+mod page;
 mod refs;
+mod replay;
+mod seal;
+mod sessions;
+mod snapshots;
+mod tree;
 mod unlock;
+mod volume;
+mod walk;
 
+pub use attach::open_on;
+pub use create::{Created, NewVault, create, create_from, create_on};
 pub use header::Suite;
 pub use kdf::Argon2Cost;
 pub use keyslot::{NewSlot, SlotKind, SlotSecret};
+pub use medium::Medium;
+pub use snapshots::Snapshot;
+pub use volume::{Head, VaultVolume, open};
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,15 @@ pub trait Volume: Send + Sync + Debug {
     /// a lost write only once.
     fn flush(&self) -> io::Result<()>;
 
+    /// Flushes, and leaves the medium in good order where the format has one; writes are refused
+    /// afterwards then. For the end of an attachment, when no request is under way.
+    ///
+    /// # Errors
+    /// As for [`flush`](Volume::flush).
+    fn close(&self) -> io::Result<()> {
+        self.flush()
+    }
+
     /// A flush failed since the volume was opened.
     fn flush_failed(&self) -> bool;
 

@@ -1,0 +1,6 @@
+//! The engine against models, faults and forgeries, on a medium in memory.
+
+mod basic;
+mod memory;
+mod model_check;
+mod tamper;
