@@ -1,6 +1,7 @@
 //! Grants: signed by the authority, sealed to this session, used once.
 //!
-//! Order of the checks: signature, host, VM, purpose, the request it answers, epoch, expiry, use;
+//! Order of the checks: signature, host, VM, purpose, the request it answers, epoch, KMI, expiry,
+//! incarnation, use;
 //! then the id is written down durably, and only then is the grant opened. So a grant whose keys
 //! were ever in memory cannot be opened again, not even after a crash.
 
@@ -14,7 +15,7 @@ use std::{
 
 use attest::envelope::{Envelope, Kind, TrustedKeys};
 use model::{
-    Epoch, GrantId, HostId, Secret, VmId,
+    Epoch, GrantId, HostId, Incarnation, Kmi, Secret, VmId,
     api::grant::{Grant, GrantInfo, GrantPurpose},
 };
 use serve::{
@@ -34,6 +35,17 @@ pub(crate) enum GrantRejection {
         /// Of the VM.
         expected: Epoch,
     },
+    /// It was made before the authority's store was last restored.
+    #[error("the grant is of incarnation {}, this host has seen {}", .granted.0, .seen.0)]
+    IncarnationOld {
+        /// Of the grant.
+        granted: Incarnation,
+        /// The newest that a grant had.
+        seen: Incarnation,
+    },
+    /// Its keys are found by another KMI than the VM's here.
+    #[error("the grant's key-management information is not the VM's on this host")]
+    OtherKmi,
     /// It has expired.
     #[error("the grant expired at {expires_at}, it is {now}")]
     Expired {
@@ -74,6 +86,8 @@ impl GrantRejection {
         match self {
             Self::EpochMoved { .. } => "grant-epoch-moved",
             Self::Expired { .. } => "grant-expired",
+            Self::IncarnationOld { .. } => "grant-incarnation-old",
+            Self::OtherKmi => "grant-other-kmi",
             Self::OtherRequest | Self::Used => "grant-used",
             Self::OtherHost(_) => "grant-other-host",
             Self::OtherKeys => "grant-other-vm",
@@ -94,6 +108,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) vm: &'a VmId,
     /// The epoch.
     pub(crate) epoch: Epoch,
+    /// What finds the VM's key on this host.
+    pub(crate) kmi: &'a Kmi,
     /// The purpose.
     pub(crate) purpose: GrantPurpose,
     /// The request that it answers.
@@ -129,7 +145,7 @@ pub(crate) fn open(
         .ok_or(GrantRejection::Signature)?;
     let grant: Grant = signed.into_inner();
     check(&grant.info, expected)?;
-    ledger.spend(grant.info.id)?;
+    ledger.spend(grant.info.id, grant.info.incarnation)?;
     let info = serde_json::to_vec(&grant.info).map_err(|_| GrantRejection::Sealed)?;
     let sealed = hpke::Sealed { enc: grant.enc.0, ciphertext: grant.sealed.0 };
     let keys = hpke::open(session, &sealed, &info, word(expected.purpose).as_bytes())
@@ -157,6 +173,9 @@ fn check(info: &GrantInfo, expected: &Expected<'_>) -> Result<(), GrantRejection
     if info.epoch != expected.epoch {
         return Err(GrantRejection::EpochMoved { granted: info.epoch, expected: expected.epoch });
     }
+    if info.kmi != *expected.kmi {
+        return Err(GrantRejection::OtherKmi);
+    }
     if info.expires_at <= expected.now {
         return Err(GrantRejection::Expired { expires_at: info.expires_at, now: expected.now });
     }
@@ -171,7 +190,8 @@ pub(crate) const fn word(purpose: GrantPurpose) -> &'static str {
     }
 }
 
-/// Ids of grants that were used, one hexadecimal line each, appended durably.
+/// Ids of grants that were used, one hexadecimal line each, and `incarnation N` where a grant was
+/// of a newer one than before; appended durably.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     path: PathBuf,
@@ -181,8 +201,11 @@ pub(crate) struct Ledger {
 #[derive(Debug)]
 struct LedgerState {
     used: std::collections::HashSet<GrantId>,
+    incarnation: Incarnation,
     file: File,
 }
+
+const INCARNATION: &str = "incarnation ";
 
 /// 64 Ki grants a file; more than a host meets between two weeks of restarts.
 const LEDGER_LIMIT: usize = 64 << 20;
@@ -204,17 +227,23 @@ impl Ledger {
         };
         let text = String::from_utf8_lossy(&content);
         let used = text.lines().filter_map(|line| line.parse().ok()).collect();
+        let seen = text.lines().filter_map(|line| line.strip_prefix(INCARNATION)?.parse().ok());
+        let incarnation = Incarnation(seen.max().unwrap_or(0));
         let io = |source| FileError::Io { operation: "open", path: path.clone(), source };
         let mut file = OpenOptions::new().append(true).mode(0o600).open(&path).map_err(io)?;
         if !content.is_empty() && !content.ends_with(b"\n") {
             file.write_all(b"\n").map_err(io)?;
         }
-        Ok(Self { path, state: Mutex::new(LedgerState { used, file }) })
+        Ok(Self { path, state: Mutex::new(LedgerState { used, incarnation, file }) })
     }
 
-    /// Writes an id down, before anything is done with its grant.
-    fn spend(&self, id: GrantId) -> Result<(), GrantRejection> {
+    /// Writes an id down, before anything is done with its grant; refuses what was used, and what
+    /// is older than a restore of the authority's store that this host has seen.
+    fn spend(&self, id: GrantId, of: Incarnation) -> Result<(), GrantRejection> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if of < state.incarnation {
+            return Err(GrantRejection::IncarnationOld { granted: of, seen: state.incarnation });
+        }
         if state.used.contains(&id) {
             return Err(GrantRejection::Used);
         }
@@ -222,9 +251,12 @@ impl Ledger {
             let path = self.path.clone();
             GrantRejection::Ledger(FileError::Io { operation: "append to", path, source })
         };
-        state.file.write_all(format!("{id}\n").as_bytes()).map_err(io)?;
+        let newer = of > state.incarnation;
+        let line = if newer { format!("{INCARNATION}{}\n{id}\n", of.0) } else { format!("{id}\n") };
+        state.file.write_all(line.as_bytes()).map_err(io)?;
         state.file.sync_data().map_err(io)?;
         state.used.insert(id);
+        state.incarnation = of;
         Ok(())
     }
 }
@@ -236,6 +268,10 @@ mod tests {
     use serve::{hpke::HpkePublic, keys::SigningKey};
 
     use super::*;
+
+    fn kmi() -> Kmi {
+        crate::plan::tests::kmi("v1")
+    }
 
     struct Bench {
         signer: SigningKey,
@@ -270,7 +306,7 @@ mod tests {
                 host: self.host.clone(),
                 epoch: Epoch(2),
                 purpose: GrantPurpose::Boot,
-                kmi: crate::plan::tests::kmi("v1"),
+                kmi: kmi(),
                 verdict: Digest::sha256([3; 32]),
                 issued_at: 1,
                 expires_at: 100,
@@ -287,12 +323,22 @@ mod tests {
         }
 
         fn open(&self, grant: &serde_json::Value, now: u64) -> Result<Opened, GrantRejection> {
+            self.open_as(grant, now, GrantId([9; 16]))
+        }
+
+        fn open_as(
+            &self,
+            grant: &serde_json::Value,
+            now: u64,
+            request: GrantId,
+        ) -> Result<Opened, GrantRejection> {
             let expected = Expected {
                 host: &self.host,
                 vm: &self.vm,
                 epoch: Epoch(2),
+                kmi: &kmi(),
                 purpose: GrantPurpose::Boot,
-                request: GrantId([9; 16]),
+                request,
                 now,
             };
             open(grant, self.signer.spki(), &self.private, &expected, &self.ledger)
@@ -325,6 +371,27 @@ mod tests {
         assert_eq!(bench.refusal(|i| i.id = GrantId([8; 16])), "grant-used");
         assert_eq!(bench.refusal(|i| i.vm = "v2".parse().unwrap()), "grant-other-vm");
         assert_eq!(bench.refusal(|i| i.purpose = GrantPurpose::Data), "grant-other-vm");
+        assert_eq!(bench.refusal(|i| i.kmi.key_id = Digest::sha256([9; 32])), "grant-other-kmi");
+        assert_eq!(bench.refusal(|i| i.kmi.version = 2), "grant-other-kmi");
+    }
+
+    #[test]
+    fn no_grant_of_before_a_restore_is_opened_after_one_of_after_it() {
+        let bench = Bench::new();
+        let of = |bench: &Bench, incarnation: u64, id: u8| {
+            let incarnation = Incarnation(incarnation);
+            let info = GrantInfo { incarnation, id: GrantId([id; 16]), ..bench.info() };
+            let grant = bench.grant(info, &[5; 128]);
+            let request = GrantId([id; 16]);
+            bench.open_as(&grant, 50, request).map(|_| ()).map_err(|refused| refused.name())
+        };
+        assert_eq!(of(&bench, 1, 1), Ok(()));
+        assert_eq!(of(&bench, 2, 2), Ok(()));
+        assert_eq!(of(&bench, 1, 3), Err("grant-incarnation-old"));
+        let ledger = Ledger::open(bench._dir.path()).unwrap();
+        let bench = Bench { ledger, ..bench };
+        assert_eq!(of(&bench, 1, 4), Err("grant-incarnation-old"));
+        assert_eq!(of(&bench, 2, 5), Ok(()));
     }
 
     #[test]

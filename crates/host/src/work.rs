@@ -141,6 +141,7 @@ impl Worker {
         self.progress.percent(None);
         match step {
             Step::SetAside => self.set_aside(record),
+            Step::NameKey => self.name_key(record).await,
             Step::Deposit => self.deposit(record).await,
             Step::Keys(volume) => self.obtain_keys(record, volume).await,
             Step::Create(volume) => self.create_volume(record, volume).await,

@@ -72,6 +72,10 @@ fn found(record: &mut Record, memory: &mut Memory) {
 fn done(record: &mut Record, memory: &mut Memory, step: Step, result: Result) {
     match (step, result) {
         (_, Result::Runs(role, process)) => started(record, memory, role, process),
+        (_, Result::KeyId(key_id)) => {
+            record.kmi.key_id = key_id;
+            record.made.named = true;
+        }
         (_, Result::Publics(publics)) => {
             record.made.vtpm = VtpmStage::Manufactured(publics);
         }
@@ -126,7 +130,12 @@ fn simply_done(record: &mut Record, memory: &mut Memory, step: Step) {
             record.made = super::record::Made::default();
             record.phase = Phase::Gone;
         }
-        Step::Spawn(_) | Step::Manufacture | Step::Certify | Step::Attach | Step::Appraise => {}
+        Step::NameKey
+        | Step::Spawn(_)
+        | Step::Manufacture
+        | Step::Certify
+        | Step::Attach
+        | Step::Appraise => {}
     }
 }
 

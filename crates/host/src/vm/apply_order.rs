@@ -18,7 +18,7 @@ pub(super) fn apply(record: &mut Record, memory: &mut Memory, ordered: Ordered) 
         known.delivered = false;
         return;
     }
-    let (action, id) = (job.action, job.id);
+    let (action, id, deposit) = (job.action, job.id, job.deposit);
     record.job = Some(job);
     if let Some(view) = view {
         record.on_bad_guest = view.on_bad_guest;
@@ -38,6 +38,8 @@ pub(super) fn apply(record: &mut Record, memory: &mut Memory, ordered: Ordered) 
                 record.stale = Some(record.epoch);
             }
             (record.spec, record.epoch, record.kmi) = (view.spec, view.epoch, view.kmi);
+            // What the authority still awaits is made anew.
+            record.made.named &= !deposit;
         }
     }
     match action {

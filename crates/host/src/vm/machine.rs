@@ -95,7 +95,9 @@ fn launching(record: &Record, memory: &Memory) -> Step {
         return Step::SetAside;
     }
     if deposit {
-        return Step::Deposit;
+        // The name is durable before it is told: a repeated deposit tells the same.
+        let unnamed = record.spec.kmi_origin.is_host() && !record.made.named;
+        return if unnamed { Step::NameKey } else { Step::Deposit };
     }
     let begun = runs(record, Role::Vtpm) && runs(record, Role::Disk(Volume::Boot));
     if !begun && !memory.boot_keys {

@@ -73,7 +73,10 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Made {
-    /// The master key was generated here and deposited.
+    /// The master key's KMI was made here and is in the record; not yet deposited.
+    #[serde(default)]
+    pub(crate) named: bool,
+    /// What was generated here (master key, KMI) is deposited.
     pub(crate) deposited: bool,
     /// The boot volume is complete.
     pub(crate) boot: bool,

@@ -22,7 +22,9 @@ use crate::{
 pub(crate) enum Step {
     /// Put the files of an earlier epoch aside.
     SetAside,
-    /// Generate the master key and deposit it.
+    /// Make the master key's KMI.
+    NameKey,
+    /// Generate the master key, if it is made here, and deposit what was made here.
     Deposit,
     /// Get the keys of this purpose into memory.
     Keys(Volume),
@@ -59,7 +61,7 @@ impl Step {
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::SetAside => "set-aside",
-            Self::Deposit => "key",
+            Self::NameKey | Self::Deposit => "key",
             Self::Keys(Volume::Boot) => "grant",
             Self::Create(Volume::Boot) => "volume",
             Self::Spawn(Role::Vtpm) | Self::Manufacture | Self::Certify => "vtpm",
@@ -138,6 +140,8 @@ pub(crate) enum Result {
     Done,
     /// The process runs.
     Runs(Role, ProcessId),
+    /// The `key_id` of the master key's KMI.
+    KeyId(model::Digest),
     /// The vTPM's public areas.
     Publics(VtpmPublics),
     /// The vTPM's certificates, DER.

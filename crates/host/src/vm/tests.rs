@@ -2,11 +2,11 @@
 //! the agent between any two steps, its invariants hold, and it comes to rest.
 
 use model::{
-    Epoch, OperationId,
+    Epoch, Kmi, KmiOrigin, OperationId,
     api::{
         operate::{Action, Outcome},
         policy::OnBadGuest,
-        vm::VtpmPublics,
+        vm::{VmSpec, VtpmPublics},
     },
 };
 use proptest::prelude::*;
@@ -38,6 +38,11 @@ struct World {
     trusted: bool,
     plugged: bool,
     on_bad_guest: OnBadGuest,
+    kmi_origin: KmiOrigin,
+    /// The authority awaits what the host makes.
+    deposit: bool,
+    /// What was deposited as the key's KMI.
+    deposited: Option<model::Digest>,
 }
 
 #[derive(Clone, Debug)]
@@ -110,6 +115,9 @@ impl World {
             trusted: true,
             plugged: false,
             on_bad_guest: OnBadGuest::Pause,
+            kmi_origin: KmiOrigin::Console,
+            deposit: false,
+            deposited: None,
         }
     }
 
@@ -138,15 +146,15 @@ impl World {
             id,
             action,
             local: false,
-            deposit: false,
+            deposit: self.deposit && self.deposited.is_none(),
             timings: Vec::new(),
             outcome: None,
             delivered: false,
         };
         let view = View {
-            spec: spec("v1"),
+            spec: VmSpec { kmi_origin: self.kmi_origin, ..spec("v1") },
             epoch: Epoch(1),
-            kmi: kmi("v1"),
+            kmi: Kmi { key_id: self.deposited.unwrap_or(kmi("v1").key_id), ..kmi("v1") },
             on_bad_guest: self.on_bad_guest,
         };
         self.event(Event::Ordered(Box::new(Ordered { job, view: Some(view) })));
@@ -162,6 +170,15 @@ impl World {
                 ek_rsa_public: None,
                 ak_public: vec![2].into(),
             }),
+            Step::NameKey => Found::KeyId(model::Digest::sha256([self.next_job; 32])),
+            Step::Deposit => {
+                if self.kmi_origin.is_host() {
+                    let told = self.record.kmi.key_id;
+                    let held = *self.deposited.get_or_insert(told);
+                    assert_eq!(held, told, "two names for one key");
+                }
+                Found::Done
+            }
             Step::Certify => Found::Certificates { ak: vec![3].into(), ek: vec![4].into() },
             Step::Attach => Found::Attached(RunState::Running),
             Step::Appraise => {
@@ -194,7 +211,6 @@ impl World {
             }
             Step::PowerOff
             | Step::SetAside
-            | Step::Deposit
             | Step::Keys(Volume::Boot)
             | Step::Create(Volume::Boot)
             | Step::AwaitBoot
@@ -341,6 +357,20 @@ fn a_start_goes_through_every_step_in_order_and_a_stop_ends_them_in_reverse() {
 }
 
 #[test]
+fn what_the_host_makes_is_named_durably_before_it_is_deposited() {
+    let mut world = World { deposit: true, kmi_origin: KmiOrigin::Tcb, ..World::new() };
+    world.order(Action::Start);
+    for step in [Step::NameKey, Step::Deposit, Step::Keys(Volume::Boot)] {
+        assert_eq!(machine::next(&world.record, &world.memory), Some(step));
+        world.act(&Act::Step);
+    }
+    assert_eq!(world.deposited, Some(world.record.kmi.key_id));
+    assert_ne!(world.deposited, Some(kmi("v1").key_id));
+    world.settle();
+    assert_eq!(world.outcomes.pop().unwrap().1, Outcome::Done);
+}
+
+#[test]
 fn a_bad_verdict_refuses_the_start_pauses_the_guest_and_keeps_the_data_volume_closed() {
     let mut world = World::new();
     world.trusted = false;
@@ -417,8 +447,9 @@ proptest! {
     fn invariants_hold_whatever_happens(
         acts in proptest::collection::vec(acts(), 1..120),
         report: bool,
+        deposit: bool,
     ) {
-        let mut world = World::new();
+        let mut world = World { deposit, kmi_origin: KmiOrigin::Tpm, ..World::new() };
         if report {
             world.on_bad_guest = OnBadGuest::Report;
         }
@@ -438,8 +469,8 @@ proptest! {
     }
 
     #[test]
-    fn a_start_succeeds_wherever_the_agent_is_killed(at in 0_usize..14, after: bool) {
-        let mut world = World::new();
+    fn a_start_succeeds_wherever_the_agent_is_killed(at in 0_usize..16, after: bool) {
+        let mut world = World { deposit: true, kmi_origin: KmiOrigin::Tcb, ..World::new() };
         world.order(Action::Start);
         for _ in 0..at {
             world.act(&Act::Step);

@@ -1,7 +1,7 @@
 //! Getting keys: the VM's master key made here and deposited, keys by grant, keys from the guard.
 
 use model::{
-    Guard, KeyOrigin, Secret,
+    Digest, Guard, KeyOrigin, KmiOrigin, Secret,
     api::grant::{DepositedKey, GrantAnswer, GrantPurpose, GrantRequest, KeyDeposit},
 };
 use serve::{
@@ -26,25 +26,37 @@ fn prefers_guard(record: &Record, volume: Volume) -> bool {
 }
 
 impl Worker {
-    /// Generates the master key by the origin that the VM asks for and deposits it sealed. A key
-    /// that was deposited earlier (the agent died before it could note that) is as good.
+    /// Makes the master key's KMI by the origin that the VM asks for: random, so that it tells
+    /// nothing of the key.
+    pub(super) async fn name_key(&self, record: &Record) -> Result<Found, Trouble> {
+        let mut key_id = [0; 32];
+        match record.spec.kmi_origin {
+            KmiOrigin::Tpm => {
+                let drawn = self.host.tpm.random_key().await?;
+                for (to, from) in key_id.iter_mut().zip(drawn.expose()) {
+                    *to = *from;
+                }
+            }
+            KmiOrigin::Tcb | KmiOrigin::Console | KmiOrigin::VmId => {
+                key_id = random::bytes::<32>()?;
+            }
+        }
+        Ok(Found::KeyId(Digest::sha256(key_id)))
+    }
+
+    /// Deposits what the VM's origins leave to this host: the master key, generated now and sealed,
+    /// and the KMI that the record has. A key that was deposited earlier (the agent died before it
+    /// could note that) is as good.
     pub(super) async fn deposit(&mut self, record: &Record) -> Result<Found, Trouble> {
         let key = match record.spec.origin {
-            KeyOrigin::Tpm => self.host.tpm.random_key().await?,
-            KeyOrigin::Tcb | KeyOrigin::Console => {
-                Secret::new(random::secret::<32>()?.expose().to_vec())
-            }
+            KeyOrigin::Tpm => Some(self.host.tpm.random_key().await?),
+            KeyOrigin::Tcb => Some(Secret::new(random::secret::<32>()?.expose().to_vec())),
+            KeyOrigin::Console => None,
         };
-        let to = self.host.deposit_key.borrow().clone();
-        let to = HpkePublic(to.ok_or_else(|| Trouble::away("the deposit key is not known yet"))?);
-        let info = format!("vouchsafe:vmk-deposit:v1:{}", self.vm);
-        let sealed = hpke::seal(&to, info.as_bytes(), b"", key.expose())?;
+        let key = key.map(|key| self.sealed_for_deposit(&key)).transpose()?;
+        let key_id = record.spec.kmi_origin.is_host().then_some(record.kmi.key_id);
         let job = record.job.as_ref().ok_or_else(|| Trouble::failed("there is no operation"))?;
-        let body = KeyDeposit {
-            operation: job.id,
-            key: Some(DepositedKey { enc: sealed.enc.into(), sealed: sealed.ciphertext.into() }),
-            key_id: None,
-        };
+        let body = KeyDeposit { operation: job.id, key, key_id };
         let path = format!("/v1/vms/{}/key", self.vm);
         let session = self.host.link.session()?;
         match session.client.post::<_, serde_json::Value>(&path, &body).await {
@@ -52,6 +64,14 @@ impl Worker {
             other => drop(self.noted(other)?),
         }
         Ok(Found::Done)
+    }
+
+    fn sealed_for_deposit(&self, key: &Secret<Vec<u8>>) -> Result<DepositedKey, Trouble> {
+        let to = self.host.deposit_key.borrow().clone();
+        let to = HpkePublic(to.ok_or_else(|| Trouble::away("the deposit key is not known yet"))?);
+        let info = format!("vouchsafe:vmk-deposit:v1:{}", self.vm);
+        let sealed = hpke::seal(&to, info.as_bytes(), b"", key.expose())?;
+        Ok(DepositedKey { enc: sealed.enc.into(), sealed: sealed.ciphertext.into() })
     }
 
     /// Keys by grant if the authority can be reached, else from the guard. A local request never
@@ -92,8 +112,10 @@ impl Worker {
             return Err(refused);
         }
         if record.spec.guard == Guard::Tcb {
-            return Err(Trouble::failed(
-                "guard = \"tcb\" keeps no keys on the host; start it when the authority is there",
+            return Err(Trouble::refused(
+                "grant-missing",
+                "guard = \"tcb\" keeps no keys on the host, and no grant was made for this start",
+                "start it when the authority can be reached",
             ));
         }
         self.host.guard.fetch(&self.paths, &self.vm, record.epoch, volume).await
@@ -115,6 +137,7 @@ impl Worker {
             host: &self.host.config.name,
             vm: &self.vm,
             epoch: record.epoch,
+            kmi: &record.kmi,
             purpose,
             request,
             now: self.host.clock.unix_ms(),

@@ -66,8 +66,11 @@ impl Worker {
 
     /// Makes the vTPM's keys.
     pub(super) async fn manufacture(&mut self, record: &Record) -> Result<Found, Trouble> {
-        let request = Request::Manufacture { rsa: false };
-        let reply = ask_vtpm(&self.paths.vtpm_control(), request, ANSWER).await?;
+        let rsa = record.spec.vtpm_rsa_ek;
+        // An RSA key is found by luck; the process answers when it has one.
+        let patience = if rsa { READY } else { ANSWER };
+        let request = Request::Manufacture { rsa };
+        let reply = ask_vtpm(&self.paths.vtpm_control(), request, patience).await?;
         let Reply::Manufactured(identity) = reply else { return Err(unasked()) };
         Ok(Found::Publics(VtpmPublics {
             epoch: record.epoch,

@@ -178,3 +178,36 @@ async fn a_guest_boots_survives_its_disk_process_and_powers_off() {
     }
     assert!(powered_off);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vtpm_gets_an_rsa_ek_only_if_the_vm_asks_for_one() {
+    let (built, image) = match parts() {
+        Ok(parts) => parts,
+        Err(missing) => {
+            println!("Skipped: {missing}");
+            return;
+        }
+    };
+    for rsa in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut worker, _inbox) = worker(dir.path(), &built).await;
+        let mut record = record(&image);
+        record.spec.vtpm_rsa_ek = rsa;
+        let started = Arc::new(Mutex::new(Processes::default()));
+        let _cleanup = Cleanup(Arc::clone(&started));
+        worker.boot_keys = Some(Secret::new(vec![7; 128]));
+        step(&mut worker, (&mut record, &started), Step::Spawn(Role::Vtpm)).await;
+        let made = step(&mut worker, (&mut record, &started), Step::Manufacture).await;
+        let Found::Publics(publics) = made else { panic!("{made:?}") };
+        let Some(ek) = publics.ek_rsa_public else {
+            assert!(!rsa);
+            continue;
+        };
+        assert!(rsa);
+        let ek = tpm::Public::parse(&ek.0).unwrap();
+        let tpm::VerifyingKey::Rsa { modulus, .. } = ek.verifying_key().unwrap() else {
+            panic!("no RSA key")
+        };
+        assert_eq!(modulus.len(), 256);
+    }
+}
