@@ -17,6 +17,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("pki", 1, &["model"]),
     ("disk", 1, &["model"]),
     ("store", 1, &["model"]),
+    ("xkms", 1, &["model"]),
     ("serve", 1, &["model"]),
     ("attest", 2, &["model", "tpm", "pki"]),
     ("authority", 3, &["model", "tpm", "pki", "attest", "store", "serve"]),

@@ -1,0 +1,60 @@
+//! Making signatures. What is written is its own exclusive canonical form, so it is hashed as is.
+
+use super::{KeyError, SignatureAlgorithm, Signer};
+use crate::{text::to_base64, uri, xml::Element};
+
+/// Signs `message` as a whole, by its attribute `Id`; the signature becomes its first child.
+/// Returns the signature value.
+pub fn sign_enveloped(
+    message: &mut Element,
+    signer: &dyn Signer,
+    key_info: Option<Element>,
+) -> Result<Vec<u8>, KeyError> {
+    let (signature, value) = signature(message, true, signer, key_info)?;
+    message.push_front(signature);
+    Ok(value)
+}
+
+/// A signature over `target`, by its attribute `Id`, that will stand outside of it in the same
+/// document.
+pub fn detached_signature(
+    target: &Element,
+    signer: &dyn Signer,
+    key_info: Option<Element>,
+) -> Result<Element, KeyError> {
+    signature(target, false, signer, key_info).map(|(signature, _)| signature)
+}
+
+fn signature(
+    target: &Element,
+    enveloped: bool,
+    signer: &dyn Signer,
+    key_info: Option<Element>,
+) -> Result<(Element, Vec<u8>), KeyError> {
+    let id = target.attribute("Id").ok_or(KeyError::Malformed)?;
+    let algorithm = signer.algorithm();
+    let digest = algorithm.digest().of(target.to_xml().as_bytes());
+    let info = signed_info(id, enveloped, algorithm, digest.as_ref());
+    let value = signer.sign(info.to_xml().as_bytes())?;
+    let encoded = Element::new(uri::DS, "SignatureValue").text(to_base64(&value));
+    let signature =
+        Element::new(uri::DS, "Signature").child(info).child(encoded).children(key_info);
+    Ok((signature, value))
+}
+
+fn signed_info(id: &str, enveloped: bool, algorithm: SignatureAlgorithm, digest: &[u8]) -> Element {
+    let method = |local, algorithm: &str| Element::new(uri::DS, local).with("Algorithm", algorithm);
+    let transform = "http://www.w3.org/2000/09/xmldsig#enveloped-signature";
+    let transforms = Element::new(uri::DS, "Transforms")
+        .children(enveloped.then(|| method("Transform", transform)))
+        .child(method("Transform", uri::EXC_C14N));
+    let reference = Element::new(uri::DS, "Reference")
+        .with("URI", format!("#{id}"))
+        .child(transforms)
+        .child(method("DigestMethod", algorithm.digest().uri()))
+        .child(Element::new(uri::DS, "DigestValue").text(to_base64(digest)));
+    Element::new(uri::DS, "SignedInfo")
+        .child(method("CanonicalizationMethod", uri::EXC_C14N))
+        .child(method("SignatureMethod", algorithm.uri()))
+        .child(reference)
+}
