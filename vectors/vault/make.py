@@ -203,7 +203,7 @@ def header_cases(disk):
         case("magic-changed", "gcm", both(xor(0)), "not-vault"),
         case("version-2", "gcm", both(put(8, b"\2\0")), "unsupported"),
         case("suite-9", "gcm", both(put(10, b"\t")), "unsupported"),
-        case("depth-wrong", "gcm", both(put(0, writer.header(depth=3))), "metadata-malformed"),
+        case("depth-wrong", "gcm", both(put(0, writer.header(depth=3))), "header-damaged"),
         case("headers-forked", "gcm", put(SLOT, writer.header(label=b"fork")), "header-forked"),
         case("headers-of-before", "gcm", both(put(0, disk.stale_header)), "header-stale"),
         case("anchor-same", "gcm", [], anchor=7),
@@ -277,8 +277,10 @@ def small_cases(disk):
             "sector-damaged", "read", sectors=[0],
         ),
         case("derivation-too-costly", "small", costly, "kdf-too-costly"),
-        case("reference-beyond-the-end", "small", beyond(disk), "metadata-malformed", "read",
-             sectors=[0]),
+        case(
+            "reference-beyond-the-end", "small", beyond(disk), "metadata-malformed", "check",
+            sectors=[0],
+        ),
     ]
 
 

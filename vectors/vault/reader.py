@@ -57,10 +57,8 @@ class Reader:
             raise Refused("rolled-back", f"header {head.anchor_count}, counter {anchor}")
         if anchor is not None and head.anchor_count > anchor + 1:
             raise Refused("anchor-mismatch", f"header {head.anchor_count}, counter {anchor}")
-        if self.slots < head.first_slot:
+        if self.slots < max(head.first_slot, head.end):
             raise Refused("volume-truncated", f"{self.slots} slots")
-        if head.depth != depth_of(head.size):
-            raise malformed(f"depth {head.depth} for {head.size} bytes")
         self.keys = {}
         if head.session:
             self.add_session(head.session, head.session_epoch, head.session_salt)

@@ -90,9 +90,11 @@ class Run:
         if case["refusal"] is None:
             wanted = case.get("sha256", volume["sha256"])
             return self.expect(case["name"], self.digest(reader, reader.view()), wanted)
+        reads = [lambda s=s: reader.sector(reader.view(), s) for s in case.get("sectors", [])]
         attempts = {
             "open": [],
-            "read": [lambda s=s: reader.sector(reader.view(), s) for s in case.get("sectors", [])],
+            "read": reads,
+            "check": reads,
             "snapshots": [reader.snapshots],
         }[case["when"]]
         self.expect(case["name"], [self.refusal(a) for a in attempts] or None,

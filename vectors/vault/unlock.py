@@ -24,6 +24,7 @@ from vault import (
     SLOT,
     SUITES,
     Refused,
+    depth_of,
     gcm_open,
     header_key,
     old_key_key,
@@ -78,14 +79,15 @@ def parse_header(data):
         raise Copy("unsupported", f"version {head.version}, suite {head.suite}")
     rekeying = bool(head.flags & REKEYING)
     sound = (
-        1 <= head.depth <= 6
+        1 <= head.size <= SIZE_MAX
+        and head.depth == depth_of(head.size)
         and head.area <= 1
         and not head.flags & ~(DETACHED | REKEYING)
         and not any(head.zero_14 + head.zero_276 + head.zero_400)
-        and 1 <= head.size <= SIZE_MAX
         and 64 <= head.log_slots <= 16384
         and head.generation >= 1
         and head.epoch >= 1
+        and (head.session or not (head.session_epoch or any(head.session_salt)))
         and (rekeying or not any(head.old_key + head.old_key_tag))
     )
     if not sound:

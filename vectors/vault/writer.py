@@ -37,7 +37,7 @@ class Writer:
         self.uuid, self.volume_key = self.random(16), self.random(32)
         self.epoch, self.old_key, self.key_area, self.area = 1, None, b"", 0
         self.generation, self.anchor_count, self.sequence = 0, 0, 1
-        self.session, self.session_epoch, self.session_salt = 0, 1, bytes(32)
+        self.session, self.session_epoch, self.session_salt = 0, 0, bytes(32)
         self.chain_salt = bytes(16)
         self.sessions = []
         self.first_slot = 256 + LOG_SLOTS

@@ -18,4 +18,6 @@ mod negotiation;
 #[cfg(test)]
 mod transmission;
 #[cfg(test)]
+mod vault_vectors;
+#[cfg(test)]
 mod volume;
