@@ -114,6 +114,10 @@ pub(crate) struct Limits {
     pub(crate) boot_seconds: u64,
     /// How long a guest may take to power off before it is cut, seconds.
     pub(crate) stop_seconds: u64,
+    /// How often a running guest is appraised again, seconds.
+    pub(crate) reappraise_seconds: u64,
+    /// How often it is looked whether a running guest has measured more, seconds.
+    pub(crate) watch_seconds: u64,
 }
 
 impl Default for Firmware {
@@ -127,7 +131,14 @@ impl Default for Firmware {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { vms: 512, max_extends: 20_000, boot_seconds: 300, stop_seconds: 60 }
+        Self {
+            vms: 512,
+            max_extends: 20_000,
+            boot_seconds: 300,
+            stop_seconds: 60,
+            reappraise_seconds: 300,
+            watch_seconds: 10,
+        }
     }
 }
 
@@ -142,7 +153,10 @@ impl Config {
                 return Err(Trouble::failed(format!("{name} must be an absolute path")));
             }
         }
-        if self.limits.vms == 0 || self.limits.boot_seconds == 0 || self.limits.max_extends == 0 {
+        let Limits { vms, max_extends, boot_seconds, .. } = self.limits;
+        let Limits { reappraise_seconds, watch_seconds, .. } = self.limits;
+        let unset = [boot_seconds, reappraise_seconds, watch_seconds].contains(&0);
+        if vms == 0 || max_extends == 0 || unset {
             return Err(Trouble::failed("no limit may be 0"));
         }
         Ok(())

@@ -33,6 +33,7 @@ mod run;
 mod spool;
 mod trouble;
 mod vm;
+mod watching;
 mod work;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -19,6 +19,7 @@ use crate::{
         record::Record,
         step::{Event, Ordered},
     },
+    watching,
 };
 
 /// A VM's driver, from outside.
@@ -74,6 +75,8 @@ impl Registry {
             Driver::new(Arc::clone(&self.host), record, Arc::clone(&console));
         let handle = Handle { events: events.clone(), shown: shown.clone(), console };
         vms.insert(vm.clone(), handle.clone());
+        let watched = (vm.clone(), events.clone(), shown.clone());
+        tokio::spawn(watching::follow(Arc::clone(&self.host), watched));
         tokio::spawn(report::report(Arc::clone(&self.host), vm.clone(), events, shown));
         let registry = Arc::clone(self);
         tokio::spawn(async move {

@@ -1,9 +1,11 @@
 //! What events change: the other half of the pure machine.
 
+use model::api::policy::OnBadGuest;
+
 use super::{
     apply_order,
     machine::{Memory, runs},
-    phase::{Launching, Live, Phase, Stopping, Then},
+    phase::{Launching, Live, Phase, Stopping, Then, Verdict},
     record::{Record, VtpmStage},
     step::{Event, Reason, Result, Step},
 };
@@ -37,6 +39,11 @@ pub(crate) fn apply(record: &mut Record, memory: &mut Memory, event: Event) {
         Event::Cpus(state) => cpus(record, memory, state),
         Event::PoweredOff { reset } => memory.powered_off = Some(reset),
         Event::Lease { ended } => memory.lease_ended = ended,
+        Event::Reappraise => {
+            if let Phase::Live(live) = &mut record.phase {
+                live.appraise |= live.booted;
+            }
+        }
         Event::Retry => memory.waiting.clear(),
         Event::Delivered(id) => {
             if let Some(job) = record.job.as_mut().filter(|job| job.id == id && !job.is_open()) {
@@ -89,15 +96,31 @@ fn done(record: &mut Record, memory: &mut Memory, step: Step, result: Result) {
             }
             cpus(record, memory, state);
         }
-        (_, Result::Verdict(verdict)) => {
-            if let Phase::Live(live) = &mut record.phase {
-                live.appraise = false;
-                live.mishaps = 0;
-                live.data_failed = None;
-                live.verdict = Some(verdict);
-            }
-        }
+        (_, Result::Verdict(verdict)) => judged(record, verdict),
         (step, Result::Done) => simply_done(record, memory, step),
+    }
+}
+
+/// A verdict on the running guest. Where a bad one ends the VM, it is cut, not asked.
+fn judged(record: &mut Record, verdict: Verdict) {
+    record.on_bad_guest = verdict.act.unwrap_or(record.on_bad_guest);
+    let ends = !verdict.trusted && record.on_bad() == OnBadGuest::Stop;
+    let reason = verdict.reason.clone();
+    let Phase::Live(live) = &mut record.phase else { return };
+    live.appraise = false;
+    live.mishaps = 0;
+    live.data_failed = None;
+    live.verdict = Some(verdict);
+    if ends {
+        let reason = reason.unwrap_or_else(|| Reason::failed("the guest's verdict is bad", ""));
+        apply_order::end_job(record, reason.outcome());
+        let name = reason.refused.unwrap_or_default();
+        stop(
+            record,
+            false,
+            Then::Stopped,
+            format!("ended by its verdict: {name} {}", reason.detail),
+        );
     }
 }
 

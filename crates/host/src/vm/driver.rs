@@ -48,6 +48,9 @@ pub(crate) struct Shown {
     pub(crate) standing: String,
     /// Percent of the step under way.
     pub(crate) percent: Option<u8>,
+    /// Length of the observed list that the last verdict is about, while the guest runs and no
+    /// other verdict is awaited.
+    pub(crate) appraised: Option<u64>,
     /// The VM is gone and nothing is left to deliver.
     pub(crate) gone: bool,
 }
@@ -306,7 +309,10 @@ fn show(record: &Record, step: Option<Step>, percent: Option<u8>) -> Shown {
     };
     let gone = matches!(record.phase, Phase::Gone)
         && record.job.as_ref().is_none_or(|job| !job.is_open() && (job.local || job.delivered));
-    Shown { vm, state, undelivered, standing: detail, percent, gone }
+    let live = if let Phase::Live(live) = &record.phase { Some(live) } else { None };
+    let moves = live.filter(|live| !live.appraise && !live.paused && !live.io_stopped);
+    let appraised = moves.and_then(|live| live.verdict.as_ref()).map(|verdict| verdict.entries);
+    Shown { vm, state, undelivered, standing: detail, percent, appraised, gone }
 }
 
 fn words(record: &Record) -> (AgentPhase, VmState, String, Option<bool>) {

@@ -128,7 +128,7 @@ fn launching(record: &Record, memory: &Memory) -> Step {
 fn must_stand(record: &Record, memory: &Memory, live: &Live) -> bool {
     let lease = memory.lease_ended && record.spec.on_lease_end == OnLeaseEnd::Pause;
     let bad = live.verdict.as_ref().is_some_and(|v| !v.trusted);
-    lease || (bad && record.on_bad_guest == OnBadGuest::Pause)
+    lease || (bad && record.on_bad() == OnBadGuest::Pause)
 }
 
 fn live_steps(record: &Record, memory: &Memory, live: &Live) -> Vec<Step> {

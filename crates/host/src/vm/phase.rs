@@ -1,5 +1,6 @@
 //! The phases of a VM on its host.
 
+use model::api::policy::OnBadGuest;
 use serde::{Deserialize, Serialize};
 
 use super::step::Reason;
@@ -76,6 +77,12 @@ pub(crate) struct Verdict {
     pub(crate) trusted: bool,
     /// If not, the refusal and what it was about.
     pub(crate) reason: Option<Reason>,
+    /// What the policy says of a bad one, if the authority told it with the verdict.
+    #[serde(default)]
+    pub(crate) act: Option<OnBadGuest>,
+    /// Length of the observed list that was appraised.
+    #[serde(default)]
+    pub(crate) entries: u64,
 }
 
 /// Processes are being ended, in order.

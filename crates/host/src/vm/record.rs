@@ -162,6 +162,13 @@ pub(crate) struct Job {
     pub(crate) delivered: bool,
 }
 
+impl Record {
+    /// What a bad verdict does to the running guest: what the VM says, else the policy.
+    pub(crate) fn on_bad(&self) -> OnBadGuest {
+        self.spec.on_bad_guest.unwrap_or(self.on_bad_guest)
+    }
+}
+
 impl Job {
     /// Whether it still goes on.
     pub(crate) const fn is_open(&self) -> bool {

@@ -189,6 +189,8 @@ pub(crate) enum Event {
         /// Whether it has ended.
         ended: bool,
     },
+    /// A running guest is to be appraised again: it has measured more, or it is time.
+    Reappraise,
     /// What had to wait may be tried again.
     Retry,
     /// The authority has taken the outcome of this operation.

@@ -67,6 +67,7 @@ enum Act {
     Lease {
         ended: bool,
     },
+    Reappraise,
     Retry,
     Delivered,
     Turn {
@@ -97,6 +98,7 @@ fn acts() -> impl Strategy<Value = Act> {
             .prop_map(Act::Cpus),
         1 => any::<bool>().prop_map(|reset| Act::PowerOff { reset }),
         1 => any::<bool>().prop_map(|ended| Act::Lease { ended }),
+        1 => Just(Act::Reappraise),
         1 => Just(Act::Retry),
         1 => Just(Act::Delivered),
         1 => any::<bool>().prop_map(|trusted| Act::Turn { trusted }),
@@ -184,6 +186,8 @@ impl World {
             Step::Appraise => {
                 assert!(self.runs(Role::Vtpm), "evidence without a vTPM");
                 Found::Verdict(Verdict {
+                    act: Some(self.on_bad_guest),
+                    entries: 7,
                     trusted: self.trusted,
                     reason: (!self.trusted).then(|| Reason::refused("guest-event-unknown", "", "")),
                 })
@@ -292,6 +296,7 @@ impl World {
                 }
             }
             Act::Lease { ended } => self.event(Event::Lease { ended: *ended }),
+            Act::Reappraise => self.event(Event::Reappraise),
             Act::Retry => self.event(Event::Retry),
             Act::Delivered => {
                 if let Some(job) = self.record.job.clone() {
@@ -384,6 +389,42 @@ fn a_bad_verdict_refuses_the_start_pauses_the_guest_and_keeps_the_data_volume_cl
 }
 
 #[test]
+fn a_guest_that_turns_bad_while_it_runs_is_paused_ended_or_reported_as_the_policy_of_now_says() {
+    for act in [OnBadGuest::Pause, OnBadGuest::Stop, OnBadGuest::Report] {
+        let mut world = World::new();
+        world.order(Action::Start);
+        world.settle();
+        assert_eq!(world.outcomes.pop().unwrap().1, Outcome::Done);
+        // The policy changed after the start; the verdict brings it.
+        (world.on_bad_guest, world.trusted) = (act, false);
+        world.act(&Act::Reappraise);
+        assert_eq!(machine::next(&world.record, &world.memory), Some(Step::Appraise));
+        world.settle();
+        match (act, &world.record.phase) {
+            (OnBadGuest::Pause, Phase::Live(live)) => assert!(live.paused),
+            (OnBadGuest::Report, Phase::Live(live)) => assert!(!live.paused && live.plugged),
+            (OnBadGuest::Stop, Phase::Stopped(stopped)) => {
+                assert!(stopped.detail.contains("guest-event-unknown"), "{}", stopped.detail);
+                assert!(world.alive.is_empty());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_a_vm_says_of_its_own_bad_verdicts_goes_before_the_policy() {
+    let mut world = World::new();
+    world.order(Action::Start);
+    world.settle();
+    world.record.spec.on_bad_guest = Some(OnBadGuest::Report);
+    world.trusted = false;
+    world.act(&Act::Reappraise);
+    world.settle();
+    assert!(matches!(&world.record.phase, Phase::Live(live) if !live.paused));
+}
+
+#[test]
 fn a_failed_disk_process_is_replaced_and_the_guest_goes_on() {
     let mut world = World::new();
     world.order(Action::Start);
@@ -446,13 +487,15 @@ proptest! {
     #[test]
     fn invariants_hold_whatever_happens(
         acts in proptest::collection::vec(acts(), 1..120),
-        report: bool,
+        on_bad_guest in prop_oneof![
+            Just(OnBadGuest::Pause),
+            Just(OnBadGuest::Report),
+            Just(OnBadGuest::Stop),
+        ],
         deposit: bool,
     ) {
-        let mut world = World { deposit, kmi_origin: KmiOrigin::Tpm, ..World::new() };
-        if report {
-            world.on_bad_guest = OnBadGuest::Report;
-        }
+        let kmi_origin = KmiOrigin::Tpm;
+        let mut world = World { deposit, kmi_origin, on_bad_guest, ..World::new() };
         for act in &acts {
             world.act(act);
             // The record on disk says the same when it is read back.

@@ -24,7 +24,7 @@ use crate::{
     trouble::Trouble,
     vm::{
         phase::Verdict,
-        record::{Record, VtpmStage},
+        record::{Job, Record, VtpmStage},
         step::{Reason, Result as Found},
     },
 };
@@ -141,6 +141,8 @@ impl Worker {
         let challenge: Challenge = self.noted(session.client.post("/v1/challenges", &ask).await)?;
         let quoted = self.quote(record, &challenge).await?;
         let logs = self.fresh_logs().await;
+        let entries = quoted.observed.total;
+        let ordered = record.job.as_ref().is_some_and(Job::is_open);
         let unobservable = quoted.observed.unobservable.map(word);
         let (observed, unobservable) =
             match attest::guest::observed_extends(&quoted.observed.entries) {
@@ -163,9 +165,11 @@ impl Worker {
         let call = Call::post(format!("/v1/vms/{}/evidence", self.vm)).json(&evidence)?;
         let answer = self.noted(session.client.call::<GuestVerdict>(call).await);
         let verdict = match answer {
-            Ok(verdict) => judged(&verdict),
-            Err(trouble) if trouble.reason.refused.is_some() && !trouble.away => {
-                Verdict { trusted: false, reason: Some(trouble.reason) }
+            Ok(verdict) => judged(&verdict, entries),
+            // The asking was refused, not the guest: that ends an operation, and says nothing new
+            // about a guest that runs on.
+            Err(trouble) if ordered && trouble.reason.refused.is_some() && !trouble.away => {
+                Verdict { trusted: false, reason: Some(trouble.reason), act: None, entries }
             }
             Err(trouble) => return Err(trouble),
         };
@@ -223,9 +227,10 @@ fn word(why: Unobservable) -> String {
     value.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_else(|| "unknown".to_owned())
 }
 
-fn judged(verdict: &GuestVerdict) -> Verdict {
+fn judged(verdict: &GuestVerdict, entries: u64) -> Verdict {
+    let act = verdict.on_bad_guest;
     if verdict.trusted {
-        return Verdict { trusted: true, reason: None };
+        return Verdict { trusted: true, reason: None, act, entries };
     }
     let reason = match &verdict.refusal {
         Some(refusal) => {
@@ -233,5 +238,5 @@ fn judged(verdict: &GuestVerdict) -> Verdict {
         }
         None => Reason::refused("guest-not-trusted", "the guest's verdict is bad", ""),
     };
-    Verdict { trusted: false, reason: Some(reason) }
+    Verdict { trusted: false, reason: Some(reason), act, entries }
 }
