@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod accel;
+mod aside;
 mod child;
 mod config;
 mod console;
@@ -41,7 +42,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Parser;
 use serve::{
     exit::{Exit, chain},
-    sandbox, telemetry,
+    sandbox, shell, telemetry,
 };
 
 use self::config::Config;
@@ -59,26 +60,14 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            let wrong = error.use_stderr();
-            // The stream is closed: there is nobody to tell.
-            let _ = error.print();
-            return if wrong { Exit::Usage.into() } else { Exit::Done.into() };
-        }
-    };
-    match begin(&args) {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            let error: &(dyn std::error::Error + 'static) = error.as_ref();
-            tracing::error!(error = chain(error), "vouchsafe-host ends");
-            Exit::Failed.into()
-        }
-    }
+    shell::main(begin, |error: &anyhow::Error| {
+        let error: &(dyn std::error::Error + 'static) = error.as_ref();
+        tracing::error!(error = chain(error), "vouchsafe-host ends");
+        Exit::Failed
+    })
 }
 
-fn begin(args: &Args) -> anyhow::Result<Exit> {
+fn begin(args: Args) -> anyhow::Result<Exit> {
     let config: Config = match serve::config::load(&args.config) {
         Ok(config) => config,
         Err(error) => {
@@ -97,9 +86,7 @@ fn begin(args: &Args) -> anyhow::Result<Exit> {
     }
     sandbox::harden()?;
     run::restrict(&config)?;
-    if sandbox::lock_memory() == sandbox::MemoryLock::Limited {
-        tracing::warn!("memory is not locked; swap must be off or encrypted");
-    }
+    shell::lock_memory();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(run::run(config));
     runtime.shutdown_background();

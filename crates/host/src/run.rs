@@ -13,6 +13,7 @@ use serve::{
 };
 
 use crate::{
+    aside,
     config::Config,
     grant::Ledger,
     guard::Guard,
@@ -69,6 +70,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<serve::exit::Exit> {
     let tpm = HostTpm::start(&config.tpm).map_err(|trouble| anyhow::anyhow!("{trouble}"))?;
     let _alone = alone(&config)?;
     let server = UnixServer::bind(&config.agent_socket(), Limits::default()).await?;
+    aside::expire(&config.state_dir, clock.unix_ms());
     let link = Link::new(clock.clone());
     let guard =
         Guard::open(tpm.clone(), clock.clone(), config.name.clone(), &config.state_dir).await;

@@ -8,7 +8,7 @@ use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
 use super::{ANSWER, Worker, remove_all};
 use crate::{
-    child,
+    aside, child,
     plan::Role,
     process,
     qmp::RunState,
@@ -94,6 +94,7 @@ impl Worker {
         }
         fsfile::sync_parent(&record)?;
         remove_all(&self.paths.run)?;
+        aside::forget(&self.host.config.state_dir, &self.vm);
         Ok(Found::Done)
     }
 
@@ -101,17 +102,14 @@ impl Worker {
     /// but an operator may still want them. vTPM state and cached keys of that epoch are destroyed.
     pub(super) fn set_aside(&mut self, record: &Record) -> Result<Found, Trouble> {
         let Some(epoch) = record.stale else { return Ok(Found::Done) };
-        let aside = self.host.config.state_dir.join("aside");
+        let aside = self.host.config.state_dir.join(aside::DIR);
         fsfile::create_private_dir(&aside)?;
         let kept = self.paths.record();
         for entry in std::fs::read_dir(&self.paths.state)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if path.extension().is_some_and(|end| end == "img") {
-                std::fs::rename(
-                    &path,
-                    aside.join(format!("{}.epoch-{}.{name}", self.vm, epoch.0)),
-                )?;
+                std::fs::rename(&path, aside.join(aside::name(&self.vm, epoch, &name)))?;
             } else if path != kept && path.extension().is_none_or(|end| end != "log") {
                 remove_all(&path)?;
             }
