@@ -17,6 +17,7 @@
 //!
 //! Deliberately absent: an async runtime, a clock, and any knowledge of where keys come from.
 
+pub mod anchor;
 mod cipher;
 pub mod luks1;
 pub mod luks2;

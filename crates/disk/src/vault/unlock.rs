@@ -78,7 +78,7 @@ pub(crate) struct Unlocked {
 /// # Errors
 /// Of two unusable copies, the reason that was met furthest: [`Rejection::NotVault`],
 /// [`Rejection::Unsupported`], [`Rejection::HeaderDamaged`], [`Rejection::KeyAreaAltered`],
-/// [`Rejection::KdfTooCostly`], [`Rejection::KmiNotFound`], [`Rejection::WrongKey`]; and
+/// [`Rejection::KmiNotFound`], [`Rejection::WrongKey`], [`Rejection::KdfTooCostly`]; and
 /// [`Rejection::HeaderForked`].
 pub(crate) fn unlock(
     start: &[u8; START_BYTES],
@@ -191,7 +191,7 @@ impl Request<'_> {
         let digest = digest_of(bytes);
         verify_slices_are_equal(&digest, &claimed.key_area_digest)
             .map_err(|_| unusable_at(3, Rejection::KeyAreaAltered))?;
-        let area = KeyArea::decode(bytes).map_err(|why| unusable_at(3, why))?;
+        let area = KeyArea::decode(bytes).map_err(|why| unusable_at(4, why))?;
         let unsealed = match first.filter(|first| first.header.key_area_digest == digest) {
             Some(first) => first.unsealed.clone(),
             None => area
@@ -199,7 +199,7 @@ impl Request<'_> {
                 .map_err(at_key_slot)?,
         };
         let header_key = unsealed.key.header_key(&claimed.uuid).map_err(at_key_slot)?;
-        let header = unverified.verify(&header_key).map_err(|why| unusable_at(7, why))?;
+        let header = unverified.verify(&header_key).map_err(|why| unusable_at(8, why))?;
         Ok(Candidate { copy, header, header_key, area, unsealed })
     }
 }
@@ -220,12 +220,12 @@ fn at_shape(why: Rejection) -> Unusable {
 }
 
 fn at_key_slot(error: VolumeError) -> Unusable {
-    let rank = if matches!(error.rejection(), Some(Rejection::KdfTooCostly { .. })) {
-        4
-    } else if error.rejection() == Some(&Rejection::KmiNotFound) {
+    let rank = if error.rejection() == Some(&Rejection::KmiNotFound) {
         5
-    } else {
+    } else if error.rejection() == Some(&Rejection::WrongKey) {
         6
+    } else {
+        7
     };
     Unusable { rank, error }
 }
