@@ -9,7 +9,8 @@
 //! * [`luks1`] is what `qemu-img` and older `cryptsetup` write, served unchanged.
 //! * [`luks2`] is the confidentiality-only format that stock `cryptsetup` reads and writes
 //!   (`docs/formats/luks2.md`).
-//! * [`nbd`] is the export over a unix socket (`docs/protocols/nbd.md`).
+//! * [`nbd`] is the export over a unix socket (`docs/protocols/nbd.md`), [`vhost`] the one that
+//!   shares the guest's memory (`docs/protocols/vhost-user-blk.md`).
 //!
 //! **Invariants.** Plaintext is in memory only: no function here writes unencrypted guest data to a
 //! file. Every structure read from a file or a socket is parsed with limits before anything is
@@ -27,6 +28,7 @@ mod raw;
 mod rejection;
 mod stripes;
 pub mod vault;
+pub mod vhost;
 mod volume;
 
 pub use cipher::CryptVolume;

@@ -27,6 +27,7 @@ mod server;
 mod wire;
 
 pub use counters::Counters;
+pub(crate) use counters::add;
 pub use listen::{BindError, PeerPolicy, UnixSocket, bind};
 pub use negotiate::{Agreed, Export, Negotiation, Outcome, Progress};
 pub use rejection::Rejection;

@@ -7,17 +7,17 @@ use model::child::disk::Counters as Snapshot;
 /// Running counts of one server, shared by its connections.
 #[derive(Debug, Default)]
 pub struct Counters {
-    pub(super) connections: AtomicU64,
-    pub(super) connections_accepted: AtomicU64,
-    pub(super) connections_refused: AtomicU64,
-    pub(super) reads: AtomicU64,
-    pub(super) writes: AtomicU64,
-    pub(super) bytes_read: AtomicU64,
-    pub(super) bytes_written: AtomicU64,
-    pub(super) flushes: AtomicU64,
-    pub(super) trims: AtomicU64,
-    pub(super) zeroes: AtomicU64,
-    pub(super) errors: AtomicU64,
+    pub(crate) connections: AtomicU64,
+    pub(crate) connections_accepted: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
+    pub(crate) reads: AtomicU64,
+    pub(crate) writes: AtomicU64,
+    pub(crate) bytes_read: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+    pub(crate) flushes: AtomicU64,
+    pub(crate) trims: AtomicU64,
+    pub(crate) zeroes: AtomicU64,
+    pub(crate) errors: AtomicU64,
 }
 
 impl Counters {
@@ -41,6 +41,6 @@ impl Counters {
     }
 }
 
-pub(super) fn add(counter: &AtomicU64, count: u64) {
+pub(crate) fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);
 }

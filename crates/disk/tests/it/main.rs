@@ -12,6 +12,15 @@ mod header;
 #[cfg(test)]
 mod luks1;
 #[cfg(test)]
+#[path = "../../benches/disk/master.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    reason = "shared with the benches"
+)]
+mod master;
+#[cfg(test)]
 mod nbd_tools;
 #[cfg(test)]
 mod negotiation;
@@ -19,5 +28,7 @@ mod negotiation;
 mod transmission;
 #[cfg(test)]
 mod vault_vectors;
+#[cfg(test)]
+mod vhost;
 #[cfg(test)]
 mod volume;

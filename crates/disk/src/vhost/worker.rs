@@ -1,0 +1,453 @@
+//! One ring, one thread: takes requests, asks the volume, gives them back.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Write as _},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use super::{
+    Fault,
+    config::{RANGE_SECTORS_MAX, RANGES_MAX},
+    inflight::Marks,
+    request::{Kind, Range, Request},
+    ring::{Ring, Segment},
+};
+use crate::{
+    Volume,
+    nbd::{Counters, add},
+};
+
+/// Data that are copied and worked on at a time.
+const CHUNK: usize = 256 << 10;
+/// The driver is interrupted after so many requests at the latest.
+const TELL_REQUESTS: u32 = 16;
+/// Faults that are logged a queue; a guest must not fill the log.
+const FAULTS_LOGGED: u32 = 8;
+
+const STATUS_OK: u8 = 0;
+const STATUS_ERROR: u8 = 1;
+const STATUS_UNSUPPORTED: u8 = 2;
+
+/// What a worker serves.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) queue: u32,
+    pub(super) ring: Ring,
+    pub(super) marks: Option<Marks>,
+    pub(super) kick: File,
+    pub(super) call: Arc<Mutex<Option<File>>>,
+    pub(super) volume: Arc<dyn Volume>,
+    pub(super) counters: Arc<Counters>,
+    /// The driver knows no flush: every write must be durable when it is given back.
+    pub(super) write_through: bool,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub(super) struct Worker {
+    stop: File,
+    thread: Option<JoinHandle<u16>>,
+}
+
+impl Worker {
+    pub(super) fn start(job: Job) -> io::Result<Self> {
+        let stop = File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let stopped = stop.try_clone()?;
+        let work =
+            Work { job, stopped, buf: vec![0; CHUNK], segments: Vec::new(), faults: 0, untold: 0 };
+        let thread =
+            thread::Builder::new().name("vhost-queue".to_owned()).spawn(move || work.run())?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Ends the worker after the request at hand; the next available entry.
+    pub(super) fn stop(mut self) -> u16 {
+        self.end()
+    }
+
+    fn end(&mut self) -> u16 {
+        let _ = self.stop.write(&1_u64.to_ne_bytes());
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A worker from inside.
+struct Work {
+    job: Job,
+    stopped: File,
+    buf: Vec<u8>,
+    segments: Vec<Segment>,
+    faults: u32,
+    untold: u32,
+}
+
+impl Work {
+    fn run(mut self) -> u16 {
+        let mut broken = self.take_over().err();
+        while broken.is_none() {
+            match self.round() {
+                Ok(true) => {}
+                Ok(false) => return self.job.ring.next_available,
+                Err(fault) => broken = Some(fault),
+            }
+        }
+        if let Some(fault) = broken {
+            tracing::warn!(
+                queue = self.job.queue,
+                fault = fault.code(),
+                detail = %fault,
+                "the queue is stopped: its ring is broken"
+            );
+            add(&self.job.counters.errors, 1);
+        }
+        self.job.ring.next_available
+    }
+
+    /// Does again what an earlier process had taken.
+    fn take_over(&mut self) -> Result<(), Fault> {
+        let used = self.job.ring.next_used();
+        let heads = match &mut self.job.marks {
+            Some(marks) => marks.take_over(used),
+            None => Vec::new(),
+        };
+        if !heads.is_empty() {
+            tracing::info!(queue = self.job.queue, requests = heads.len(), "taken up again");
+        }
+        for head in heads {
+            // They were taken, so the available entries behind them are next.
+            self.job.ring.taken();
+            self.serve(head)?;
+        }
+        self.tell()
+    }
+
+    /// Serves what waits, then waits for more; false when it is to end.
+    fn round(&mut self) -> Result<bool, Fault> {
+        self.job.ring.no_kicks()?;
+        loop {
+            let waiting = self.job.ring.waiting()?;
+            for _ in 0..waiting {
+                let head = self.job.ring.head()?;
+                if let Some(marks) = &mut self.job.marks {
+                    marks.taken(head);
+                }
+                self.job.ring.taken();
+                self.serve(head)?;
+                if self.untold >= TELL_REQUESTS {
+                    self.tell()?;
+                }
+            }
+            self.tell()?;
+            if waiting == 0 && !self.job.ring.ask_for_kick()? {
+                break;
+            }
+            if self.is_stopped() {
+                return Ok(false);
+            }
+        }
+        Ok(self.wait())
+    }
+
+    fn is_stopped(&self) -> bool {
+        let mut ready = [PollFd::new(&self.stopped, PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut ready, Some(&now)).is_ok_and(|count| count > 0)
+    }
+
+    /// Waits for a kick; false when it is to end.
+    fn wait(&mut self) -> bool {
+        loop {
+            let mut ready = [
+                PollFd::new(&self.stopped, PollFlags::IN),
+                PollFd::new(&self.job.kick, PollFlags::IN),
+            ];
+            match poll(&mut ready, None) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return false,
+            }
+            let [stop, kick] = &ready;
+            if !stop.revents().is_empty() {
+                return false;
+            }
+            if kick.revents().contains(PollFlags::IN) {
+                let _ = (&self.job.kick).read(&mut [0; 8]);
+                return true;
+            }
+            if !kick.revents().is_empty() {
+                // The other end is gone; nothing will come any more.
+                return false;
+            }
+        }
+    }
+
+    /// Interrupts the driver if it wants to be.
+    fn tell(&mut self) -> Result<(), Fault> {
+        self.untold = 0;
+        if self.job.ring.wants_interrupt()? {
+            let call = self.job.call.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(mut call) = call.as_ref() {
+                // A full counter means that an interrupt is pending anyway.
+                let _ = call.write(&1_u64.to_ne_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the request at `head` and gives it back. The error is the ring's.
+    fn serve(&mut self, head: u16) -> Result<(), Fault> {
+        let mut segments = std::mem::take(&mut self.segments);
+        let written = match self.answer(head, &mut segments) {
+            Ok(written) => written,
+            Err(fault) => {
+                self.note(fault);
+                0
+            }
+        };
+        self.segments = segments;
+        if let Some(marks) = &self.job.marks {
+            marks.giving_back(head);
+        }
+        self.job.ring.give_back(head, written)?;
+        if let Some(marks) = &self.job.marks {
+            marks.given_back(head, self.job.ring.next_used());
+        }
+        self.untold = self.untold.saturating_add(1);
+        Ok(())
+    }
+
+    fn note(&mut self, fault: Fault) {
+        add(&self.job.counters.errors, 1);
+        self.faults = self.faults.saturating_add(1);
+        if self.faults <= FAULTS_LOGGED {
+            let queue = self.job.queue;
+            tracing::warn!(queue, fault = fault.code(), detail = %fault, "a malformed request");
+        }
+    }
+
+    /// Bytes that were written to the guest's memory.
+    fn answer(&mut self, head: u16, segments: &mut Vec<Segment>) -> Result<u32, Fault> {
+        self.job.ring.chain(head, segments)?;
+        let request = Request::read(self.job.ring.memory(), segments)?;
+        let done = self.execute(&request, segments);
+        let (status, data) = match done {
+            Ok(Done::Bytes(bytes)) => (STATUS_OK, bytes),
+            Ok(Done::Unsupported) => (STATUS_UNSUPPORTED, 0),
+            Err(Trouble::Fault(fault)) => {
+                self.note(fault);
+                (STATUS_ERROR, 0)
+            }
+            Err(Trouble::Io(error)) => {
+                add(&self.job.counters.errors, 1);
+                self.faults = self.faults.saturating_add(1);
+                if self.faults <= FAULTS_LOGGED {
+                    let kind = format!("{:?}", request.kind);
+                    tracing::warn!(kind, sector = request.sector, error = %error, "request failed");
+                }
+                (STATUS_ERROR, 0)
+            }
+        };
+        self.job.ring.memory().write(request.status_at, &[status])?;
+        Ok(data.saturating_add(1))
+    }
+
+    fn execute(&mut self, request: &Request, segments: &[Segment]) -> Result<Done, Trouble> {
+        let counters = Arc::clone(&self.job.counters);
+        let changes = matches!(request.kind, Kind::Write | Kind::Discard | Kind::WriteZeroes);
+        if changes && self.job.volume.read_only() {
+            return Err(Trouble::Io(io::ErrorKind::PermissionDenied.into()));
+        }
+        let done = match request.kind {
+            Kind::Read => {
+                add(&counters.reads, 1);
+                add(&counters.bytes_read, request.writable);
+                self.read(request, segments)?
+            }
+            Kind::Write => {
+                add(&counters.writes, 1);
+                add(&counters.bytes_written, request.readable);
+                self.write(request, segments)?
+            }
+            Kind::Flush => {
+                add(&counters.flushes, 1);
+                self.job.volume.flush()?;
+                Done::Bytes(0)
+            }
+            Kind::Id => self.scatter_id(segments)?,
+            Kind::Discard | Kind::WriteZeroes => self.ranges(request, segments)?,
+            Kind::Unknown(_) => Done::Unsupported,
+        };
+        if self.job.write_through && changes {
+            self.job.volume.flush()?;
+        }
+        Ok(done)
+    }
+
+    /// The range in bytes, if it lies in the volume.
+    fn range(&self, sector: u64, length: u64) -> Result<u64, Trouble> {
+        let start = sector.checked_mul(512).filter(|_| length.is_multiple_of(512));
+        let inside = start
+            .and_then(|start| start.checked_add(length))
+            .is_some_and(|end| end <= self.job.volume.size());
+        match start {
+            Some(start) if inside => Ok(start),
+            _ => Err(Trouble::Io(io::ErrorKind::InvalidInput.into())),
+        }
+    }
+
+    fn read(&mut self, request: &Request, segments: &[Segment]) -> Result<Done, Trouble> {
+        let start = self.range(request.sector, request.writable)?;
+        let mut cursor = Cursor::new(segments, true);
+        let mut at = start;
+        let end = start.saturating_add(request.writable);
+        while at < end {
+            let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+            let chunk = self.buf.get_mut(..left.min(CHUNK)).unwrap_or_default();
+            self.job.volume.read(at, chunk)?;
+            let memory = self.job.ring.memory();
+            cursor.each(chunk, |address, part| memory.write(address, part))?;
+            at = at.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        }
+        Ok(Done::Bytes(u32::try_from(request.writable).unwrap_or(u32::MAX)))
+    }
+
+    fn write(&mut self, request: &Request, segments: &[Segment]) -> Result<Done, Trouble> {
+        let start = self.range(request.sector, request.readable)?;
+        let mut cursor = Cursor::new(segments, false);
+        let mut at = start;
+        let end = start.saturating_add(request.readable);
+        while at < end {
+            let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+            let chunk = self.buf.get_mut(..left.min(CHUNK)).unwrap_or_default();
+            let memory = self.job.ring.memory();
+            cursor.each(chunk, |address, part| memory.read(address, part))?;
+            self.job.volume.write(at, chunk)?;
+            at = at.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        }
+        Ok(Done::Bytes(0))
+    }
+
+    /// The volume has no serial number of its own; the format's name must do.
+    fn scatter_id(&mut self, segments: &[Segment]) -> Result<Done, Trouble> {
+        let mut id = [0; 20];
+        for (to, from) in
+            id.iter_mut().zip(b"vouchsafe-".iter().chain(self.job.volume.format().as_bytes()))
+        {
+            *to = *from;
+        }
+        let memory = self.job.ring.memory();
+        let mut cursor = Cursor::new(segments, true);
+        let room = cursor.room().min(id.len());
+        cursor.each(id.get_mut(..room).unwrap_or_default(), |at, part| memory.write(at, part))?;
+        Ok(Done::Bytes(u32::try_from(room).unwrap_or(0)))
+    }
+
+    fn ranges(&mut self, request: &Request, segments: &[Segment]) -> Result<Done, Trouble> {
+        let length = usize::try_from(request.readable).unwrap_or(usize::MAX);
+        if !length.is_multiple_of(Range::BYTES) || length > RANGES_MAX * Range::BYTES {
+            return Err(Trouble::Io(io::ErrorKind::InvalidInput.into()));
+        }
+        let mut bytes = [0; RANGES_MAX * Range::BYTES];
+        let bytes = bytes.get_mut(..length).unwrap_or_default();
+        let memory = self.job.ring.memory();
+        Cursor::new(segments, false).each(bytes, |address, part| memory.read(address, part))?;
+        let clears = request.kind == Kind::WriteZeroes;
+        for raw in bytes.as_chunks().0 {
+            let range = Range::parse(raw);
+            let known = if clears { 1 } else { 0 };
+            if range.flags & !known != 0 {
+                return Ok(Done::Unsupported);
+            }
+            if range.sectors > RANGE_SECTORS_MAX {
+                return Err(Trouble::Io(io::ErrorKind::InvalidInput.into()));
+            }
+            let length = u64::from(range.sectors) * 512;
+            let start = self.range(range.sector, length)?;
+            if clears {
+                add(&self.job.counters.zeroes, 1);
+                self.job.volume.write_zeroes(start, length)?;
+            } else {
+                add(&self.job.counters.trims, 1);
+                self.job.volume.trim(start, length)?;
+            }
+        }
+        Ok(Done::Bytes(0))
+    }
+}
+
+/// What a request came to.
+enum Done {
+    /// So many bytes of data went to the guest's memory.
+    Bytes(u32),
+    Unsupported,
+}
+
+/// Why a request failed.
+enum Trouble {
+    Fault(Fault),
+    Io(io::Error),
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Goes through the segments of one direction.
+struct Cursor<'a> {
+    segments: &'a [Segment],
+    writable: bool,
+    used: u32,
+}
+
+impl<'a> Cursor<'a> {
+    const fn new(segments: &'a [Segment], writable: bool) -> Self {
+        Self { segments, writable, used: 0 }
+    }
+
+    fn room(&self) -> usize {
+        let ours = self.segments.iter().filter(|segment| segment.writable == self.writable);
+        let sum: u64 = ours.map(|segment| u64::from(segment.length)).sum();
+        usize::try_from(sum).unwrap_or(usize::MAX)
+    }
+
+    /// Copies the next bytes, part by part.
+    fn each(
+        &mut self,
+        mut bytes: &mut [u8],
+        mut copy: impl FnMut(u64, &mut [u8]) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        while !bytes.is_empty() {
+            let (segment, rest) = self.segments.split_first().ok_or(Fault::HeaderMissing)?;
+            let left = segment.length.saturating_sub(self.used);
+            if segment.writable != self.writable || left == 0 {
+                self.segments = rest;
+                self.used = 0;
+                continue;
+            }
+            let now = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+            let (part, later) = bytes.split_at_mut(now);
+            copy(segment.at.saturating_add(u64::from(self.used)), part)?;
+            self.used = self.used.saturating_add(u32::try_from(now).unwrap_or(u32::MAX));
+            bytes = later;
+        }
+        Ok(())
+    }
+}
