@@ -253,7 +253,8 @@ fn content(parts: &[u8]) -> Result<Content, BackupError> {
     let (mut rest, mut root, mut files) = (parts, None, Vec::new());
     while !rest.is_empty() {
         let (name, after) = take(rest, 4)?;
-        let (name, content) = (std::str::from_utf8(name).map_err(|_| BackupError::Malformed)?, after);
+        let (name, content) =
+            (std::str::from_utf8(name).map_err(|_| BackupError::Malformed)?, after);
         let (content, after) = take(content, 8)?;
         rest = after;
         if name == ROOT {

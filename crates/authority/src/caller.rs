@@ -9,13 +9,15 @@ use axum::extract::FromRequestParts;
 use http::{StatusCode, request::Parts};
 use model::{HostId, api::enrol::HostMode};
 use pki::Purpose;
-use serve::https::{Peer, PeerRejection};
+use serve::https::{ClientCertificate, Peer, PeerRejection};
 use thiserror::Error;
+use time::OffsetDateTime;
 
 use crate::{
     app::App,
     audit::Actor,
     failure::Failure,
+    keyring::BACK,
     record::host::{HostRecord, HostRejection},
     records::{self, Versioned},
     refusal::Rejection,
@@ -75,18 +77,23 @@ impl Rejection for CallerRejection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Known {
     Nobody,
-    Host(HostId),
+    /// A host, and when its certificate was issued (Unix milliseconds).
+    Host(HostId, u64),
     Operator(String),
 }
 
 /// What the certificate says, at the time `when` of its validity.
-fn read(app: &App, der: &[u8], when: time::OffsetDateTime) -> Known {
+fn read(app: &App, certificate: &ClientCertificate, when: OffsetDateTime) -> Known {
     let none: [&[u8]; 0] = [];
-    let verified = pki::verify_chain(der, &none, &app.keys.anchors, when, Purpose::TlsClient);
+    let begins = certificate.not_before + BACK;
+    let issued_at = begins.unix_timestamp_nanos() / 1_000_000;
+    let issued_at = u64::try_from(issued_at).unwrap_or(0);
+    let verified =
+        pki::verify_chain(&certificate.der, &none, &app.keys.anchors, when, Purpose::TlsClient);
     let Ok(verified) = verified else { return Known::Nobody };
     match (verified.operator(), verified.host(), verified.verdict()) {
         (Some(name), None, None) => Known::Operator(name),
-        (None, Some(host), Some(_)) => Known::Host(host),
+        (None, Some(host), Some(_)) => Known::Host(host, issued_at),
         _ => Known::Nobody,
     }
 }
@@ -94,7 +101,7 @@ fn read(app: &App, der: &[u8], when: time::OffsetDateTime) -> Known {
 fn known(app: &App, peer: &Peer) -> Result<Known, CallerRejection> {
     let now = app.date();
     match peer.certificate(now) {
-        Ok(certificate) => Ok(read(app, &certificate.der, now)),
+        Ok(certificate) => Ok(read(app, certificate, now)),
         Err(PeerRejection::CertificateMissing) => Ok(Known::Nobody),
         Err(PeerRejection::ClockSkew) => Err(CallerRejection::ClockSkew),
         Err(PeerRejection::SessionExpired) => Err(CallerRejection::Expired),
@@ -104,9 +111,9 @@ fn known(app: &App, peer: &Peer) -> Result<Known, CallerRejection> {
 /// How the audit log names the caller; for this an expired certificate counts too.
 pub(crate) fn actor(app: &App, peer: &Peer) -> Actor {
     let Some(certificate) = peer.certificate_at_any_time() else { return Actor::anyone() };
-    match read(app, &certificate.der, certificate.not_before) {
+    match read(app, certificate, certificate.not_before) {
         Known::Nobody => Actor::anyone(),
-        Known::Host(host) => Actor::host(&host),
+        Known::Host(host, _) => Actor::host(&host),
         Known::Operator(name) => Actor::operator(&name),
     }
 }
@@ -136,7 +143,7 @@ impl FromRequestParts<App> for Operator {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
         match known(app, &peer(parts, app).await?)? {
             Known::Operator(name) => Ok(Self { name }),
-            Known::Host(_) | Known::Nobody => Err(CallerRejection::NotAnOperator.into()),
+            Known::Host(..) | Known::Nobody => Err(CallerRejection::NotAnOperator.into()),
         }
     }
 }
@@ -170,8 +177,8 @@ impl FromRequestParts<App> for HostSession {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
         let peer = peer(parts, app).await?;
-        let host = match known(app, &peer)? {
-            Known::Host(host) => host,
+        let (host, issued_at) = match known(app, &peer)? {
+            Known::Host(host, issued_at) => (host, issued_at),
             Known::Operator(_) => return Err(CallerRejection::NotAHost.into()),
             Known::Nobody => return Err(CallerRejection::SessionMissing.into()),
         };
@@ -182,6 +189,7 @@ impl FromRequestParts<App> for HostSession {
             HostMode::Pending => return Err(HostRejection::NotApproved.into()),
             HostMode::Enforcing | HostMode::AuditOnly => {}
         }
+        record.value.is_present(issued_at)?;
         app.mark_seen(&host);
         Ok(Self { record })
     }
@@ -200,7 +208,7 @@ impl FromRequestParts<App> for Anyone {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
         let peer = peer(parts, app).await?;
         let host = match known(app, &peer) {
-            Ok(Known::Host(host)) => Some(host),
+            Ok(Known::Host(host, _)) => Some(host),
             Ok(Known::Operator(_) | Known::Nobody) | Err(_) => None,
         };
         Ok(Self { host })

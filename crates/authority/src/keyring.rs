@@ -38,7 +38,7 @@ const DEVICE_DAYS: u32 = 5 * 365;
 const OPERATOR_DAYS: u32 = 365;
 const SERVER_DAYS: u32 = 397;
 /// Certificates are valid from a little before now, for verifiers with slow clocks.
-const BACK: Duration = Duration::from_secs(120);
+pub(crate) const BACK: Duration = Duration::from_secs(120);
 
 /// Keys could not be made or opened.
 #[derive(Debug, Error)]

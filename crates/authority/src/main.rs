@@ -16,6 +16,7 @@ mod backup;
 mod caller;
 mod command;
 mod config;
+mod exposure;
 mod failure;
 mod flood;
 mod grant;
@@ -38,6 +39,7 @@ mod routes;
 mod server;
 mod shares;
 mod tpmlink;
+mod trace;
 mod vmkey;
 
 use clap::Parser as _;

@@ -391,7 +391,8 @@ mod tests {
         let records = records();
         for n in 0..100_u8 {
             let host = "a".parse().unwrap();
-            let record = TokenRecord { host, expires_at: u64::from(n), used_by: None };
+            let record =
+                TokenRecord { host, expires_at: u64::from(n), used_by: None, replaces: false };
             let write = Write::new().put(token(&hex::encode([n])).unwrap(), &record, 0).unwrap();
             assert!(records.commit(write).await.unwrap());
         }

@@ -49,7 +49,8 @@ impl RefusedStarts {
         let mut name = state_dir.as_os_str().to_owned();
         name.push(".refused-starts");
         let path = PathBuf::from(name);
-        let opened = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
+        let opened =
+            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
         let failed = |source| FileError::Io { operation: "open", path: path.clone(), source };
         let file = opened.map_err(failed)?;
         Ok(Self { path, file })

@@ -10,6 +10,7 @@ pub(crate) mod gate;
 pub(crate) mod grants;
 pub(crate) mod guests;
 pub(crate) mod hosts;
+pub(crate) mod leaving;
 pub(crate) mod openapi;
 pub(crate) mod orders;
 pub(crate) mod shape;
@@ -165,6 +166,7 @@ pub(crate) fn table() -> Vec<Route> {
     let mut routes = enrol::routes();
     routes.extend(attest::routes());
     routes.extend(hosts::routes());
+    routes.extend(leaving::routes());
     routes.extend(vms::routes());
     routes.extend(orders::routes());
     routes.extend(grants::routes());

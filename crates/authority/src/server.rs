@@ -25,8 +25,8 @@ use crate::{
     nonce::NonceBook,
     paths::Paths,
     records,
-    refused_starts::RefusedStarts,
     reference::{ReferenceError, References},
+    refused_starts::RefusedStarts,
     routes,
     tpmlink::TpmLink,
 };

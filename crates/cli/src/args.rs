@@ -185,6 +185,34 @@ pub enum Host {
         /// Its name.
         name: HostId,
     },
+    /// Start nothing new on a host; list what runs there, or stop it.
+    Drain {
+        /// Its name.
+        name: HostId,
+        /// Stop every VM that runs there, in good order.
+        #[arg(long)]
+        stop: bool,
+        /// Let it take starts again.
+        #[arg(long, conflicts_with = "stop")]
+        end: bool,
+    },
+    /// Revoke a drained host that is nobody's home, for good.
+    Retire {
+        /// Its name.
+        name: HostId,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Make a token with which another TPM enrols in the place of the host's own. Its VMs keep
+    /// their home; the host waits for approval again.
+    Replace {
+        /// Its name.
+        name: HostId,
+        /// Why, for the audit log.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
 }
 
 /// Who generates the VM master key.
@@ -310,12 +338,32 @@ pub enum Vm {
 /// Verbs of the policy.
 #[derive(Debug, Subcommand)]
 pub enum Policy {
+    /// Its lines, each with what it decides.
+    List,
     /// The policy in force.
     Show,
     /// Replace it.
     Set {
         /// The new policy (JSON, as `policy show --json` prints it).
         file: PathBuf,
+    },
+    /// Say, rule by rule, why a host or guest gets keys or does not.
+    #[command(subcommand)]
+    Trace(Traced),
+}
+
+/// Whose verdict is traced.
+#[derive(Debug, Subcommand)]
+pub enum Traced {
+    /// A host's.
+    Host {
+        /// Its name.
+        name: HostId,
+    },
+    /// A VM's guest's.
+    Vm {
+        /// The VM's name.
+        name: VmId,
     },
 }
 

@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! enrol ─► pending ─► enforcing ◄─► audit-only
-//!             └────────────┴────────────┴──► revoked
+//!    ▲        └────────────┴────────────┴──► revoked (retired, after it was drained)
+//!    └── another TPM takes the place of this one ([`leaving`])
 //! ```
-//! **Invariants:** an enrolled EK and AK never change under a name; a revoked host never comes
+//! **Invariants:** an enrolled EK and AK change under a name only by an operator's replacement
+//! and another approval; a revoked host never comes
 //! back; only an enforcing host with a good verdict that is fresh may hold keys.
 
 use http::StatusCode;
@@ -17,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::refusal::{Refusal, Rejection};
+
+mod leaving;
 
 /// A host as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,15 @@ pub(crate) struct HostRecord {
     /// When it was revoked.
     #[serde(default)]
     pub(crate) revoked_at: Option<u64>,
+    /// Whether it takes no new starts.
+    #[serde(default)]
+    pub(crate) draining: bool,
+    /// When the present TPM took the place of another; 0: it is the first.
+    #[serde(default)]
+    pub(crate) replaced_at: u64,
+    /// AK certificates of TPMs that were replaced, with the time.
+    #[serde(default)]
+    pub(crate) former: Vec<(Bytes, u64)>,
     /// Its last appraisal.
     pub(crate) standing: Option<Standing>,
     /// What its last approval for cached keys stood on.
@@ -72,6 +85,16 @@ pub(crate) struct Standing {
     pub(crate) refused: Option<Refusal>,
     /// The good verdict and what it is bound to.
     pub(crate) good: Option<GoodStanding>,
+    /// The signed bad verdict.
+    #[serde(default)]
+    pub(crate) bad: Option<serde_json::Value>,
+}
+
+impl Standing {
+    /// The signed verdict, good or bad.
+    pub(crate) fn verdict(&self) -> Option<&serde_json::Value> {
+        self.good.as_ref().map(|good| &good.verdict).or(self.bad.as_ref())
+    }
 }
 
 /// A good verdict and what it is bound to.
@@ -95,18 +118,27 @@ pub(crate) struct GoodStanding {
 /// Why a host is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum HostRejection {
+    /// It is being drained.
+    #[error("the host is being drained: nothing new is started on it")]
+    Draining,
     /// It may be watched, but holds no keys.
     #[error("the host is audit-only: it gets verdicts, never keys")]
     AuditOnly,
     /// No operator has approved it.
     #[error("no operator has approved the host")]
     NotApproved,
+    /// It still has VMs, or takes starts.
+    #[error("the host is not drained: {0}")]
+    NotDrained(String),
     /// Its AK is not enrolled.
     #[error("no TPM is enrolled under this name")]
     NotEnrolled,
     /// Its last verdict is bad, too old, or there is none.
     #[error("the host has no good and fresh verdict: {0}")]
     NotTrusted(String),
+    /// The session is of a TPM that was replaced.
+    #[error("the session is of the TPM that was replaced")]
+    Replaced,
     /// Revoked.
     #[error("the host was revoked")]
     Revoked,
@@ -122,9 +154,12 @@ impl Rejection for HostRejection {
     fn name(&self) -> &'static str {
         match self {
             Self::AuditOnly => "host-audit-only",
+            Self::Draining => "host-draining",
             Self::NotApproved => "host-not-approved",
+            Self::NotDrained(_) => "host-not-drained",
             Self::NotEnrolled => "ak-not-enrolled",
             Self::NotTrusted(_) => "host-not-trusted",
+            Self::Replaced => "host-replaced",
             Self::Revoked => "host-revoked",
             Self::Taken => "host-exists",
             Self::Unknown => "host-unknown",
@@ -134,9 +169,14 @@ impl Rejection for HostRejection {
     fn hint(&self) -> &'static str {
         match self {
             Self::AuditOnly => "`vouchsafe host approve NAME` makes it enforcing",
+            Self::Draining => "`vouchsafe host drain NAME --end` lets it take starts again",
             Self::NotApproved => "`vouchsafe host approve NAME`",
+            Self::NotDrained(_) => {
+                "`vouchsafe host drain NAME --stop`; delete or fence the VMs that are homed there"
+            }
             Self::NotEnrolled => "enrol the host with a token first",
             Self::NotTrusted(_) => "`vouchsafe host show NAME` has the last verdict",
+            Self::Replaced => "attest with the TPM that is enrolled now",
             Self::Revoked => "a revoked host is enrolled anew under another name",
             Self::Taken => "use another name; `vouchsafe host show NAME` has the enrolled TPM",
             Self::Unknown => "`vouchsafe host list`",
@@ -145,12 +185,13 @@ impl Rejection for HostRejection {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Taken => StatusCode::CONFLICT,
+            Self::Draining | Self::NotDrained(_) | Self::Taken => StatusCode::CONFLICT,
             Self::Unknown => StatusCode::NOT_FOUND,
             Self::AuditOnly
             | Self::NotApproved
             | Self::NotEnrolled
             | Self::NotTrusted(_)
+            | Self::Replaced
             | Self::Revoked => StatusCode::FORBIDDEN,
         }
     }
@@ -165,6 +206,9 @@ impl HostRecord {
             identity,
             enrolled_at: now,
             revoked_at: None,
+            draining: false,
+            replaced_at: 0,
+            former: Vec::new(),
             standing: None,
             guard: None,
             spool_next: 0,
@@ -282,6 +326,7 @@ pub(crate) mod tests {
         Standing {
             at: 0,
             refused: None,
+            bad: None,
             good: Some(GoodStanding {
                 verdict: serde_json::Value::Null,
                 digest: Digest::sha256([0; 32]),
@@ -315,7 +360,7 @@ pub(crate) mod tests {
     #[test]
     fn a_bad_verdict_ends_the_good_one_and_says_why() {
         let refused = Refusal::invalid("PCR 14 has an event that no reference value names");
-        let bad = Standing { at: 1, refused: Some(refused), good: None };
+        let bad = Standing { at: 1, refused: Some(refused), good: None, bad: None };
         let host = host("a").approved(false).unwrap().appraised(good(10)).appraised(bad);
         let said = host.may_hold_keys(2).unwrap_err().to_string();
         assert!(said.contains("PCR 14"), "{said}");

@@ -21,6 +21,9 @@ pub(crate) struct TokenRecord {
     pub(crate) expires_at: u64,
     /// The AK Name (hexadecimal) that was enrolled with it.
     pub(crate) used_by: Option<String>,
+    /// Whether it admits another TPM in the place of the one that has the name.
+    #[serde(default)]
+    pub(crate) replaces: bool,
 }
 
 /// Why a token does not admit a host.
@@ -107,7 +110,8 @@ mod tests {
     #[test]
     fn a_token_admits_one_tpm_under_one_name_within_its_life() {
         let host: HostId = "a".parse().unwrap();
-        let token = TokenRecord { host: host.clone(), expires_at: 10, used_by: None };
+        let token =
+            TokenRecord { host: host.clone(), expires_at: 10, used_by: None, replaces: false };
         assert_eq!(token.admits(&host, "ak", 9), Ok(()));
         assert_eq!(token.admits(&host, "ak", 10), Err(TokenRejection::Unknown));
         assert_eq!(token.admits(&"b".parse().unwrap(), "ak", 9), Err(TokenRejection::Unknown));

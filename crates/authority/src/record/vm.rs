@@ -21,7 +21,7 @@ use model::{
     Digest, Epoch, HostId, Kmi, OperationId,
     api::{
         operate::Action,
-        vm::{ChainLink, VmSpec, VmState, VmView, VtpmCertificates, VtpmPublics},
+        vm::{ChainLink, Exposure, VmSpec, VmState, VmView, VtpmCertificates, VtpmPublics},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub(crate) struct VmRecord {
     pub(crate) detail: String,
     /// An operator revoked it.
     pub(crate) revoked: bool,
+    /// Its keys were on a host that turned bad.
+    #[serde(default)]
+    pub(crate) exposed: Option<Exposure>,
 }
 
 /// How far a VM's master key is.
@@ -240,6 +243,7 @@ impl VmRecord {
             kmi: self.kmi(),
             trusted: self.guest.as_ref().map(|guest| guest.refused.is_none()),
             detail: self.detail.clone(),
+            exposed: self.exposed.clone(),
         }
     }
 

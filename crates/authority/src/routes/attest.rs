@@ -35,6 +35,7 @@ use crate::{
     app::{App, lock},
     audit::{Actor, Done},
     caller::{Anyone, CallerRejection},
+    exposure,
     failure::Failure,
     lease::{self, GuardRecord},
     nonce::Asker,
@@ -150,8 +151,9 @@ async fn attest(
             // Only what the enrolled TPM signed for this nonce says anything about the host.
             let genuine = |claim: &attest::result::Claim| claim.passed && claim.name == "binding";
             if rejected.result().claims.iter().any(genuine) {
-                let standing = Standing { at: now, refused: Some(refusal.clone()), good: None };
-                settle(&app, &name, standing, None).await?;
+                let bad = Some(rejected.sign(&*app.keys.signer)?.to_value());
+                let refused = Some(refusal.clone());
+                turned_bad(&app, &host, Standing { at: now, refused, good: None, bad }).await?;
             }
             return Err(Failure::refused(refusal));
         }
@@ -173,7 +175,7 @@ async fn attest(
         fresh_until: expires_at,
         lease_until,
     };
-    let standing = Standing { at: now, refused: None, good: Some(good) };
+    let standing = Standing { at: now, refused: None, good: Some(good), bad: None };
     let host = settle(&app, &name, standing, Some((&policy, &evidence))).await?;
     let guard = match (host.mode, &host.guard, evidence.guard_counter) {
         (HostMode::Enforcing, Some(record), Some(_)) => {
@@ -188,6 +190,19 @@ async fn attest(
     let certificate = Bytes(certificate);
     let mode = host.mode;
     Ok(Answer(HostSession { verdict, certificate, expires_at, lease_until, mode, guard }))
+}
+
+/// Ends the host's good standing. VMs are marked before and after: one that came to the host in
+/// between is marked too, and a crash leaves a mark too many rather than one too few.
+async fn turned_bad(app: &App, host: &HostRecord, standing: Standing) -> Result<(), Failure> {
+    let reason = standing.refused.as_ref().map_or("", |refused| &refused.name).to_owned();
+    let Some(since) = exposure::last_good(host) else {
+        settle(app, &host.name, standing, None).await?;
+        return Ok(());
+    };
+    exposure::mark(app, &host.name, since, &reason).await?;
+    settle(app, &host.name, standing, None).await?;
+    exposure::mark(app, &host.name, since, &reason).await
 }
 
 /// Writes what came of an appraisal, unless the host was revoked meanwhile. A good one moves on what

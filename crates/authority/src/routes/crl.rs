@@ -37,18 +37,21 @@ async fn list(
     let now = app.date();
     let none: [&[u8]; 0] = [];
     let mut revoked = Vec::new();
+    let mut over = Vec::new();
     for host in app.records.hosts().await? {
-        if host.mode != HostMode::Revoked {
-            continue;
+        over.extend(host.former.iter().map(|(der, at)| (der.clone(), Some(*at))));
+        if host.mode == HostMode::Revoked {
+            over.push((host.identity.ak_certificate, host.revoked_at));
         }
-        let der = &host.identity.ak_certificate.0;
+    }
+    for (der, since) in over {
         // One that has expired meanwhile needs no entry.
         let anchors = &app.keys.anchors;
-        let Ok(ak) = verify_chain(der, &none, anchors, now, Purpose::AttestationKey) else {
+        let Ok(ak) = verify_chain(&der.0, &none, anchors, now, Purpose::AttestationKey) else {
             continue;
         };
         let serial = ak.serial().try_into().map_err(|_| Failure::broken("a serial number"))?;
-        let at = host.revoked_at.and_then(date).unwrap_or(now);
+        let at = since.and_then(date).unwrap_or(now);
         revoked.push(Revocation { serial, at, reason: RevocationReason::PrivilegeWithdrawn });
     }
     let number = app.records.sealed().store().state().await?.revision;

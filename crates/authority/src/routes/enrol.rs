@@ -32,7 +32,7 @@ use crate::{
     failure::Failure,
     keyring::Keyring,
     record::{
-        host::{HostRecord, Identity},
+        host::{HostRecord, HostRejection, Identity},
         token::{PendingEnrolment, TokenRecord, TokenRejection},
     },
     records::{self, Write},
@@ -124,15 +124,25 @@ async fn token(
     operator: Operator,
     Body(request): Body<TokenRequest>,
 ) -> Outcome<TokenAnswer> {
+    let answer = new_token(&app, &request.host, false).await?;
+    let done = Done::new("token-issued", subject_of(&request.host));
+    app.audit.done(&operator.actor(), done).await?;
+    Ok(Answer(answer))
+}
+
+/// Makes a token. `replaces`: it admits another TPM in the place of the one that has the name.
+pub(super) async fn new_token(
+    app: &App,
+    host: &HostId,
+    replaces: bool,
+) -> Result<TokenAnswer, Failure> {
     let token = hex::encode(random::secret::<32>()?.expose());
     let life = app.policy().token_life_s.saturating_mul(1000);
     let expires_at = app.now().saturating_add(life);
-    let record = TokenRecord { host: request.host.clone(), expires_at, used_by: None };
+    let record = TokenRecord { host: host.clone(), expires_at, used_by: None, replaces };
     let write = Write::new().put(records::token(&token_digest(&token))?, &record, 0)?;
     app.records.commit(write).await?;
-    let done = Done::new("token-issued", format!("host:{}", request.host));
-    app.audit.done(&operator.actor(), done).await?;
-    Ok(Answer(TokenAnswer { token, expires_at }))
+    Ok(TokenAnswer { token, expires_at })
 }
 
 async fn begin(
@@ -155,10 +165,14 @@ async fn consider(app: &App, request: EnrolRequest) -> Result<EnrolChallenge, Fa
     let ek = Public::parse(&request.ek_public.0).map_err(|_| invalid("ek_public"))?;
     let ak_name = ak.name().to_string();
     record.admits(&request.host, &ak_name, now)?;
+    let replaces = record.replaces;
     let ek_issuer = check_ek(app, &request, &ek)?;
     check_ak_attributes(&ak)?;
     if let Some(known) = app.records.get(&records::host(&request.host)?).await? {
-        known.value.admits(ek.as_bytes(), ak.as_bytes())?;
+        match known.value.admits(ek.as_bytes(), ak.as_bytes()) {
+            Err(HostRejection::Taken) if replaces => known.value.may_be_replaced()?,
+            other => other?,
+        }
     }
     let secret = random::secret::<32>()?;
     let wrapped = Secret::new(secret.expose().to_vec());
@@ -271,10 +285,20 @@ async fn admit(app: &App, pending: &PendingEnrolment) -> Result<HostRecord, Fail
         let known = app.records.get(&records::host(&pending.host)?).await?;
         let (host, version) = match known {
             Some(known) => {
-                known.value.admits(&pending.ek_public.0, &pending.ak_public.0)?;
-                (known.value, known.version)
+                let admitted = known.value.admits(&pending.ek_public.0, &pending.ak_public.0);
+                let host = match admitted {
+                    Err(HostRejection::Taken) if token.value.replaces => {
+                        known.value.may_be_replaced()?;
+                        known.value.replaced(identity(app, pending)?, app.now())
+                    }
+                    other => other.map(|()| known.value)?,
+                };
+                (host, known.version)
             }
-            None => (new_host(app, pending)?, 0),
+            None => {
+                let identity = identity(app, pending)?;
+                (HostRecord::enrolled(pending.host.clone(), identity, app.now()), 0)
+            }
         };
         let used = token.value.used(&pending.ak_name);
         let write = Write::new().put(records::token(&pending.token)?, &used, token.version)?.put(
@@ -288,13 +312,13 @@ async fn admit(app: &App, pending: &PendingEnrolment) -> Result<HostRecord, Fail
     }
 }
 
-fn new_host(app: &App, pending: &PendingEnrolment) -> Result<HostRecord, Failure> {
+fn identity(app: &App, pending: &PendingEnrolment) -> Result<Identity, Failure> {
     let ak = Public::parse(&pending.ak_public.0).map_err(|_| Failure::broken("AK changed"))?;
     let spki = ak.spki_der().map_err(|_| Failure::broken("AK changed"))?;
     let profile = Profile::HostAk { host: pending.host.clone() };
     let certificate = Keyring::device(&app.keys.ca, &profile, &spki, app.date())?;
     let fingerprint = digest::digest(&digest::SHA256, &pending.ek_certificate.0);
-    let identity = Identity {
+    Ok(Identity {
         ek_certificate: pending.ek_certificate.clone(),
         ek_fingerprint: hex::encode(fingerprint),
         ek_issuer: pending.ek_issuer.clone(),
@@ -302,8 +326,7 @@ fn new_host(app: &App, pending: &PendingEnrolment) -> Result<HostRecord, Failure
         ak_public: pending.ak_public.clone(),
         ak_name: pending.ak_name.clone(),
         ak_certificate: Bytes(certificate),
-    };
-    Ok(HostRecord::enrolled(pending.host.clone(), identity, app.now()))
+    })
 }
 
 /// Names of hosts are subjects in the audit log.

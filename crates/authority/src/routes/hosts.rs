@@ -5,6 +5,7 @@ use model::{
     api::{
         audit::Reason,
         enrol::{ApproveRequest, HostView},
+        policy::Trace,
     },
 };
 
@@ -18,12 +19,14 @@ use crate::{
     app::{App, lock},
     audit::Done,
     caller::Operator,
+    exposure,
     failure::Failure,
     record::{
-        host::{HostRecord, HostRejection},
+        host::{HostRecord, HostRejection, Standing},
         vm::VmRecord,
     },
     records::{self, Write},
+    trace,
 };
 
 /// The operations.
@@ -59,11 +62,27 @@ pub(crate) fn routes() -> Vec<Route> {
             revoke,
         )
         .takes(Shape::of::<Reason>()),
+        Route::get(
+            "/v1/hosts/{host}/trace",
+            (Who::Operator, "host-trace"),
+            "Say which rule decides whether a host gets keys",
+            Shape::of::<Trace>(),
+            trace,
+        ),
     ]
 }
 
-fn view(app: &App, host: &HostRecord, vms: &[VmRecord]) -> HostView {
-    let homed = |vm: &&VmRecord| vm.home.as_ref() == Some(&host.name) && vm.is_live().is_ok();
+async fn trace(
+    axum::extract::State(app): axum::extract::State<App>,
+    _operator: Operator,
+    Named(name): Named<HostId>,
+) -> Outcome<Trace> {
+    let host = app.records.get(&records::host(&name)?).await?;
+    let host = host.ok_or(HostRejection::Unknown)?.value;
+    Ok(Answer(trace::host(&app, &host)?))
+}
+
+pub(super) fn view(app: &App, host: &HostRecord, vms: &[VmRecord]) -> HostView {
     let standing = host.standing.as_ref();
     let seen = lock(&app.seen).get(&host.name).copied();
     HostView {
@@ -72,11 +91,12 @@ fn view(app: &App, host: &HostRecord, vms: &[VmRecord]) -> HostView {
         ek_fingerprint: host.identity.ek_fingerprint.clone(),
         ek_issuer: host.identity.ek_issuer.clone(),
         ak_name: host.identity.ak_name.clone(),
-        verdict: standing.and_then(|s| s.good.as_ref()).map(|good| good.verdict.clone()),
+        verdict: standing.and_then(Standing::verdict).cloned(),
         trusted: host.trusted(app.now()).is_ok(),
+        draining: host.draining,
         refusal: standing.and_then(|s| s.refused.as_ref()).map(crate::refusal::Refusal::to_wire),
         last_seen: seen.max(standing.map(|standing| standing.at)),
-        vms: vms.iter().filter(homed).map(|vm| vm.spec.name.clone()).collect::<Vec<VmId>>(),
+        vms: host.homed(vms).map(|vm| vm.spec.name.clone()).collect::<Vec<VmId>>(),
     }
 }
 
@@ -98,7 +118,7 @@ async fn show(
     Ok(Answer(view(&app, &host, &app.records.vms().await?)))
 }
 
-async fn change(
+pub(super) async fn change(
     app: &App,
     name: &HostId,
     change: impl Fn(HostRecord) -> Result<HostRecord, HostRejection>,
@@ -134,7 +154,12 @@ async fn revoke(
     Named(name): Named<HostId>,
     Body(reason): Body<Reason>,
 ) -> Outcome<HostView> {
+    let before = app.records.get(&records::host(&name)?).await?;
+    let since = before.as_ref().and_then(|host| exposure::last_good(&host.value));
     let host = change(&app, &name, |host| Ok(host.revoked(app.now()))).await?;
+    if let Some(since) = since {
+        exposure::mark(&app, &name, since, "host-revoked").await?;
+    }
     let done = Done::new("host-revoked", subject_of(&name)).detail(reason.reason);
     app.audit.done(&operator.actor(), done).await?;
     // A revocation that is answered cannot be taken back by putting an older store in its place.

@@ -6,6 +6,7 @@ use model::{
     api::{
         audit::Reason,
         operate::{Operation, Outcome as Ended},
+        policy::Trace,
         vm::{FenceRequest, StartRequest, VmSpec, VmView},
     },
 };
@@ -33,7 +34,7 @@ use crate::{
     },
     records::{self, Write},
     refusal::Refusal,
-    vmkey,
+    trace, vmkey,
 };
 
 /// The operations.
@@ -61,6 +62,13 @@ pub(crate) fn routes() -> Vec<Route> {
             "Show a VM",
             Shape::of::<VmView>(),
             show,
+        ),
+        Route::get(
+            "/v1/vms/{vm}/trace",
+            (Who::Operator, "vm-trace"),
+            "Say which rule decides whether a guest gets its data volume",
+            Shape::of::<Trace>(),
+            trace,
         ),
         Route::delete(
             "/v1/vms/{vm}",
@@ -214,6 +222,19 @@ async fn show(
     Ok(Answer(vm.ok_or(VmRejection::Unknown)?.value.view()))
 }
 
+async fn trace(
+    axum::extract::State(app): axum::extract::State<App>,
+    _operator: Operator,
+    Named(name): Named<VmId>,
+) -> Outcome<Trace> {
+    let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?.value;
+    let home = match &vm.home {
+        Some(home) => app.records.get(&records::host(home)?).await?.map(|host| host.value),
+        None => None,
+    };
+    Ok(Answer(trace::guest(&app, &vm, home.as_ref())?))
+}
+
 async fn operation(
     axum::extract::State(app): axum::extract::State<App>,
     _operator: Operator,
@@ -237,6 +258,7 @@ async fn start(
         vm.value.is_home(&request.host)?;
     }
     grant::leases_have_ended(app.restored, app.now())?;
+    host.takes_starts()?;
     host.may_hold_keys(app.now())?;
     wish(&app, &operator, &name, Wish::Start(request.host)).await
 }

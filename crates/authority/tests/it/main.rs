@@ -13,9 +13,12 @@ mod launch;
 #[cfg(test)]
 mod lease;
 #[cfg(test)]
+mod leaving;
+#[cfg(test)]
 mod operators;
 #[cfg(test)]
 mod requests;
+#[cfg(test)]
 mod restore;
 #[cfg(test)]
 mod support;

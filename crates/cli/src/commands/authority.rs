@@ -63,7 +63,8 @@ pub(super) async fn run(
 /// prints passes through here.
 fn local(config: &Path, verb: &str, words: &[&OsStr]) -> Result<Exit, Failure> {
     let program = Programs::beside_this()?.authority;
-    let status = Command::new(&program).arg(verb).arg("--config").arg(config).args(words).status()?;
+    let status =
+        Command::new(&program).arg(verb).arg("--config").arg(config).args(words).status()?;
     Ok(match status.code() {
         Some(0) => Exit::Done,
         Some(2) => Exit::Usage,

@@ -1,13 +1,21 @@
 //! `vouchsafe host ...`.
 
 use model::{
+    HostId, VmId,
     agent::AgentSession,
-    api::enrol::{ApproveRequest, HostMode, HostView, TokenAnswer, TokenRequest},
+    api::{
+        audit::Reason,
+        enrol::{
+            ApproveRequest, DrainAnswer, DrainRequest, HostMode, HostView, TokenAnswer,
+            TokenRequest,
+        },
+    },
 };
 
 use crate::{
     args::Host,
     client::Target,
+    commands::wait,
     output::{Failure, Printer},
 };
 
@@ -43,7 +51,55 @@ pub(super) async fn run(verb: &Host, target: &Target, printer: Printer) -> Resul
             let host: HostView = client.post(&format!("/v1/hosts/{name}/revoke"), &nothing).await?;
             printer.result(&host, &format!("{name} is {}", mode(host.mode)))
         }
+        Host::Drain { name, stop, end } => {
+            drain(name, DrainRequest { stop: *stop, end: *end }, target, printer).await
+        }
+        Host::Retire { name, reason } => {
+            let reason = Reason { reason: reason.clone() };
+            let host: HostView = client.post(&format!("/v1/hosts/{name}/retire"), &reason).await?;
+            printer.result(&host, &format!("{name} is {}", mode(host.mode)))
+        }
+        Host::Replace { name, reason } => {
+            let reason = Reason { reason: reason.clone() };
+            let path = format!("/v1/hosts/{name}/replace");
+            let answer: TokenAnswer = client.post(&path, &reason).await?;
+            printer.say(&format!(
+                "put this token into the new host's token file, then `vouchsafe host approve {name}`"
+            ));
+            printer.result(&answer, &answer.token)
+        }
     }
+}
+
+/// Drains; waits for the stops that were ordered.
+async fn drain(
+    name: &HostId,
+    request: DrainRequest,
+    target: &Target,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let client = target.authority()?;
+    let path = format!("/v1/hosts/{name}/drain");
+    let mut answer: DrainAnswer = client.post(&path, &request).await?;
+    for stop in answer.stops.clone() {
+        wait::outcome(target, stop, printer).await?;
+    }
+    if !answer.stops.is_empty() {
+        let still: DrainAnswer = client.post(&path, &DrainRequest::default()).await?;
+        answer.running = still.running;
+        answer.host = still.host;
+    }
+    let names = |list: &[VmId]| list.iter().map(VmId::as_str).collect::<Vec<_>>().join(", ");
+    let text = match (answer.host.draining, answer.running.is_empty()) {
+        (false, _) => format!("{name} takes starts again"),
+        (true, true) => {
+            format!("nothing runs on {name}; it is the home of {} VMs", answer.host.vms.len())
+        }
+        (true, false) => {
+            format!("{name} takes no new starts; there run: {}", names(&answer.running))
+        }
+    };
+    printer.result(&answer, &text)
 }
 
 const fn mode(mode: HostMode) -> &'static str {
@@ -70,10 +126,11 @@ fn shown(host: &HostView) -> String {
     let verdict =
         host.verdict.as_ref().map_or_else(|| "none yet".to_owned(), super::verdict::shown);
     format!(
-        "{}: {}, {}\nEK {} (issued by {})\nAK name {}\nverdict: {verdict}",
+        "{}: {}, {}{}\nEK {} (issued by {})\nAK name {}\nverdict: {verdict}",
         host.name,
         mode(host.mode),
         if host.trusted { "trusted" } else { "not trusted" },
+        if host.draining { ", draining" } else { "" },
         host.ek_fingerprint,
         host.ek_issuer,
         host.ak_name,

@@ -95,8 +95,15 @@ async fn list(target: &Target, printer: Printer) -> Result<(), Failure> {
 }
 
 fn shown(vm: &VmView) -> String {
+    let exposed = vm.exposed.as_ref().map_or_else(String::new, |exposed| {
+        format!(
+            "\nEXPOSED: its keys were on host {}, which was last good at {} and turned out bad at {} \
+             ({})\n  `vouchsafe vm fence` makes it anew under other keys",
+            exposed.host, exposed.since, exposed.at, exposed.reason
+        )
+    });
     format!(
-        "{}: {} {}\nhome {}, epoch {}, key {} version {}\nguest {}\nimage {} ({})",
+        "{}: {} {}\nhome {}, epoch {}, key {} version {}\nguest {}\nimage {} ({}){exposed}",
         vm.spec.name,
         state(vm.state),
         vm.detail,

@@ -215,6 +215,9 @@ pub struct HostView {
     pub verdict: Option<serde_json::Value>,
     /// Whether that verdict is good and fresh now.
     pub trusted: bool,
+    /// Whether it takes no new starts.
+    #[serde(default)]
+    pub draining: bool,
     /// What the last genuine evidence was refused for, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<super::vm::Refusal>,
@@ -231,6 +234,28 @@ pub struct ApproveRequest {
     /// Verdicts but never grants.
     #[serde(default)]
     pub audit_only: bool,
+}
+
+/// `POST /v1/hosts/{host}/drain`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DrainRequest {
+    /// Order the stop of every VM that runs there.
+    pub stop: bool,
+    /// Take new starts again.
+    pub end: bool,
+}
+
+/// Answer to [`DrainRequest`].
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainAnswer {
+    /// The host.
+    pub host: HostView,
+    /// The stops that were ordered.
+    pub stops: Vec<super::operate::Operation>,
+    /// VMs that run or are busy there, stops that were ordered included.
+    pub running: Vec<crate::VmId>,
 }
 
 /// `GET /v1/crl`: the AK certificates of revoked hosts.

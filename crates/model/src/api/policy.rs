@@ -55,6 +55,40 @@ impl Default for Policy {
     }
 }
 
+/// `GET /v1/hosts/{host}/trace`, `GET /v1/vms/{vm}/trace` (operator): what decides, rule by rule,
+/// whether this host or guest gets keys now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trace {
+    /// `host:a`, `vm:v1`.
+    pub subject: String,
+    /// Whether it gets keys.
+    pub allowed: bool,
+    /// The first rule that says no; absent if none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
+    /// When the last evidence was appraised, Unix milliseconds.
+    pub appraised_at: Option<u64>,
+    /// Generation of the policy that the rules were read from.
+    pub generation: u64,
+    /// The rules, in the order in which they are asked.
+    pub rules: Vec<TracedRule>,
+}
+
+/// One rule and what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TracedRule {
+    /// Its name; a refusal's name if it says no.
+    pub rule: String,
+    /// Whether it says yes.
+    pub passed: bool,
+    /// The line of the policy, the reference values or the record that it rests on.
+    pub rests_on: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
 /// `GET /v1/policy` (operator), and its change by `PUT /v1/policy`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -14,6 +14,8 @@ pub enum VolumeFormat {
     /// LUKS2, AES-256-XTS, 4 KiB sectors.
     #[default]
     Luks2,
+    /// Authenticated: every block is sealed and the volume cannot be set back unnoticed.
+    Vault,
 }
 
 /// What happens to a running VM when its host's lease ends.
@@ -111,6 +113,24 @@ pub struct VmView {
     pub trusted: Option<bool>,
     /// What the home host last said of it.
     pub detail: String,
+    /// Its keys were on a host that turned bad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<Exposure>,
+}
+
+/// A VM's keys were on a host that turned bad, so that they may be known to others. The mark stays
+/// until the VM has keys that the host never had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Exposure {
+    /// When the host was last known to be good, Unix milliseconds.
+    pub since: u64,
+    /// When it turned out bad.
+    pub at: u64,
+    /// The host.
+    pub host: HostId,
+    /// Name of the refusal, or `host-revoked`.
+    pub reason: String,
 }
 
 /// `POST /v1/vms/{vm}/start`.

@@ -5,7 +5,7 @@ use model::{
     Digest, Epoch, HostId, KeyOrigin, OperationId,
     api::{
         operate::{Action, Outcome},
-        vm::{VmReport, VmSpec, VmState, VtpmCertificates, VtpmPublics},
+        vm::{Exposure, VmReport, VmSpec, VmState, VtpmCertificates, VtpmPublics},
     },
 };
 
@@ -61,6 +61,7 @@ pub(crate) fn defined(
         guest: None,
         detail: String::new(),
         revoked: false,
+        exposed: None,
     })
 }
 
@@ -188,8 +189,16 @@ impl VmRecord {
             vtpm: None,
             guest: None,
             detail: "fenced".to_owned(),
+            exposed: None,
             ..self.clone()
         })
+    }
+
+    /// After its home turned out bad: marked, if the host had its keys and no earlier mark stands.
+    pub(crate) fn exposed_by(&self, exposure: &Exposure) -> Option<Self> {
+        let held = self.home.as_ref() == Some(&exposure.host) && self.key == KeyState::Granted;
+        let marks = held && self.is_live().is_ok() && self.exposed.is_none();
+        marks.then(|| Self { exposed: Some(exposure.clone()), ..self.clone() })
     }
 
     /// After an explicit restore: no operation is under way, and what the guest's verdict was worth

@@ -155,7 +155,8 @@ fn a_deleted_or_revoked_vm_gives_no_keys_and_its_epochs_never_return() {
     assert_eq!(revoked.open.map(|open| open.action), Some(Action::Delete));
     assert_eq!(revoked.start(&host("a"), id(4), 4), Err(VmRejection::Revoked));
     let gone = revoked.settled(id(3), &Outcome::Done);
-    let again = defined(Some(&gone), spec(KeyOrigin::Console), Digest::sha256([2; 32]), Epoch(0)).unwrap();
+    let again =
+        defined(Some(&gone), spec(KeyOrigin::Console), Digest::sha256([2; 32]), Epoch(0)).unwrap();
     assert_eq!(again.epoch, Epoch(2));
     assert_eq!(
         defined(Some(&again), spec(KeyOrigin::Console), Digest::sha256([2; 32]), Epoch(0)),
