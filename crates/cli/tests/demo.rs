@@ -17,12 +17,16 @@ mod checks;
 mod disk;
 #[path = "demo/guest.rs"]
 mod guest;
+#[path = "demo/home.rs"]
+mod home;
 #[path = "demo/hosts.rs"]
 mod hosts;
 #[path = "demo/keeping.rs"]
 mod keeping;
 #[path = "demo/launch.rs"]
 mod launch;
+#[path = "demo/refusals.rs"]
+mod refusals;
 #[path = "shared/rogue.rs"]
 mod rogue;
 #[path = "shared/world.rs"]
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
     disk::encrypted(&world, &mut checks);
     launch::attested(&world, &mut checks);
     hosts::rogue(&world, &mut checks);
+    hosts::wrong_clock(&world, &mut checks);
     keeping::agent_killed(&world, &mut checks);
     launch::homed(&world, &mut checks);
     launch::restarted(&world, &mut checks);

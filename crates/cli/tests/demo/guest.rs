@@ -36,15 +36,16 @@ pub fn other_kernel(world: &World, checks: &mut Checks, good: &Path, other: &Pat
         said.complaint(),
     );
     let said = world.vouchsafe(&["vm", "start", "v2", "--host", "b"]);
-    checks.check(
-        "its start is refused, and the event is named",
-        said.refusal() == "guest-event-unknown",
-        format!("{}: {}", said.refusal(), said.detail()),
-    );
+    let what = "its start is refused, and the event is named";
+    checks.refused(what, "guest-event-unknown", &said.refusal(), &said.detail());
     let opened = world.console("v2").contains("data-volume-open");
     checks.check("its data volume stayed closed", !opened, "");
     let said = world.vouchsafe(&["vm", "stop", "v2"]);
     checks.check("it is stopped", said.code == 0, said.complaint());
+    // Its keys were in the agent's memory only; without a grant the volume stays closed.
+    let said = world.vouchsafe(&["vm", "start", "v2", "--host", "b", "--offline"]);
+    let what = "a start that no grant stands for opens no volume";
+    checks.refused(what, "grant-missing", &said.refusal(), &said.detail());
 }
 
 /// Changes one line of the policy.
@@ -98,8 +99,8 @@ pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
     let mut lie = |word: &str, answer: &str, name: &str, what: &str| {
         let told = tell(world, "v3", "b", word, answer);
         let said = world.vouchsafe(&["vm", "attest", "v3"]);
-        let seen = said.refusal();
-        checks.check(what, told && seen == name, format!("{seen}: {}", said.detail()));
+        let seen = if told { said.refusal() } else { "the guest did not obey".to_owned() };
+        checks.refused(what, name, &seen, &said.detail());
     };
     lie("evidence-truncated", "", "guest-log-truncated", "its own log cut short is noticed");
     lie("evidence-altered", "", "guest-log-disagrees", "its own log edited is noticed");
@@ -113,4 +114,21 @@ pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
     let said = world.vouchsafe(&["vm", "stop", "v3"]);
     checks.check("it is stopped", said.code == 0, said.complaint());
     policy(world, checks, "on_bad_guest", "pause".into());
+    copied_vtpm(world, checks);
+}
+
+/// The state of host a's vTPM in the place of one on host b.
+fn copied_vtpm(world: &World, checks: &mut Checks) {
+    checks.part("a vTPM's state is copied to the other host");
+    let of = |host: &str, vm: &str| world.path(&format!("hosts/{host}/state/vms/{vm}/vtpm"));
+    let (from, to) = (of("a", "v1"), of("b", "v3"));
+    let own = to.with_extension("own");
+    std::fs::rename(&to, &own).expect("a rename");
+    let text = |path: &Path| path.to_str().expect("a plain path").to_owned();
+    run("cp", &["-a", &text(&from), &text(&to)]);
+    let said = world.vouchsafe(&["vm", "start", "v3", "--host", "b"]);
+    let what = "v3 does not start with it";
+    checks.refused(what, "vtpm-state-foreign", &said.refusal(), &said.detail());
+    std::fs::remove_dir_all(&to).expect("removable");
+    std::fs::rename(&own, &to).expect("a rename");
 }

@@ -1,5 +1,10 @@
 //! Hosts: two that are trusted, and one that tries everything.
 
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
 use model::{
     GrantId, OperationId,
     api::grant::{GrantAnswer, GrantPurpose, GrantRequest},
@@ -10,7 +15,7 @@ use tpm::Purpose;
 use crate::{
     checks::Checks,
     rogue::{INVENTED, Rogue, SessionKeys},
-    world::World,
+    world::{World, eventually, programs, run},
 };
 
 pub fn trusted(world: &World, checks: &mut Checks) {
@@ -44,9 +49,8 @@ fn outcome<T>(result: Result<T, String>) -> String {
     result.err().unwrap_or_else(|| "allowed".to_owned())
 }
 
-fn expect<T>(checks: &mut Checks, what: &str, name: &str, result: Result<T, String>) {
-    let seen = outcome(result);
-    checks.check(what, seen == name, &seen);
+pub fn expect<T>(checks: &mut Checks, what: &str, name: &str, result: Result<T, String>) {
+    checks.refused(what, name, &outcome(result), "");
 }
 
 pub fn rogue(world: &World, checks: &mut Checks) {
@@ -55,6 +59,8 @@ pub fn rogue(world: &World, checks: &mut Checks) {
     enrolment(world, checks, &c);
     quotes(checks, &c);
     grants(world, checks, &c);
+    crate::home::of_vms(world, checks, &c);
+    old_session(world, checks, &c);
     let honest = c.log.clone();
     c.measure(14, b"vouchsafe:implant", true);
     let keys = SessionKeys::new();
@@ -86,6 +92,10 @@ fn enrolment(world: &World, checks: &mut Checks, c: &Rogue) {
         .as_str()
         .unwrap_or_default()
         .to_owned();
+    let mut wrong = c.enrol_request(&token);
+    wrong.ak_public = c.ek().as_bytes().to_vec().into();
+    let what = "enrolment of a key that is no attestation key";
+    expect(checks, what, "ak-wrong-attributes", c.enrol(&wrong));
     let enrolled = c.enrol(&c.enrol_request(&token));
     checks.check("it enrols with its own token", enrolled.is_ok(), outcome(enrolled));
     let keys = SessionKeys::new();
@@ -157,9 +167,58 @@ fn grants(world: &World, checks: &mut Checks, c: &Rogue) {
     unknown["force"] = true.into();
     let asked: Result<GrantAnswer, _> =
         c.session().and_then(|(s, _)| c.post_as(&s, "/v1/vms/v1/grant", &unknown));
-    let seen = outcome(asked);
-    checks.check("a request with an unknown field", seen.contains("request-invalid"), &seen);
+    expect(checks, "a request with an unknown field", "request-invalid", asked);
     let large = serde_json::json!({"reason": "x".repeat(4 << 20)});
-    let seen = outcome(c.post::<_, serde_json::Value>("/v1/challenges", &large));
-    checks.check("a request of 4 MiB", seen.contains("request-too-large"), &seen);
+    let seen = c.post::<_, serde_json::Value>("/v1/challenges", &large);
+    expect(checks, "a request of 4 MiB", "request-too-large", seen);
+}
+
+/// A session certificate is good for as long as the verdict behind it.
+fn old_session(world: &World, checks: &mut Checks, c: &Rogue) {
+    crate::guest::policy(world, checks, "session_life_s", 2.into());
+    let session = c.session();
+    crate::guest::policy(world, checks, "session_life_s", 600.into());
+    std::thread::sleep(Duration::from_millis(2100));
+    let asked = session.and_then(|(s, _)| {
+        c.post_as::<_, serde_json::Value>(&s, "/v1/audit", &serde_json::json!({"events": []}))
+    });
+    expect(checks, "a session certificate that has expired", "session-expired", asked);
+}
+
+/// An agent whose machine's clock is an hour ahead: the real program under `faketime`.
+pub fn wrong_clock(world: &World, checks: &mut Checks) {
+    checks.part("an agent on a machine whose clock is wrong");
+    crate::keeping::kill_9(crate::keeping::pid_of(world, "host-b"));
+    let config = world.path("hosts/b/host.toml");
+    // The library of `faketime`, without its wrapper, so that the agent is our own child.
+    let mut agent = Command::new(programs().join("vouchsafe-host"))
+        .env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1")
+        .env("FAKETIME", "+3600s")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .env("DONT_FAKE_MONOTONIC", "1")
+        .arg("--config")
+        .arg(config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the agent starts");
+    let socket = world.path("run/b.agent");
+    let socket = socket.to_str().expect("a plain path");
+    let refused = eventually(Duration::from_secs(20), || {
+        let said = run("curl", &["-s", "--unix-socket", socket, "http://agent/v1/status"]);
+        let status = said.json();
+        let name = status["session_refused"].as_str()?.to_owned();
+        Some((name, status["session_error"].as_str().unwrap_or_default().to_owned()))
+    });
+    let (name, detail) = refused.unwrap_or_default();
+    checks.refused("its agent gets no session, and is told why", "clock-skew", &name, &detail);
+    let _killed = agent.kill();
+    let _ended = agent.wait();
+    let noted = world
+        .audit()
+        .into_iter()
+        .any(|entry| entry["subject"] == "host:b" && entry["outcome"]["refused"] == "clock-skew");
+    checks.check("the audit log says so of that host", noted, "host:b");
+    let said = world.lab_up(&[]);
+    checks.check("with the right clock it is trusted again", said.code == 0, said.complaint());
 }

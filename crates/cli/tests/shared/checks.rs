@@ -1,6 +1,6 @@
 //! Counted observations: each is printed as it is made, the last line sums them up.
 
-use std::{fmt::Display, time::Instant};
+use std::{collections::BTreeSet, fmt::Display, time::Instant};
 
 /// Counts checks; one check is one observation on real processes.
 #[derive(Debug)]
@@ -9,11 +9,12 @@ pub struct Checks {
     passed: u32,
     failed: u32,
     since: Instant,
+    refused: BTreeSet<String>,
 }
 
 impl Checks {
     pub fn new(name: &'static str) -> Self {
-        Self { name, passed: 0, failed: 0, since: Instant::now() }
+        Self { name, passed: 0, failed: 0, since: Instant::now(), refused: BTreeSet::new() }
     }
 
     /// A heading between checks.
@@ -30,6 +31,18 @@ impl Checks {
         let seen = seen.to_string();
         let seen = if seen.is_empty() { seen } else { format!("  [{}]", seen.trim()) };
         println!("{mark} {number:>3}  {what}{seen}");
+    }
+
+    /// One observation of a refusal: it has this name, which the audit log must hold in the end.
+    pub fn refused(&mut self, what: &str, name: &str, seen: &str, detail: &str) {
+        self.refused.insert(name.to_owned());
+        let shown = if detail.is_empty() { seen.to_owned() } else { format!("{seen}: {detail}") };
+        self.check(what, seen == name, shown);
+    }
+
+    /// The names of all refusals that were provoked.
+    pub fn refusals(&self) -> &BTreeSet<String> {
+        &self.refused
     }
 
     /// The last line, and whether all went well.

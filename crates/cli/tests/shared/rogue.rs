@@ -12,10 +12,14 @@ use cli::lab::{
     tpm::LabTpm,
 };
 use model::{
-    Digest, HashAlg, HostId, Nonce,
-    api::enrol::{
-        Challenge, ChallengePurpose, ChallengeRequest, EnrolChallenge, EnrolProof, EnrolRequest,
-        Enrolled, HostEvidence, HostSession,
+    Digest, Epoch, HashAlg, HostId, Nonce,
+    api::{
+        Bytes,
+        enrol::{
+            Challenge, ChallengePurpose, ChallengeRequest, EnrolChallenge, EnrolProof,
+            EnrolRequest, Enrolled, HostEvidence, HostSession,
+        },
+        vm::GuestEvidence,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -179,15 +183,7 @@ impl Rogue {
     ) -> HostEvidence {
         let parts = [keys.tls.spki(), &keys.grant_key];
         let qualifying = QualifyingData::bind(purpose, &challenge.nonce, &parts);
-        let selection = PcrSelection::sha256(&challenge.pcrs);
-        let quote = self
-            .tpm
-            .actor()
-            .run(move |tpm| {
-                let ak = tpm.persistent(handle::HOST_AK)?.ok_or(TpmError::TooLong)?;
-                tpm.quote(&ak, &AuthValue::empty(), &qualifying, &selection)
-            })
-            .expect("a quote");
+        let quote = self.quote(qualifying, PcrSelection::sha256(&challenge.pcrs));
         HostEvidence {
             nonce: challenge.nonce,
             session_key: keys.tls.spki().to_vec().into(),
@@ -198,6 +194,56 @@ impl Rogue {
             event_log: self.log.clone().into(),
             guard_counter: None,
         }
+    }
+
+    fn quote(&self, qualifying: QualifyingData, selection: PcrSelection) -> tpm::Quote {
+        let quoted = self.tpm.actor().run(move |tpm| {
+            let ak = tpm.persistent(handle::HOST_AK)?.ok_or(TpmError::TooLong)?;
+            tpm.quote(&ak, &AuthValue::empty(), &qualifying, &selection)
+        });
+        quoted.expect("a quote")
+    }
+
+    /// A nonce for a guest's evidence.
+    pub fn guest_challenge(&self, session: &Identity) -> Result<Challenge, Refused> {
+        let (host, purpose) = (self.name.clone(), ChallengePurpose::GuestAttest);
+        let request = ChallengeRequest { host, purpose, now: SystemClock.unix_ms() };
+        self.post_as(session, "/v1/challenges", &request)
+    }
+
+    /// A guest's evidence, with this machine's TPM in the place of its vTPM.
+    pub fn guest_evidence(
+        &self,
+        nonce: Nonce,
+        vm: &str,
+        ak_certificate: Bytes,
+        ek_certificate: Bytes,
+    ) -> GuestEvidence {
+        let epoch = 1_u64.to_be_bytes();
+        let parts: [&[u8]; 2] = [vm.as_bytes(), &epoch];
+        let qualifying = QualifyingData::bind(Purpose::GuestAttest, &nonce, &parts);
+        let quote = self.quote(qualifying, PcrSelection::all_sha256());
+        GuestEvidence {
+            nonce,
+            epoch: Epoch(1),
+            ak_certificate,
+            ek_certificate,
+            quote: quote.attest.into(),
+            signature: quote.signature.into(),
+            observed: Vec::new(),
+            overflowed: false,
+            unobservable: None,
+            guest_log: None,
+            ima_log: None,
+        }
+    }
+
+    pub const fn ek(&self) -> &Public {
+        &self.ek
+    }
+
+    pub const fn ak(&self) -> &Public {
+        &self.ak
     }
 
     pub fn evidence(&self, challenge: &Challenge, keys: &SessionKeys) -> HostEvidence {

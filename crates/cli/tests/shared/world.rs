@@ -158,14 +158,17 @@ impl World {
         })
     }
 
+    /// The audit log's entries, newest last.
+    pub fn audit(&self) -> Vec<Value> {
+        let said = self.vouchsafe(&["audit", "list"]);
+        said.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
     /// Names of the refusals in the audit log, newest last.
     pub fn audited_refusals(&self) -> Vec<String> {
-        let said = self.vouchsafe(&["audit", "list"]);
-        said.stdout
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter_map(|entry| entry["outcome"]["refused"].as_str().map(str::to_owned))
-            .collect()
+        let entries = self.audit();
+        let names = entries.iter().filter_map(|entry| entry["outcome"]["refused"].as_str());
+        names.map(str::to_owned).collect()
     }
 }
 
