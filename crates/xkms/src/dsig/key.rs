@@ -17,7 +17,7 @@ use model::Secret;
 use thiserror::Error;
 
 use super::{Curve, SignatureAlgorithm, SignatureRejection};
-use crate::text;
+use crate::{der::value, text};
 
 /// Why a key cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -247,18 +247,4 @@ fn integers(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (modulus, rest) = value(sequence, 0x02)?;
     let (exponent, _) = value(rest, 0x02)?;
     Some((modulus, exponent))
-}
-
-/// The content of the DER value with this tag, and what follows it.
-fn value(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let rest = der.strip_prefix(&[tag])?;
-    let (length, rest) = rest.split_first()?;
-    let (length, rest) = match length.checked_sub(0x80) {
-        None => (usize::from(*length), rest),
-        Some(octets) => {
-            let (octets, rest) = rest.split_at_checked(usize::from(octets))?;
-            (octets.iter().fold(0_usize, |n, o| (n << 8) | usize::from(*o)), rest)
-        }
-    };
-    rest.split_at_checked(length)
 }

@@ -102,6 +102,14 @@ impl Element {
         self.content.insert(0, Content::Element(child));
     }
 
+    /// With `xml:lang="en"`.
+    #[must_use]
+    pub(crate) fn with_language(mut self) -> Self {
+        let (prefix, namespace, local) = ("xml".into(), uri::XML.into(), "lang".into());
+        self.attributes.push(Attr { prefix, namespace, local, value: "en".to_owned() });
+        self
+    }
+
     /// The value of an attribute of no namespace.
     #[must_use]
     pub fn attribute(&self, local: &str) -> Option<&str> {

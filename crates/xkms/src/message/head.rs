@@ -1,0 +1,223 @@
+//! What all requests, and all results, have in common.
+
+use super::{Fields, Major, Mechanism, MessageRejection, Minor, RespondWith, fields};
+use crate::{
+    text::to_base64,
+    uri,
+    xml::{Element, ElementRef, is_ncname},
+};
+
+/// Whether `id` may be the Id of a message.
+#[must_use]
+pub fn is_id(id: &str) -> bool {
+    is_ncname(id) && id.len() <= 256
+}
+
+/// The signature over a whole message: its first child, if that is one.
+#[must_use]
+pub fn signature_of(message: ElementRef<'_>) -> Option<ElementRef<'_>> {
+    message.children().next().filter(|first| first.is(uri::DS, "Signature"))
+}
+
+/// A wish to be told when the answer is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingNotification {
+    /// By what means, for example `urn:ietf:rfc:822`.
+    pub mechanism: String,
+    /// Where, for example `mailto:a@example.org`.
+    pub identifier: String,
+}
+
+/// The head of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestHead {
+    /// The message's Id.
+    pub id: String,
+    /// The URI of the service it is for.
+    pub service: String,
+    /// The nonce that is presented.
+    pub nonce: Option<Vec<u8>>,
+    /// What the service shall return as it is.
+    pub opaque: Option<Vec<Vec<u8>>>,
+    /// How the answer may come.
+    pub mechanisms: Vec<Mechanism>,
+    /// What the answer shall carry.
+    pub respond_with: Vec<RespondWith>,
+    /// Whom to tell.
+    pub notification: Option<PendingNotification>,
+    /// The Id of the request that this one goes on with.
+    pub original_request_id: Option<String>,
+    /// At most so many bindings; positive.
+    pub response_limit: Option<i64>,
+}
+
+/// Attributes of every request.
+pub(super) const REQUEST: [&str; 5] =
+    ["Id", "Service", "Nonce", "OriginalRequestId", "ResponseLimit"];
+/// Attributes of every result.
+pub(super) const RESULT: [&str; 6] =
+    ["Id", "Service", "Nonce", "ResultMajor", "ResultMinor", "RequestId"];
+
+impl RequestHead {
+    /// A head with only what is required.
+    #[must_use]
+    pub fn new(id: &str, service: &str) -> Self {
+        Self { id: id.to_owned(), service: service.to_owned(), ..Self::default() }
+    }
+
+    /// Whether the client offered `mechanism`.
+    #[must_use]
+    pub fn offers(&self, mechanism: &Mechanism) -> bool {
+        self.mechanisms.contains(mechanism)
+    }
+
+    pub(super) fn read(fields: &mut Fields<'_>) -> Result<Self, MessageRejection> {
+        let opaque = begin(fields)?;
+        let value = |e| fields::characters(e);
+        let mechanisms = fields.many("ResponseMechanism");
+        let respond_with = fields.many("RespondWith");
+        let notification = fields.optional("PendingNotification").map(notification).transpose()?;
+        let response_limit = fields.integer("ResponseLimit")?;
+        if response_limit.is_some_and(|limit| limit < 1) {
+            return Err(MessageRejection::ResponseLimit);
+        }
+        Ok(Self {
+            id: fields.name("Id")?.ok_or(MessageRejection::Attribute)?,
+            service: fields.needed("Service")?.to_owned(),
+            nonce: fields.bytes("Nonce")?,
+            opaque,
+            mechanisms: mechanisms
+                .into_iter()
+                .map(|e| value(e).map(Mechanism::from_uri))
+                .collect::<Result<_, _>>()?,
+            respond_with: respond_with
+                .into_iter()
+                .map(|e| value(e).map(RespondWith::from_uri))
+                .collect::<Result<_, _>>()?,
+            notification,
+            original_request_id: fields.name("OriginalRequestId")?,
+            response_limit,
+        })
+    }
+
+    pub(super) fn element(&self, local: &'static str) -> Element {
+        let uri_element = |local, uri: &str| Element::new(uri::XKMS, local).text(uri);
+        let notification = self.notification.as_ref().map(|n| {
+            Element::new(uri::XKMS, "PendingNotification")
+                .with("Mechanism", n.mechanism.as_str())
+                .with("Identifier", n.identifier.as_str())
+        });
+        Element::new(uri::XKMS, local)
+            .with("Id", self.id.as_str())
+            .with("Service", self.service.as_str())
+            .with_some("Nonce", self.nonce.as_deref().map(to_base64))
+            .with_some("OriginalRequestId", self.original_request_id.as_deref())
+            .with_some("ResponseLimit", self.response_limit.map(|l| l.to_string()))
+            .children(opaque_element(self.opaque.as_deref()))
+            .children(self.mechanisms.iter().map(|m| uri_element("ResponseMechanism", m.uri())))
+            .children(self.respond_with.iter().map(|r| uri_element("RespondWith", r.uri())))
+            .children(notification)
+    }
+}
+
+/// The head of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultHead {
+    /// The message's Id.
+    pub id: String,
+    /// The URI of the service that answers.
+    pub service: String,
+    /// The nonce that shall be presented.
+    pub nonce: Option<Vec<u8>>,
+    /// What the client wanted back.
+    pub opaque: Option<Vec<Vec<u8>>>,
+    /// The value of the request's signature, verified.
+    pub request_signature: Option<Vec<u8>>,
+    /// What became of it.
+    pub major: Major,
+    /// More on that.
+    pub minor: Option<Minor>,
+    /// The Id of the request that is answered.
+    pub request_id: Option<String>,
+}
+
+impl ResultHead {
+    /// A head with only what is required.
+    #[must_use]
+    pub fn new(id: &str, service: &str, major: Major, minor: Option<Minor>) -> Self {
+        Self {
+            id: id.to_owned(),
+            service: service.to_owned(),
+            nonce: None,
+            opaque: None,
+            request_signature: None,
+            major,
+            minor,
+            request_id: None,
+        }
+    }
+
+    pub(super) fn read(fields: &mut Fields<'_>) -> Result<Self, MessageRejection> {
+        let opaque = begin(fields)?;
+        let value = fields.optional("RequestSignatureValue");
+        let bytes = |e: ElementRef<'_>| {
+            let text = e.text().and_then(crate::text::from_base64);
+            text.ok_or(MessageRejection::Value)
+        };
+        Ok(Self {
+            id: fields.name("Id")?.ok_or(MessageRejection::Attribute)?,
+            service: fields.needed("Service")?.to_owned(),
+            nonce: fields.bytes("Nonce")?,
+            opaque,
+            request_signature: value.map(bytes).transpose()?,
+            major: Major::from_uri(fields.needed("ResultMajor")?),
+            minor: fields.attribute("ResultMinor").map(Minor::from_uri),
+            request_id: fields.name("RequestId")?,
+        })
+    }
+
+    pub(super) fn element(&self, local: &'static str) -> Element {
+        let value = self
+            .request_signature
+            .as_deref()
+            .map(|value| Element::new(uri::XKMS, "RequestSignatureValue").text(to_base64(value)));
+        Element::new(uri::XKMS, local)
+            .with("Id", self.id.as_str())
+            .with("Service", self.service.as_str())
+            .with_some("Nonce", self.nonce.as_deref().map(to_base64))
+            .with("ResultMajor", self.major.uri())
+            .with_some("ResultMinor", self.minor.as_ref().map(Minor::uri))
+            .with_some("RequestId", self.request_id.as_deref())
+            .children(opaque_element(self.opaque.as_deref()))
+            .children(value)
+    }
+}
+
+/// Signature, extensions, opaque data: what every message begins with.
+fn begin(fields: &mut Fields<'_>) -> Result<Option<Vec<Vec<u8>>>, MessageRejection> {
+    fields.optional_of(uri::DS, "Signature");
+    if let Some(next) = fields.peek() {
+        let (namespace, local) = next.name();
+        if namespace != uri::XKMS && namespace != uri::DS || local == "MessageExtension" {
+            return Err(MessageRejection::Extension);
+        }
+    }
+    let Some(opaque) = fields.optional("OpaqueClientData") else { return Ok(None) };
+    let mut inner = Fields::of(opaque, &[])?;
+    let data = inner.many("OpaqueData").into_iter().map(fields::bytes).collect::<Result<_, _>>()?;
+    inner.end()?;
+    Ok(Some(data))
+}
+
+fn opaque_element(opaque: Option<&[Vec<u8>]>) -> Option<Element> {
+    let data = |bytes: &Vec<u8>| Element::new(uri::XKMS, "OpaqueData").text(to_base64(bytes));
+    opaque.map(|all| Element::new(uri::XKMS, "OpaqueClientData").children(all.iter().map(data)))
+}
+
+fn notification(element: ElementRef<'_>) -> Result<PendingNotification, MessageRejection> {
+    let fields = Fields::of(element, &["Mechanism", "Identifier"])?;
+    let mechanism = fields.needed("Mechanism")?.to_owned();
+    let identifier = fields.needed("Identifier")?.to_owned();
+    fields.end()?;
+    Ok(PendingNotification { mechanism, identifier })
+}

@@ -1,0 +1,270 @@
+//! `ds:KeyInfo`: what is said of a key.
+
+use super::{Fields, MessageRejection, fields};
+use crate::{
+    dsig::{Curve, PublicKey},
+    text::to_base64,
+    uri,
+    xml::{Element, ElementRef},
+};
+
+/// What is said of a key, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// The items.
+    pub items: Vec<KeyInfoItem>,
+}
+
+/// One item of `ds:KeyInfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyInfoItem {
+    /// A name.
+    KeyName(String),
+    /// An RSA or EC public key.
+    KeyValue(PublicKey),
+    /// Where more is to be had; never followed here.
+    RetrievalMethod {
+        /// Where.
+        uri: Option<String>,
+        /// Of what type.
+        kind: Option<String>,
+    },
+    /// Certificates and what identifies them.
+    X509(Vec<X509Item>),
+    /// OpenPGP: key id and key packet; one of them at least.
+    Pgp {
+        /// The key's id.
+        key_id: Option<Vec<u8>>,
+        /// The key.
+        packet: Option<Vec<u8>>,
+    },
+    /// SPKI S-expressions.
+    Spki(Vec<Vec<u8>>),
+    /// Anything else, kept as it came.
+    Foreign(Element),
+}
+
+/// One item of `ds:X509Data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum X509Item {
+    /// A certificate, DER.
+    Certificate(Vec<u8>),
+    /// A revocation list, DER.
+    Crl(Vec<u8>),
+    /// Issuer's name and serial number.
+    IssuerSerial {
+        /// The issuer, RFC 4514.
+        issuer: String,
+        /// The number, decimal.
+        serial: String,
+    },
+    /// Subject key identifier.
+    Ski(Vec<u8>),
+    /// Subject, RFC 4514.
+    SubjectName(String),
+}
+
+impl KeyInfo {
+    /// One public key.
+    #[must_use]
+    pub fn key(key: PublicKey) -> Self {
+        Self { items: vec![KeyInfoItem::KeyValue(key)] }
+    }
+
+    /// One name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self { items: vec![KeyInfoItem::KeyName(name.to_owned())] }
+    }
+
+    /// The first name.
+    #[must_use]
+    pub fn key_name(&self) -> Option<&str> {
+        self.items.iter().find_map(|item| {
+            if let KeyInfoItem::KeyName(name) = item { Some(name.as_str()) } else { None }
+        })
+    }
+
+    /// The first public key.
+    #[must_use]
+    pub fn key_value(&self) -> Option<&PublicKey> {
+        self.items
+            .iter()
+            .find_map(|item| if let KeyInfoItem::KeyValue(key) = item { Some(key) } else { None })
+    }
+
+    /// All certificates, in order.
+    pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        let data = self.items.iter().filter_map(|item| {
+            if let KeyInfoItem::X509(items) = item { Some(items) } else { None }
+        });
+        data.flatten().filter_map(|item| {
+            if let X509Item::Certificate(der) = item { Some(der.as_slice()) } else { None }
+        })
+    }
+
+    /// Reads `ds:KeyInfo`.
+    pub fn read(element: ElementRef<'_>) -> Result<Self, MessageRejection> {
+        let mut fields = Fields::of(element, &["Id"])?;
+        let items: Vec<_> = fields.rest().into_iter().map(item).collect::<Result<_, _>>()?;
+        if items.is_empty() { Err(MessageRejection::Element) } else { Ok(Self { items }) }
+    }
+
+    /// Writes `ds:KeyInfo`.
+    #[must_use]
+    pub fn to_element(&self) -> Element {
+        ds("KeyInfo").children(self.items.iter().map(KeyInfoItem::to_element))
+    }
+}
+
+impl KeyInfoItem {
+    fn to_element(&self) -> Element {
+        match self {
+            Self::KeyName(name) => ds("KeyName").text(name.as_str()),
+            Self::KeyValue(key) => ds("KeyValue").child(key_value_element(key)),
+            Self::RetrievalMethod { uri, kind } => ds("RetrievalMethod")
+                .with_some("URI", uri.as_deref())
+                .with_some("Type", kind.as_deref()),
+            Self::X509(items) => ds("X509Data").children(items.iter().map(X509Item::to_element)),
+            Self::Pgp { key_id, packet } => {
+                let part =
+                    |local, bytes: &Option<Vec<u8>>| bytes.as_deref().map(|b| binary(local, b));
+                let both = [part("PGPKeyID", key_id), part("PGPKeyPacket", packet)];
+                ds("PGPData").children(both.into_iter().flatten())
+            }
+            Self::Spki(all) => ds("SPKIData").children(all.iter().map(|s| binary("SPKISexp", s))),
+            Self::Foreign(element) => element.clone(),
+        }
+    }
+}
+
+impl X509Item {
+    fn to_element(&self) -> Element {
+        match self {
+            Self::Certificate(der) => binary("X509Certificate", der),
+            Self::Crl(der) => binary("X509CRL", der),
+            Self::IssuerSerial { issuer, serial } => ds("X509IssuerSerial")
+                .child(ds("X509IssuerName").text(issuer.as_str()))
+                .child(ds("X509SerialNumber").text(serial.as_str())),
+            Self::Ski(bytes) => binary("X509SKI", bytes),
+            Self::SubjectName(name) => ds("X509SubjectName").text(name.as_str()),
+        }
+    }
+}
+
+fn ds(local: &'static str) -> Element {
+    Element::new(uri::DS, local)
+}
+
+fn binary(local: &'static str, bytes: &[u8]) -> Element {
+    ds(local).text(to_base64(bytes))
+}
+
+fn key_value_element(key: &PublicKey) -> Element {
+    match key {
+        PublicKey::Rsa { modulus, exponent } => {
+            ds("RSAKeyValue").child(binary("Modulus", modulus)).child(binary("Exponent", exponent))
+        }
+        PublicKey::Ec { curve, point } => Element::new(uri::DS11, "ECKeyValue")
+            .child(Element::new(uri::DS11, "NamedCurve").with("URI", curve.uri()))
+            .child(Element::new(uri::DS11, "PublicKey").text(to_base64(point))),
+    }
+}
+
+fn item(element: ElementRef<'_>) -> Result<KeyInfoItem, MessageRejection> {
+    let foreign = || Ok(KeyInfoItem::Foreign(Element::copy_of(element)));
+    match element.name() {
+        (uri::DS, "KeyName") => Ok(KeyInfoItem::KeyName(fields::characters(element)?.to_owned())),
+        (uri::DS, "KeyValue") => match key_value(element)? {
+            Some(key) => Ok(KeyInfoItem::KeyValue(key)),
+            None => foreign(),
+        },
+        (uri::DS, "RetrievalMethod") => {
+            let fields = Fields::of(element, &["URI", "Type"])?;
+            let owned = |name| fields.attribute(name).map(str::to_owned);
+            let item = KeyInfoItem::RetrievalMethod { uri: owned("URI"), kind: owned("Type") };
+            fields.end().map(|()| item)
+        }
+        (uri::DS, "X509Data") => {
+            let items: Vec<_> = element.children().map(x509_item).collect::<Result<_, _>>()?;
+            if items.is_empty() {
+                Err(MessageRejection::Element)
+            } else {
+                Ok(KeyInfoItem::X509(items))
+            }
+        }
+        (uri::DS, "PGPData") => pgp(element),
+        (uri::DS, "SPKIData") => {
+            let expressions = element.children().map(|e| match e.name() {
+                (uri::DS, "SPKISexp") => fields::bytes(e),
+                _ => Err(MessageRejection::Element),
+            });
+            Ok(KeyInfoItem::Spki(expressions.collect::<Result<_, _>>()?))
+        }
+        (uri::DS, "MgmtData") => foreign(),
+        (uri::DS, _) => Err(MessageRejection::Element),
+        _ => foreign(),
+    }
+}
+
+fn pgp(element: ElementRef<'_>) -> Result<KeyInfoItem, MessageRejection> {
+    let mut fields = Fields::of(element, &[])?;
+    let key_id = fields.optional_of(uri::DS, "PGPKeyID").map(fields::bytes).transpose()?;
+    let packet = fields.optional_of(uri::DS, "PGPKeyPacket").map(fields::bytes).transpose()?;
+    fields.end()?;
+    if key_id.is_none() && packet.is_none() {
+        return Err(MessageRejection::Element);
+    }
+    Ok(KeyInfoItem::Pgp { key_id, packet })
+}
+
+fn key_value(element: ElementRef<'_>) -> Result<Option<PublicKey>, MessageRejection> {
+    let mut fields = Fields::of(element, &[])?;
+    if let Some(rsa) = fields.optional_of(uri::DS, "RSAKeyValue") {
+        fields.end()?;
+        let mut parts = Fields::of(rsa, &[])?;
+        let mut part = |local| {
+            let part = parts.optional_of(uri::DS, local).ok_or(MessageRejection::Element)?;
+            fields::bytes(part)
+        };
+        let (modulus, exponent) = (part("Modulus")?, part("Exponent")?);
+        parts.end()?;
+        return Ok(Some(PublicKey::rsa(&modulus, &exponent)));
+    }
+    let Some(ec) = fields.optional_of(uri::DS11, "ECKeyValue") else { return Ok(None) };
+    fields.end()?;
+    let mut parts = Fields::of(ec, &["Id"])?;
+    let Some(curve) = parts.optional_of(uri::DS11, "NamedCurve") else { return Ok(None) };
+    let point = parts.optional_of(uri::DS11, "PublicKey").ok_or(MessageRejection::Element)?;
+    parts.end()?;
+    let Some(curve) = curve.attribute("URI").and_then(Curve::from_uri) else { return Ok(None) };
+    Ok(Some(PublicKey::Ec { curve, point: fields::bytes(point)? }))
+}
+
+fn x509_item(element: ElementRef<'_>) -> Result<X509Item, MessageRejection> {
+    let bytes = || fields::bytes(element);
+    match element.name() {
+        (uri::DS, "X509Certificate") => bytes().map(X509Item::Certificate),
+        (uri::DS, "X509CRL") => bytes().map(X509Item::Crl),
+        (uri::DS, "X509SKI") => bytes().map(X509Item::Ski),
+        (uri::DS, "X509SubjectName") => {
+            Ok(X509Item::SubjectName(fields::characters(element)?.to_owned()))
+        }
+        (uri::DS, "X509IssuerSerial") => {
+            let mut parts = Fields::of(element, &[])?;
+            let mut part = |local| {
+                let part = parts.optional_of(uri::DS, local).ok_or(MessageRejection::Element)?;
+                fields::characters(part).map(str::to_owned)
+            };
+            let (issuer, serial) = (part("X509IssuerName")?, part("X509SerialNumber")?);
+            parts.end()?;
+            let serial = serial.trim().to_owned();
+            if serial.is_empty() || serial.len() > 64 || !serial.bytes().all(|b| b.is_ascii_digit())
+            {
+                return Err(MessageRejection::Value);
+            }
+            Ok(X509Item::IssuerSerial { issuer, serial })
+        }
+        _ => Err(MessageRejection::Element),
+    }
+}
