@@ -235,6 +235,30 @@ pub enum GuardBy {
     Tcb,
 }
 
+/// Who makes the key-management information of a VM's master key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KmiBy {
+    /// The authority.
+    Console,
+    /// The host agent.
+    Tcb,
+    /// The host's TPM.
+    Tpm,
+    /// It is derived from the VM's name.
+    VmId,
+}
+
+/// What happens to a VM whose guest's verdict is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BadGuest {
+    /// It is paused.
+    Pause,
+    /// It goes on; the verdict is reported.
+    Report,
+    /// It is ended at once.
+    Stop,
+}
+
 /// The volumes' format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -271,6 +295,15 @@ pub struct Create {
     /// Who generates its master key.
     #[arg(long, value_enum, default_value_t = Origin::Console)]
     pub origin: Origin,
+    /// Who makes the name by which its master key is found.
+    #[arg(long, value_enum, default_value_t = KmiBy::Console)]
+    pub kmi_origin: KmiBy,
+    /// Give its virtual TPM an RSA-2048 endorsement key as well.
+    #[arg(long)]
+    pub vtpm_rsa_ek: bool,
+    /// What happens to it if its guest's verdict is bad [default: the policy's line].
+    #[arg(long, value_enum)]
+    pub on_bad_guest: Option<BadGuest>,
     /// Format of its volumes.
     #[arg(long, value_enum, default_value_t = Format::Luks2)]
     pub format: Format,

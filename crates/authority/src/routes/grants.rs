@@ -7,8 +7,8 @@ use attest::{
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use model::{
-    Secret, VmId,
-    api::grant::{GrantAnswer, GrantPurpose, GrantRequest, KeyDeposit},
+    HashAlg, KeyOrigin, Secret, VmId,
+    api::grant::{DepositedKey, GrantAnswer, GrantPurpose, GrantRequest, KeyDeposit},
 };
 use serve::{
     hpke::{self, Sealed},
@@ -29,7 +29,7 @@ use crate::{
     grant::{self, GrantRejection, Proof, Terms},
     record::{
         host::{HostRecord, HostRejection},
-        vm::{VmRecord, VmRejection},
+        vm::{KeyState, VmRecord, VmRejection},
     },
     records::{self, GrantRecord, Write},
     refusal::Refusal,
@@ -166,29 +166,34 @@ async fn deposit(
     Named(name): Named<VmId>,
     Body(deposit): Body<KeyDeposit>,
 ) -> Outcome<()> {
-    let info = format!("vouchsafe:vmk-deposit:v1:{name}");
-    let invalid = || Failure::refused(Refusal::invalid("the deposit cannot be opened"));
-    let key = deposit.key.ok_or_else(invalid)?;
-    let sealed = Sealed { enc: key.enc.0, ciphertext: key.sealed.0 };
-    let opened = hpke::open(&app.keys.deposit, &sealed, info.as_bytes(), b"");
-    let opened = opened.map_err(|_| invalid())?;
-    let vmk: [u8; KEY] = opened.expose().as_slice().try_into().map_err(|_| invalid())?;
-    let vmk = Secret::new(vmk);
+    let brought = deposit.key.as_ref().map(|key| opened(&app, &name, key)).transpose()?;
     loop {
         let now = app.now();
         let host = app.records.get(&records::host(session.name())?).await?;
         host.ok_or(HostRejection::NotEnrolled)?.value.may_hold_keys(now)?;
         let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?;
-        let after = match vm.value.deposited(session.name(), deposit.operation) {
+        vm.value.is_home(session.name())?;
+        if vm.value.key == KeyState::Awaited && !fits_origins(&vm.value, &deposit) {
+            let what = "the deposit is not what the VM's origins leave to its host";
+            return Err(Failure::refused(Refusal::invalid(what)));
+        }
+        let (operation, key_id) = (deposit.operation, deposit.key_id);
+        let after = match vm.value.deposited(session.name(), operation, key_id) {
             Ok(after) => after,
             // The answer to the same deposit was lost.
-            Err(VmRejection::KeyDeposited) if is_held(&app, &vm.value, &vmk).await? => {
+            Err(VmRejection::KeyDeposited)
+                if is_held(&app, &vm.value, &deposit, brought.as_ref()).await? =>
+            {
                 return Ok(Answer(()));
             }
             Err(rejection) => return Err(rejection.into()),
         };
-        let nonce = random::bytes()?;
-        let wrapped = vmkey::wrap(&app.keys.vmk_wrap, nonce, &after.kmi(), &vmk)?;
+        let own = match &brought {
+            Some(_) => None,
+            None => Some(master_key(&app, &vm.value).await?),
+        };
+        let vmk = brought.as_ref().or(own.as_ref()).ok_or(VmRejection::KeyAwaited)?;
+        let wrapped = vmkey::wrap(&app.keys.vmk_wrap, random::bytes()?, &after.kmi(), vmk)?;
         let held = app.records.get(&records::vmkey(&name)?).await?.map_or(0, |held| held.version);
         let write = Write::new().put(records::vm(&name)?, &after, vm.version)?.put(
             records::vmkey(&name)?,
@@ -196,7 +201,8 @@ async fn deposit(
             held,
         )?;
         if app.records.commit(write).await? {
-            let detail = format!("key {} by {:?}", after.key_id, after.spec.origin);
+            let (key, kmi) = (after.spec.origin, after.spec.kmi_origin);
+            let detail = format!("key {} by {key:?}, its KMI by {kmi:?}", after.key_id);
             let done = Done::new("key-deposited", subject_of(&name)).detail(detail);
             app.audit.done(&session.actor(), done).await?;
             return Ok(Answer(()));
@@ -204,12 +210,38 @@ async fn deposit(
     }
 }
 
-/// Whether this very key is held and no grant was made of it.
-async fn is_held(app: &App, vm: &VmRecord, vmk: &Secret<[u8; KEY]>) -> Result<bool, Failure> {
-    let fresh = vm.key == crate::record::vm::KeyState::Held;
-    if !fresh || vm.spec.origin == model::KeyOrigin::Console {
+/// The master key that a host generated.
+fn opened(app: &App, name: &VmId, key: &DepositedKey) -> Result<Secret<[u8; KEY]>, Failure> {
+    let info = format!("vouchsafe:vmk-deposit:v1:{name}");
+    let sealed = Sealed { enc: key.enc.0.clone(), ciphertext: key.sealed.0.clone() };
+    let invalid = || Failure::refused(Refusal::invalid("the deposit cannot be opened"));
+    let opened = hpke::open(&app.keys.deposit, &sealed, info.as_bytes(), b"");
+    let opened = opened.map_err(|_| invalid())?;
+    let vmk: [u8; KEY] = opened.expose().as_slice().try_into().map_err(|_| invalid())?;
+    Ok(Secret::new(vmk))
+}
+
+/// Whether a deposit brings exactly what the VM's origins leave to its host.
+fn fits_origins(vm: &VmRecord, deposit: &KeyDeposit) -> bool {
+    let key = deposit.key.is_some() == (vm.spec.origin != KeyOrigin::Console);
+    let kmi = deposit.key_id.is_some() == vm.spec.kmi_origin.is_host();
+    let named = deposit.key_id.is_none_or(|id| id.alg() == HashAlg::Sha256);
+    let something = deposit.key.is_some() || deposit.key_id.is_some();
+    key && kmi && named && something
+}
+
+/// Whether this very deposit is held and no grant was made of it.
+async fn is_held(
+    app: &App,
+    vm: &VmRecord,
+    deposit: &KeyDeposit,
+    brought: Option<&Secret<[u8; KEY]>>,
+) -> Result<bool, Failure> {
+    let named = deposit.key_id.is_none_or(|id| id == vm.key_id);
+    if vm.key != KeyState::Held || !named || !fits_origins(vm, deposit) {
         return Ok(false);
     }
+    let Some(brought) = brought else { return Ok(true) };
     let held = master_key(app, vm).await?;
-    Ok(verify_slices_are_equal(held.expose(), vmk.expose()).is_ok())
+    Ok(verify_slices_are_equal(held.expose(), brought.expose()).is_ok())
 }

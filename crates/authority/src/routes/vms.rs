@@ -2,7 +2,7 @@
 
 use attest::predict::Prediction;
 use model::{
-    HostId, KeyOrigin, OperationId, VmId,
+    HostId, KeyOrigin, KmiOrigin, OperationId, VmId,
     api::{
         audit::Reason,
         operate::{Operation, Outcome as Ended},
@@ -154,9 +154,16 @@ async fn define(
 }
 
 async fn create(app: &App, spec: VmSpec) -> Result<VmView, Failure> {
-    // The key's name is the digest of where it comes from, never of the key.
-    let origin = (&spec.name, spec.origin, app.now(), hex::encode(random::bytes::<16>()?));
-    let key_id = sha256(&serde_json::to_vec(&origin)?);
+    // The key's name is never computed from the key: it is the digest of where it comes from or,
+    // so that nothing but the VM's blocks is needed to name it, of the VM. A host that makes the
+    // KMI replaces it at its deposit.
+    let key_id = match spec.kmi_origin {
+        KmiOrigin::VmId => sha256(format!("vouchsafe:kmi:v1:{}", spec.name).as_bytes()),
+        KmiOrigin::Console | KmiOrigin::Tcb | KmiOrigin::Tpm => {
+            let random = hex::encode(random::bytes::<16>()?);
+            sha256(&serde_json::to_vec(&(&spec.name, spec.origin, app.now(), random))?)
+        }
+    };
     loop {
         let before = app.records.get(&records::vm(&spec.name)?).await?;
         let version = before.as_ref().map_or(0, |before| before.version);

@@ -309,6 +309,40 @@ fn a_key_that_the_host_generates_is_deposited_once() {
 }
 
 #[test]
+fn a_kmi_that_the_host_makes_is_taken_once_and_names_the_key() {
+    let centre = Centre::start();
+    let a = centre.host("a");
+    let host = a.session().unwrap();
+    let mut wish = spec("v1", KeyOrigin::Console);
+    wish["kmi_origin"] = "tcb".into();
+    let _: VmView = centre.operator().post("/v1/vms", &wish).unwrap();
+    let operation = start(&centre, "v1", "a").unwrap();
+    let boot = request(operation.id, GrantPurpose::Boot, 1);
+    assert_eq!(refused(ask(&host, "v1", &boot)), "key-awaited");
+    let orders: Orders = host.caller.get("/v1/orders").unwrap();
+    assert!(orders.orders[0].deposit);
+    let deposit = |key: Option<DepositedKey>, key_id| {
+        let body = KeyDeposit { operation: operation.id, key, key_id };
+        host.caller.post::<()>("/v1/vms/v1/key", &body)
+    };
+    let brought = DepositedKey { enc: Bytes(vec![1]), sealed: Bytes(vec![2]) };
+    assert_eq!(refused(deposit(None, None)), "request-invalid");
+    assert_eq!(refused(deposit(Some(brought), Some(sha256(b"kmi")))), "request-invalid");
+    deposit(None, Some(sha256(b"kmi"))).unwrap();
+    deposit(None, Some(sha256(b"kmi"))).unwrap();
+    assert_eq!(refused(deposit(None, Some(sha256(b"other")))), "key-already-deposited");
+    let boot = request(operation.id, GrantPurpose::Boot, 1);
+    let (grant, keys) = open(&centre, &host, &ask(&host, "v1", &boot).unwrap());
+    assert_eq!((grant.info.kmi.key_id, keys.len()), (sha256(b"kmi"), 4 * 32));
+    assert_eq!(refused(deposit(None, Some(sha256(b"kmi")))), "key-already-deposited");
+    // One that is named after its VM needs no deposit.
+    let mut wish = spec("v2", KeyOrigin::Console);
+    wish["kmi_origin"] = "vm-id".into();
+    let view: VmView = centre.operator().post("/v1/vms", &wish).unwrap();
+    assert_eq!(view.kmi.key_id, sha256(b"vouchsafe:kmi:v1:v2"));
+}
+
+#[test]
 fn orders_arrive_when_they_are_given_and_survive_the_death_of_the_authority() {
     let mut centre = Centre::start();
     let mut a = centre.host("a");

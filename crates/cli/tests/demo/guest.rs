@@ -29,9 +29,11 @@ pub fn other_kernel(world: &World, checks: &mut Checks, good: &Path, other: &Pat
         "tcb",
         "--origin",
         "tcb",
+        "--kmi-origin",
+        "tcb",
     ]);
     checks.check(
-        "v2 is created: its key made by the host, kept in memory",
+        "v2 is created: its key and KMI made by the host, kept in memory",
         said.code == 0,
         said.complaint(),
     );
@@ -88,9 +90,12 @@ pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
         test.to_str().expect("a plain path"),
         "--origin",
         "tpm",
+        "--kmi-origin",
+        "tpm",
+        "--vtpm-rsa-ek",
     ]);
     checks.check(
-        "v3 is created: its key comes from the host's TPM",
+        "v3 is created: its key and KMI come from the host's TPM",
         said.code == 0,
         said.complaint(),
     );

@@ -44,10 +44,8 @@ pub(crate) fn defined(
         return Err(VmRejection::Exists);
     }
     let epoch = next(before.map_or(Epoch(0), |vm| vm.epoch), floor);
-    let key = match spec.origin {
-        KeyOrigin::Console => KeyState::Held,
-        KeyOrigin::Tcb | KeyOrigin::Tpm => KeyState::Awaited,
-    };
+    let own = spec.origin == KeyOrigin::Console && !spec.kmi_origin.is_host();
+    let key = if own { KeyState::Held } else { KeyState::Awaited };
     Ok(VmRecord {
         spec,
         state: VmState::Defined,
@@ -251,11 +249,16 @@ impl VmRecord {
         Ok(after)
     }
 
-    /// After its home host deposited the master key.
+    /// After its home host deposited what the origins leave to it: master key, KMI, or both.
     ///
     /// # Errors
     /// [`VmRejection`].
-    pub(crate) fn deposited(&self, host: &HostId, id: OperationId) -> Result<Self, VmRejection> {
+    pub(crate) fn deposited(
+        &self,
+        host: &HostId,
+        id: OperationId,
+        key_id: Option<Digest>,
+    ) -> Result<Self, VmRejection> {
         self.is_home(host)?;
         if self.key != KeyState::Awaited {
             return Err(VmRejection::KeyDeposited);
@@ -263,7 +266,8 @@ impl VmRecord {
         if !self.open.is_some_and(|open| open.id == id && open.action == Action::Start) {
             return Err(VmRejection::NotRunning);
         }
-        Ok(Self { key: KeyState::Held, ..self.clone() })
+        let key_id = key_id.unwrap_or(self.key_id);
+        Ok(Self { key: KeyState::Held, key_id, ..self.clone() })
     }
 
     /// After its first grant.

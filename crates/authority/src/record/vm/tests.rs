@@ -85,6 +85,18 @@ fn running(on: &str) -> VmRecord {
 }
 
 #[test]
+fn a_kmi_that_the_host_makes_is_awaited_and_names_the_key_from_then_on() {
+    let wish = VmSpec { kmi_origin: KmiOrigin::Tcb, ..spec(KeyOrigin::Console) };
+    let vm = defined(None, wish, Digest::sha256([1; 32]), Epoch(0)).unwrap();
+    assert_eq!(vm.key, KeyState::Awaited);
+    let Accepted::New { vm, .. } = vm.start(&host("a"), id(1), 1).unwrap() else {
+        panic!("a start is a new operation");
+    };
+    let named = vm.deposited(&host("a"), id(1), Some(Digest::sha256([7; 32]))).unwrap();
+    assert_eq!((named.key, named.kmi().key_id), (KeyState::Held, Digest::sha256([7; 32])));
+}
+
+#[test]
 fn the_first_start_homes_a_vm_and_no_other_host_may_start_it() {
     let vm = started("a", 1);
     assert_eq!(vm.view().state, VmState::Busy);
@@ -138,13 +150,13 @@ fn a_fence_moves_the_epoch_and_clears_the_home() {
 
 #[test]
 fn a_key_is_deposited_once_and_only_if_it_is_awaited() {
-    assert_eq!(started("a", 1).deposited(&host("a"), id(1)), Err(VmRejection::KeyDeposited));
+    assert_eq!(started("a", 1).deposited(&host("a"), id(1), None), Err(VmRejection::KeyDeposited));
     let vm = defined(None, spec(KeyOrigin::Tpm), Digest::sha256([1; 32]), Epoch(0)).unwrap();
     let vm = opened(vm.start(&host("a"), id(1), 1).unwrap());
-    assert_eq!(vm.deposited(&host("b"), id(1)).unwrap_err().name(), "vm-homed-elsewhere");
-    let vm = vm.deposited(&host("a"), id(1)).unwrap();
+    assert_eq!(vm.deposited(&host("b"), id(1), None).unwrap_err().name(), "vm-homed-elsewhere");
+    let vm = vm.deposited(&host("a"), id(1), None).unwrap();
     assert_eq!(vm.key, KeyState::Held);
-    assert_eq!(vm.deposited(&host("a"), id(1)), Err(VmRejection::KeyDeposited));
+    assert_eq!(vm.deposited(&host("a"), id(1), None), Err(VmRejection::KeyDeposited));
 }
 
 #[test]

@@ -3,11 +3,14 @@
 use attest::predict::{Machine, Prediction};
 use model::{
     Guard, KeyOrigin, KmiOrigin,
-    api::vm::{ImageRef, OnLeaseEnd, VmSpec, VmView, VolumeFormat},
+    api::{
+        policy::OnBadGuest,
+        vm::{ImageRef, OnLeaseEnd, VmSpec, VmView, VolumeFormat},
+    },
 };
 
 use crate::{
-    args::{Create, Format, GuardBy, Origin},
+    args::{BadGuest, Create, Format, GuardBy, KmiBy, Origin},
     client::Target,
     commands::image::prediction,
     image,
@@ -69,7 +72,12 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
             Origin::Tcb => KeyOrigin::Tcb,
             Origin::Tpm => KeyOrigin::Tpm,
         },
-        kmi_origin: KmiOrigin::Console,
+        kmi_origin: match wish.kmi_origin {
+            KmiBy::Console => KmiOrigin::Console,
+            KmiBy::Tcb => KmiOrigin::Tcb,
+            KmiBy::Tpm => KmiOrigin::Tpm,
+            KmiBy::VmId => KmiOrigin::VmId,
+        },
         format: match wish.format {
             Format::Luks2 => VolumeFormat::Luks2,
         },
@@ -78,8 +86,12 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
         } else {
             OnLeaseEnd::Pause
         },
-        vtpm_rsa_ek: false,
-        on_bad_guest: None,
+        vtpm_rsa_ek: wish.vtpm_rsa_ek,
+        on_bad_guest: wish.on_bad_guest.map(|wish| match wish {
+            BadGuest::Pause => OnBadGuest::Pause,
+            BadGuest::Report => OnBadGuest::Report,
+            BadGuest::Stop => OnBadGuest::Stop,
+        }),
         reference: serde_json::to_value(&reference)?,
     })
 }
