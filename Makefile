@@ -8,6 +8,7 @@
 #   make bench-launch    trusted launch against plain QEMU       -> target/bench/launch.json
 #   make bench-vtpm      vTPM manufacture, injection, memory     -> target/bench/vtpm.json
 #   make bench-appraise  appraisals per second                   -> target/bench/appraise.json
+#   make bench-disk      volumes against qemu-nbd and nbdkit     -> target/bench/disk.json
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -19,7 +20,7 @@ cargo := cargo --quiet
 install := scripts/install-packages.sh
 
 .PHONY: help demo demo-crash test check guest-image check-image bench-launch bench-vtpm \
-	bench-appraise debug release deny toolchain
+	bench-appraise bench-disk debug release deny toolchain
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -96,3 +97,9 @@ bench-vtpm: release
 bench-appraise: release
 	@$(install) test
 	$(cargo) bench -p attest --bench appraise
+
+# QUICK=1: three short rounds, two minutes.
+bench-disk: toolchain
+	@$(install) test
+	$(cargo) build --release -p diskd
+	$(cargo) bench -p disk --bench disk

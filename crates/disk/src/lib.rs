@@ -26,6 +26,7 @@ pub mod nbd;
 mod open;
 mod raw;
 mod rejection;
+mod spread;
 mod stripes;
 pub mod vault;
 pub mod vhost;

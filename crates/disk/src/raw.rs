@@ -43,6 +43,10 @@ impl RawVolume {
 }
 
 impl Volume for RawVolume {
+    fn waits(&self) -> bool {
+        self.medium.waits()
+    }
+
     fn format(&self) -> &'static str {
         "raw"
     }

@@ -18,6 +18,7 @@
 
 mod config;
 mod device;
+mod empty;
 mod fault;
 mod inflight;
 mod memory;
@@ -28,6 +29,16 @@ mod worker;
 
 pub use fault::{Fault, Rejection};
 pub use server::{Server, ServerOptions};
+
+/// Answers what comes on `stream` until it ends, with an empty volume behind it. For fuzzing of the
+/// messages.
+pub fn converse(stream: std::os::unix::net::UnixStream) {
+    use std::sync::{Arc, Mutex};
+    let device = device::Device::new(Arc::new(empty::Empty), Arc::default(), 2);
+    let device = Arc::new(Mutex::new(device));
+    let mut messages = ::vhost::vhost_user::BackendReqHandler::from_stream(stream, device);
+    while messages.handle_request().is_ok() {}
+}
 
 /// Follows the chain at `head` of a ring of `size` entries whose descriptor table begins at address
 /// 0 of a guest memory of `memory`, and reads its request. For tests and fuzzing of the parsers.

@@ -25,6 +25,12 @@ pub struct Extent {
 ///
 /// [`size`]: Volume::size
 pub trait Volume: Send + Sync + Debug {
+    /// Reads and writes may wait for a medium, so several at a time are faster than one after the
+    /// other.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// Name of the format.
     fn format(&self) -> &'static str;
 

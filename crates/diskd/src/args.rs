@@ -45,6 +45,18 @@ pub(crate) struct CreateArgs {
     /// Label in the header.
     #[arg(long, default_value = "")]
     pub(crate) label: String,
+    /// The volume's format.
+    #[arg(long, default_value = "luks2")]
+    pub(crate) format: NewFormat,
+}
+
+/// A format of new volumes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum NewFormat {
+    /// AES-256-XTS, readable by cryptsetup.
+    Luks2,
+    /// Authenticated, crash-consistent, anchored.
+    Vault,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -52,7 +64,7 @@ pub(crate) struct ServeArgs {
     /// The volume's file.
     #[arg(long)]
     pub(crate) image: PathBuf,
-    /// Unix socket of the NBD export.
+    /// Unix socket of the export.
     #[arg(long)]
     pub(crate) socket: PathBuf,
     /// Unix socket for the agent.
@@ -67,6 +79,12 @@ pub(crate) struct ServeArgs {
     /// Pass the page cache by (O_DIRECT).
     #[arg(long)]
     pub(crate) direct: bool,
+    /// Export over vhost-user-blk instead of NBD: for QEMU with shared memory.
+    #[arg(long)]
+    pub(crate) vhost_user: bool,
+    /// Queues offered over vhost-user-blk; each has a thread while the guest uses it.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16), requires = "vhost_user")]
+    pub(crate) queues: u16,
     /// Refuse writes.
     #[arg(long)]
     pub(crate) read_only: bool,

@@ -2,16 +2,18 @@
 
 use std::{os::unix::net::UnixListener, sync::Arc};
 
-use disk::nbd::{Server, UnixSocket};
+use disk::nbd::UnixSocket;
 use model::child::{
     FrameError,
     disk::{PROTOCOL, Reply, Request, Status},
 };
 use serve::{control::Service, exit::chain};
 
-/// The NBD server as the agent sees it.
+use crate::export::Export;
+
+/// The export as the agent sees it.
 pub(crate) struct Control {
-    pub(crate) server: Arc<Server>,
+    pub(crate) server: Arc<Export>,
     pub(crate) socket: UnixSocket,
 }
 
@@ -32,9 +34,7 @@ impl Service for Control {
                     Reply::Failed { code: "flush-failed".to_owned(), detail: error.to_string() }
                 }
             },
-            Request::Shutdown {} => {
-                Reply::ShuttingDown { counters: self.server.counters().snapshot() }
-            }
+            Request::Shutdown {} => Reply::ShuttingDown { counters: self.server.counters() },
         }
     }
 
@@ -47,7 +47,7 @@ impl Service for Control {
     }
 }
 
-fn status(server: &Server) -> Status {
+fn status(server: &Export) -> Status {
     let volume = server.volume();
     Status {
         protocol: PROTOCOL,
@@ -59,6 +59,6 @@ fn status(server: &Server) -> Status {
         header_damaged: volume.header_damage().map(str::to_owned),
         kmi: volume.kmi().cloned(),
         flush_failed: volume.flush_failed(),
-        counters: server.counters().snapshot(),
+        counters: server.counters(),
     }
 }

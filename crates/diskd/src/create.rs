@@ -1,13 +1,18 @@
 //! `vouchsafe-disk create`.
 
+mod vault;
+
 use std::{ops::ControlFlow, path::Path, thread};
 
 use anyhow::Context as _;
-use disk::luks2::{Created, NewVolume, SlotKind, create, create_empty};
-use model::child::disk::Progress;
+use disk::luks2::{NewVolume, SlotKind, create, create_empty};
+use model::{Digest, Secret, child::disk::Progress};
 use serve::{exit::Exit, process::read_secret_fd, sandbox, shell::line, shutdown::Shutdown};
 
-use crate::{args::CreateArgs, report::KEY_MAX};
+use crate::{
+    args::{CreateArgs, NewFormat},
+    report::KEY_MAX,
+};
 
 /// A line is printed each time so many hundredths are done.
 const STEP_PERCENT: u64 = 2;
@@ -21,34 +26,49 @@ pub(crate) fn run(args: &CreateArgs) -> anyhow::Result<Exit> {
     let files = sandbox::restrict_files(&source, &[dir])?;
     tracing::info!(sandbox.files = files.as_str(), image = %args.image.display(), "creating");
     let stop = watch_signals()?;
-    let new = NewVolume {
-        path: &args.image,
-        secret: &secret,
-        slot: SlotKind::RandomKey,
-        kmi: args.kmi.as_ref(),
-        label: &args.label,
+    let mut progress = told(&stop);
+    if args.source.is_none() {
+        line(&Progress::Started { total: 0 });
+    }
+    let Made { size, uuid, source } = match args.format {
+        NewFormat::Luks2 => luks2(args, &secret, &mut progress)?,
+        NewFormat::Vault => vault::create(args, &secret, &mut progress)?,
     };
-    let created = match (&args.source, args.size) {
-        (Some(source), _) => stream(&new, source, args, &stop)?,
-        (None, size) => {
-            line(&Progress::Started { total: 0 });
-            create_empty(&new, size.unwrap_or_default())?
-        }
-    };
-    let Created { size, uuid, source } = created;
     tracing::info!(volume.uuid = uuid, volume.size = size, "created");
     line(&Progress::Done { size, uuid, source });
     Ok(Exit::Done)
 }
 
-fn stream(
-    new: &NewVolume<'_>,
-    source: &Path,
+/// What was made, of whatever format.
+struct Made {
+    size: u64,
+    uuid: String,
+    source: Option<Digest>,
+}
+
+fn luks2(
     args: &CreateArgs,
-    stop: &Shutdown,
-) -> anyhow::Result<Created> {
+    secret: &Secret<Vec<u8>>,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> anyhow::Result<Made> {
+    let new = NewVolume {
+        path: &args.image,
+        secret,
+        slot: SlotKind::RandomKey,
+        kmi: args.kmi.as_ref(),
+        label: &args.label,
+    };
+    let created = match &args.source {
+        Some(source) => create(&new, source, args.source_sha256.as_ref(), progress)?,
+        None => create_empty(&new, args.size.unwrap_or_default())?,
+    };
+    Ok(Made { size: created.size, uuid: created.uuid, source: created.source })
+}
+
+/// Prints progress, and says whether to go on.
+fn told(stop: &Shutdown) -> impl FnMut(u64, u64) -> ControlFlow<()> + '_ {
     let mut next = 0;
-    let mut progress = |done: u64, total: u64| {
+    move |done: u64, total: u64| {
         if done == 0 && next == 0 {
             line(&Progress::Started { total });
             next = 1;
@@ -58,8 +78,7 @@ fn stream(
             next = done.saturating_add(step);
         }
         if stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    Ok(create(new, source, args.source_sha256.as_ref(), &mut progress)?)
+    }
 }
 
 pub(crate) fn parent(path: &Path) -> &Path {

@@ -1,8 +1,9 @@
-//! `vouchsafe-disk`: makes a VM's encrypted volume, or serves it over NBD, one process per VM.
+//! `vouchsafe-disk`: makes a VM's encrypted volume, or serves it over NBD or vhost-user-blk, one
+//! process per VM.
 //!
 //! ```text
 //!   create: harden -> key from its descriptor -> encrypt -> Done on stdout
-//!   serve:  harden -> key from its descriptor -> open -> NBD socket, control socket
+//!   serve:  harden -> key from its descriptor -> open -> export's socket, control socket
 //!           -> SIGTERM or Shutdown -> drain -> flush -> exit 0
 //! ```
 //!
@@ -13,6 +14,7 @@
 mod args;
 mod control;
 mod create;
+mod export;
 mod report;
 mod serve_cmd;
 

@@ -5,25 +5,24 @@ use std::{path::Path, sync::Arc};
 use anyhow::Context as _;
 use disk::{
     OpenOptions, TrimPolicy, Volume,
-    nbd::{PeerPolicy, Server, ServerOptions, bind},
-    open,
+    nbd::{self, PeerPolicy, bind},
+    open, vhost,
 };
 use serve::{exit::Exit, process::read_secret_fd, sandbox, shutdown::Shutdown};
 
-use crate::{args::ServeArgs, control::Control, create::parent, report::KEY_MAX};
+use crate::{args::ServeArgs, control::Control, create::parent, export::Export, report::KEY_MAX};
 
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     let volume = open_volume(args)?;
     let peers = PeerPolicy::with_users(args.client_uids.clone());
-    let socket = bind(&args.socket, &peers).context("the NBD socket")?;
+    let socket = bind(&args.socket, &peers).context("the export's socket")?;
     let control = bind(&args.control, &PeerPolicy::default()).context("the control socket")?;
     // All files are open; only the sockets are removed at the end.
     let dirs = [parent(&args.socket), parent(&args.control)];
     let files = sandbox::restrict_files(&[], &dirs)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { Shutdown::on_signals() })?;
-    let options = ServerOptions { names: names(&args.image), peers, ..ServerOptions::default() };
-    let server = Arc::new(Server::start(volume, socket, options)?);
+    let server = Arc::new(export(args, volume, socket, peers)?);
     let control = Control { server: Arc::clone(&server), socket: control };
     serve::control::start(control, stop.clone())?;
     tracing::info!(
@@ -42,6 +41,21 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+fn export(
+    args: &ServeArgs,
+    volume: Arc<dyn Volume>,
+    socket: nbd::UnixSocket,
+    peers: PeerPolicy,
+) -> std::io::Result<Export> {
+    if args.vhost_user {
+        let options = vhost::ServerOptions { peers, queues: args.queues };
+        return vhost::Server::start(volume, socket, options).map(Export::Vhost);
+    }
+    let options =
+        nbd::ServerOptions { names: names(&args.image), peers, ..nbd::ServerOptions::default() };
+    nbd::Server::start(volume, socket, options).map(Export::Nbd)
+}
+
 fn open_volume(args: &ServeArgs) -> anyhow::Result<Arc<dyn Volume>> {
     let secret = args.key_fd.map(|fd| read_secret_fd(fd, KEY_MAX)).transpose();
     let secret = secret.context("cannot read the key")?;
@@ -51,6 +65,7 @@ fn open_volume(args: &ServeArgs) -> anyhow::Result<Arc<dyn Volume>> {
         trim: if args.keep_allocation { TrimPolicy::Keep } else { TrimPolicy::Punch },
         format: args.format.map(Into::into),
         direct: args.direct,
+        ..OpenOptions::default()
     };
     let volume = open(&args.image, secret.as_ref(), &options)?;
     if let Some(damage) = volume.header_damage() {

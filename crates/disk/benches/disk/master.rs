@@ -234,17 +234,24 @@ impl Master {
         self.publish(before);
     }
 
+    /// A slot that came back already, with its status.
+    pub fn ready(&mut self) -> Option<(u16, u8)> {
+        if self.used_index() == self.used {
+            return None;
+        }
+        let entry = USED + 4 + 8 * u64::from(self.used % RING);
+        let head: u32 = self.memory.read_obj(GuestAddress(entry)).expect("our memory");
+        self.used = self.used.wrapping_add(1);
+        let slot = (head / 3) as u16;
+        let status = HEADERS + 64 * u64::from(slot) + 32;
+        Some((slot, self.memory.read_obj(GuestAddress(status)).expect("our memory")))
+    }
+
     /// The next slot that came back, with its status; waits until the deadline.
     pub fn completed(&mut self, patience_ms: i64) -> Option<(u16, u8)> {
         loop {
-            if self.used_index() != self.used {
-                let entry = USED + 4 + 8 * u64::from(self.used % RING);
-                let head: u32 = self.memory.read_obj(GuestAddress(entry)).expect("our memory");
-                self.used = self.used.wrapping_add(1);
-                let slot = (head / 3) as u16;
-                let status = HEADERS + 64 * u64::from(slot) + 32;
-                let status = self.memory.read_obj(GuestAddress(status)).expect("our memory");
-                return Some((slot, status));
+            if let Some(back) = self.ready() {
+                return Some(back);
             }
             // Ask to be told of the next one, and look again.
             self.store(AVAILABLE + 4 + 2 * u64::from(RING), self.used);

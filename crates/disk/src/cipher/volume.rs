@@ -149,6 +149,10 @@ impl CryptVolume {
 }
 
 impl Volume for CryptVolume {
+    fn waits(&self) -> bool {
+        self.medium.waits()
+    }
+
     fn format(&self) -> &'static str {
         self.identity.format
     }

@@ -1,12 +1,17 @@
 //! One connection: negotiation, then transmission. Requests are received many at a time, run where
 //! they lie in the buffer, and answered in one write.
 //!
+//! A large request with company, and every request of a volume that makes its reader wait, is handed
+//! to a pool: its reply is written by the thread that did it, so replies may come in another order
+//! than the requests, as the protocol allows.
+//!
 //! Memory of a connection: the receive buffer and the replies, each at most the longest payload
-//! and a little; both shrink again after a long request.
+//! and a little; both shrink again after a long request. The same for each thread of the pool.
 
 use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -18,12 +23,17 @@ use super::{
     request::REQUEST_BYTES,
     wire,
 };
-use crate::Volume;
+use crate::{
+    Volume,
+    spread::{Flying, Spread},
+};
 
 /// The receive buffer's usual size.
 const RECEIVE_BYTES: usize = 1 << 20;
 /// Replies are sent when so many bytes are waiting, or when no complete request is left.
 const REPLY_BYTES: usize = 512 << 10;
+/// A request of so many bytes is worth a thread of its own.
+const LARGE_BYTES: u32 = 128 << 10;
 /// The most extents of one block status.
 const EXTENTS_MAX: usize = 4096;
 
@@ -50,21 +60,52 @@ impl From<Rejection> for End {
     }
 }
 
+/// What a thread of the pool keeps between requests.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    replies: Replies,
+}
+
+/// What a connection is served with.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) volume: Arc<dyn Volume>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) pool: Spread<Kept>,
+}
+
 /// Serves `stream` until it ends.
 pub(super) fn serve(
     stream: &UnixStream,
     export: &Export,
     patience: Duration,
-    volume: &dyn Volume,
-    counters: &Counters,
+    service: &Service,
 ) -> End {
     let run = || -> Result<(), End> {
         let mut received = Received::new();
         let agreed = negotiate(stream, export.clone(), patience, &mut received)?;
-        let replies = Replies::default();
-        Transmission { stream, volume, counters, agreed, replies }.run(&mut received)
+        let writer = Mutex::new(stream.try_clone()?);
+        let peer = Arc::new(Peer { writer, flying: Flying::default(), agreed });
+        let (volume, counters) = (&*service.volume, &*service.counters);
+        let mut replies = Replies::default();
+        let ended = Transmission { peer: &peer, volume, counters, replies: &mut replies }.run(
+            stream,
+            service,
+            &peer,
+            &mut received,
+        );
+        peer.flying.wait();
+        ended
     };
     run().err().unwrap_or(End::Closed)
+}
+
+/// The other end, as the threads that answer it share it.
+#[derive(Debug)]
+struct Peer {
+    writer: Mutex<UnixStream>,
+    flying: Flying,
+    agreed: Agreed,
 }
 
 /// Bytes that came and were not yet worked on: `bytes[start..end]`.
@@ -161,25 +202,36 @@ fn negotiate(
 
 /// The phase of requests.
 struct Transmission<'a> {
-    stream: &'a UnixStream,
+    peer: &'a Peer,
     volume: &'a dyn Volume,
     counters: &'a Counters,
-    agreed: Agreed,
-    replies: Replies,
+    replies: &'a mut Replies,
 }
 
 impl Transmission<'_> {
-    fn run(&mut self, received: &mut Received) -> Result<(), End> {
+    fn run(
+        &mut self,
+        stream: &UnixStream,
+        service: &Service,
+        peer: &Arc<Peer>,
+        received: &mut Received,
+    ) -> Result<(), End> {
         loop {
             match Request::parse(received.waiting()) {
                 Ok(Parsed::Request(request, payload)) => {
                     if request.command == Command::Disconnect {
+                        peer.flying.wait();
                         return self.send();
                     }
                     let whole = REQUEST_BYTES.saturating_add(payload);
+                    let company = received.waiting().len() > whole || peer.flying.any();
                     let waiting = received.waiting_mut();
                     let data = waiting.get_mut(REQUEST_BYTES..whole).unwrap_or_default();
-                    self.answer(&request, data)?;
+                    if is_for_pool(&request, service, company) {
+                        hand_over(request, data, service, peer);
+                    } else {
+                        self.answer(&request, data)?;
+                    }
                     received.consume(whole);
                     if self.replies.len() >= REPLY_BYTES {
                         self.send()?;
@@ -187,7 +239,7 @@ impl Transmission<'_> {
                 }
                 Ok(Parsed::NeedMore(whole)) => {
                     self.send()?;
-                    received.receive(self.stream, whole)?;
+                    received.receive(stream, whole)?;
                 }
                 Err(rejection) => {
                     self.send()?;
@@ -198,8 +250,8 @@ impl Transmission<'_> {
     }
 
     fn send(&mut self) -> Result<(), End> {
-        let mut stream = self.stream;
         if self.replies.len() > 0 {
+            let mut stream = self.peer.writer.lock().unwrap_or_else(PoisonError::into_inner);
             stream.write_all(self.replies.pending())?;
             self.replies.clear(REPLY_BYTES.saturating_mul(4));
         }
@@ -208,7 +260,8 @@ impl Transmission<'_> {
 
     /// Runs one request; its reply goes to the waiting ones.
     fn answer(&mut self, request: &Request, data: &mut [u8]) -> Result<(), End> {
-        let refusal = request.refusal(self.agreed, self.volume.size(), self.volume.read_only());
+        let refusal =
+            request.refusal(self.peer.agreed, self.volume.size(), self.volume.read_only());
         if let Some(error) = refusal {
             self.fail(request, error);
             return Ok(());
@@ -253,7 +306,7 @@ impl Transmission<'_> {
                 add(&self.counters.reads, 1);
                 add(&self.counters.bytes_read, bytes);
                 let volume = self.volume;
-                self.replies.data(self.agreed.structured, cookie, offset, length, |place| {
+                self.replies.data(self.peer.agreed.structured, cookie, offset, length, |place| {
                     volume.read(offset, place)
                 })
             }
@@ -289,10 +342,38 @@ impl Transmission<'_> {
     fn fail(&mut self, request: &Request, error: u32) {
         add(&self.counters.errors, 1);
         let chunked = matches!(request.command, Command::Read | Command::BlockStatus);
-        if self.agreed.structured && chunked {
+        if self.peer.agreed.structured && chunked {
             self.replies.structured_error(request.cookie, error);
         } else {
             self.replies.simple(request.cookie, error);
         }
     }
+}
+
+/// Whether a request goes to the pool: a large read with company, or anything that may wait for the
+/// medium.
+fn is_for_pool(request: &Request, service: &Service, company: bool) -> bool {
+    let waits = service.volume.waits()
+        && matches!(request.command, Command::Read | Command::Write | Command::WriteZeroes);
+    let large = request.command == Command::Read && request.length >= LARGE_BYTES;
+    company && (waits || large) && service.pool.has_room()
+}
+
+/// Gives a request to the pool.
+fn hand_over(request: Request, data: &[u8], service: &Service, peer: &Arc<Peer>) {
+    let (volume, counters) = (Arc::clone(&service.volume), Arc::clone(&service.counters));
+    let (peer, mut data) = (Arc::clone(peer), data.to_vec());
+    peer.flying.begin();
+    service.pool.give(move |kept: &mut Kept| {
+        let replies = &mut kept.replies;
+        let mut one = Transmission { peer: &peer, volume: &*volume, counters: &counters, replies };
+        let done = one.answer(&request, &mut data).and_then(|()| one.send());
+        if done.is_err() {
+            // The stream failed: its own thread sees that too, and ends.
+            kept.replies.clear(0);
+            let stream = peer.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        peer.flying.end();
+    });
 }

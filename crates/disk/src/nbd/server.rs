@@ -17,13 +17,18 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
     Counters, Export, PeerPolicy, Rejection, UnixSocket,
-    connection::{End, serve},
+    connection::{End, Service, serve},
     counters::add,
 };
-use crate::Volume;
+use crate::{Volume, spread::Spread};
 
 /// Steps of a tenth of a second that a client has to take its answers when the server stops.
 const GRACE_STEPS: u32 = 50;
+
+/// Threads for large requests, at most.
+const CORES_MAX: usize = 4;
+/// Threads for a medium that makes its reader wait: as many requests as it works on at once.
+const WAITING_THREADS: usize = 16;
 
 /// How a volume is exported.
 #[derive(Clone, Debug)]
@@ -62,8 +67,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     export: Export,
-    volume: Arc<dyn Volume>,
-    counters: Counters,
+    service: Service,
     options: ServerOptions,
     open: Mutex<Vec<Open>>,
 }
@@ -91,9 +95,11 @@ impl Server {
             read_only: volume.read_only(),
             preferred_block: volume.sector_size().max(4096),
         };
-        let counters = Counters::default();
-        let open = Mutex::new(Vec::new());
-        let shared = Arc::new(Shared { export, volume, counters, options, open });
+        let counters = Arc::new(Counters::default());
+        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = if volume.waits() { WAITING_THREADS } else { cores.min(CORES_MAX) };
+        let service = Service { volume, counters, pool: Spread::new(threads)? };
+        let shared = Arc::new(Shared { export, service, options, open: Mutex::default() });
         let socket = Arc::new(socket);
         let (waker, woken) = UnixStream::pair()?;
         let (for_thread, listening) = (Arc::clone(&shared), Arc::clone(&socket));
@@ -106,13 +112,13 @@ impl Server {
     /// What was done so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
-        &self.shared.counters
+        &self.shared.service.counters
     }
 
     /// The volume that is served.
     #[must_use]
     pub fn volume(&self) -> &dyn Volume {
-        &*self.shared.volume
+        &*self.shared.service.volume
     }
 
     /// Stops: no new connections, the received requests finished, the volume flushed. A second
@@ -141,7 +147,7 @@ impl Server {
             let _ = connection.stream.shutdown(Shutdown::Both);
             let _ = connection.thread.join();
         }
-        self.shared.volume.flush()
+        self.shared.service.volume.flush()
     }
 }
 
@@ -169,7 +175,7 @@ impl Shared {
             self.refused(rejection);
             return Ok(());
         }
-        add(&self.counters.connections_accepted, 1);
+        add(&self.service.counters.connections_accepted, 1);
         let shared = Arc::clone(self);
         let for_thread = stream.try_clone()?;
         let thread = thread::Builder::new()
@@ -180,19 +186,19 @@ impl Shared {
     }
 
     fn serve(&self, stream: &UnixStream) {
-        add(&self.counters.connections, 1);
+        add(&self.service.counters.connections, 1);
         let patience = self.options.negotiation_patience;
-        match serve(stream, &self.export, patience, &*self.volume, &self.counters) {
+        match serve(stream, &self.export, patience, &self.service) {
             End::Closed => {}
             End::Rejected(rejection) => self.refused(rejection),
             End::Io(error) => tracing::info!(error = %error, "connection lost"),
         }
         let _ = stream.shutdown(Shutdown::Both);
-        self.counters.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.service.counters.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn refused(&self, rejection: Rejection) {
-        add(&self.counters.connections_refused, 1);
+        add(&self.service.counters.connections_refused, 1);
         tracing::warn!(rejection = rejection.code(), detail = %rejection, "connection refused");
     }
 }

@@ -84,6 +84,11 @@ impl Medium {
         self.read_only
     }
 
+    /// No page cache is between us and the medium.
+    pub(crate) const fn waits(&self) -> bool {
+        self.direct.is_some()
+    }
+
     /// Fills `buf` from `at`.
     pub(crate) fn read(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
         match &self.direct {

@@ -4,8 +4,19 @@
 #[cfg(test)]
 mod create;
 #[cfg(test)]
+#[path = "../../../disk/benches/disk/master.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    reason = "shared with the benches"
+)]
+mod master;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod qemu;
 #[cfg(test)]
 mod serving;
+#[cfg(test)]
+mod vhost;
