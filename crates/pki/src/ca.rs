@@ -15,8 +15,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use crate::{Profile, cert::Cert, verify::CertRejection};
-use key::CaKey;
-pub(crate) use key::{KeyKind, kind_of};
+pub(crate) use key::{CaKey, KeyKind, kind_of};
 
 /// A certificate or CRL could not be issued.
 #[derive(Debug, Error)]

@@ -1,27 +1,47 @@
-//! Revocation: full CRLs (RFC 5280, section 5) issued by [`Ca`] and checked by relying parties.
+//! Revocation lists (RFC 5280, section 5): issued by [`Ca`], and checked by relying parties.
+//!
+//! [`Crl`] is the plain way, for a full CRL of one known CA. CRLs of every kind go into an
+//! [`crate::Evidence`].
 
-use der::{Decode as _, Encode as _};
+mod build;
+mod list;
+
+use std::sync::Arc;
+
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SerialNumber};
 use thiserror::Error;
 use time::OffsetDateTime;
-use x509_cert::{Version, crl::CertificateList};
 
-use crate::{Ca, IssueError, Validity, cert, cert::Cert, verify::CertRejection};
+use crate::{Ca, IssueError, Validity, cert::Cert};
+pub use build::{CrlEntry, CrlPlan, CrlSubjects};
+pub(crate) use list::{ALL_REASONS, Entry, List, Number, point_names, point_reasons};
 
 /// Longest CRL, in bytes.
 const MAX_CRL: usize = 8 << 20;
 
-/// Why a certificate was revoked.
+/// Why a certificate was revoked (RFC 5280, section 5.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RevocationReason {
+    /// No reason is given.
+    Unspecified,
     /// The key is not the holder's alone any more.
     KeyCompromise,
-    /// The holder may no longer do what the certificate allowed.
-    PrivilegeWithdrawn,
+    /// The CA's key is not the CA's alone any more.
+    CaCompromise,
+    /// The holder's name or affiliation changed.
+    AffiliationChanged,
     /// Another certificate took its place.
     Superseded,
     /// The holder is no more.
     CessationOfOperation,
+    /// Suspended.
+    CertificateHold,
+    /// On a delta only: not revoked any more.
+    RemoveFromCrl,
+    /// The holder may no longer do what the certificate allowed.
+    PrivilegeWithdrawn,
+    /// The key of an attribute authority is not its alone any more.
+    AaCompromise,
 }
 
 /// A certificate to be named on a CRL.
@@ -38,7 +58,11 @@ pub struct Revocation {
 /// The rule that a CRL broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CrlRejection {
-    /// A critical extension that cannot be evaluated here (partial, indirect or delta CRLs).
+    /// A delta, and no full CRL that it can be added to.
+    #[error("there is a delta CRL and no full CRL that it adds to")]
+    BaseMissing,
+    /// A critical extension that cannot be evaluated (for [`Crl`] also partial, indirect and delta
+    /// CRLs).
     #[error("the CRL has a critical extension that is not known here")]
     ExtensionUnknown,
     /// Another CA's CRL.
@@ -47,9 +71,21 @@ pub enum CrlRejection {
     /// The issuer's key must not sign CRLs.
     #[error("the CA's key must not sign CRLs")]
     IssuerKeyUsage,
+    /// The signer of the CRL is not proven by a path to the same anchor, or may be revoked itself.
+    #[error("the CRL's signer is not proven")]
+    IssuerUnproven,
     /// Not one DER CRL of version 2.
     #[error("the CRL is malformed")]
     Malformed,
+    /// There is no CRL that speaks about the certificate: none came, or it was withheld.
+    #[error("there is no CRL that speaks about the certificate")]
+    Missing,
+    /// The CRLs that there are do not speak about every reason.
+    #[error("the CRLs do not cover every reason for a revocation")]
+    ReasonsUncovered,
+    /// Its number is lower than one that was seen before.
+    #[error("the CRL is older than one that was seen before")]
+    RolledBack,
     /// Its signature does not verify.
     #[error("the CRL's signature does not verify")]
     Signature,
@@ -59,6 +95,9 @@ pub enum CrlRejection {
     /// Over 8 MiB.
     #[error("the CRL is larger than 8 MiB")]
     TooLarge,
+    /// More CRLs than are looked at.
+    #[error("there are too many CRLs")]
+    TooMany,
 }
 
 impl CrlRejection {
@@ -66,13 +105,19 @@ impl CrlRejection {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
+            Self::BaseMissing => "crl-base-missing",
             Self::ExtensionUnknown => "crl-extension-unknown",
             Self::Issuer => "crl-issuer",
             Self::IssuerKeyUsage => "crl-issuer-key-usage",
+            Self::IssuerUnproven => "crl-issuer-unproven",
             Self::Malformed => "crl-malformed",
+            Self::Missing => "crl-missing",
+            Self::ReasonsUncovered => "crl-reasons-uncovered",
+            Self::RolledBack => "crl-rolled-back",
             Self::Signature => "crl-signature",
             Self::Stale => "crl-stale",
             Self::TooLarge => "crl-too-large",
+            Self::TooMany => "crl-too-many",
         }
     }
 }
@@ -107,21 +152,31 @@ fn entry(revocation: &Revocation) -> RevokedCertParams {
     RevokedCertParams {
         serial_number: SerialNumber::from_slice(&revocation.serial),
         revocation_time: revocation.at,
-        reason_code: Some(match revocation.reason {
-            RevocationReason::KeyCompromise => rcgen::RevocationReason::KeyCompromise,
-            RevocationReason::PrivilegeWithdrawn => rcgen::RevocationReason::PrivilegeWithdrawn,
-            RevocationReason::Superseded => rcgen::RevocationReason::Superseded,
-            RevocationReason::CessationOfOperation => rcgen::RevocationReason::CessationOfOperation,
-        }),
+        reason_code: reason(revocation.reason),
         invalidity_date: None,
     }
 }
 
-/// A CRL whose signature and dates were verified.
+const fn reason(reason: RevocationReason) -> Option<rcgen::RevocationReason> {
+    use rcgen::RevocationReason as R;
+    Some(match reason {
+        RevocationReason::Unspecified => return None,
+        RevocationReason::KeyCompromise => R::KeyCompromise,
+        RevocationReason::CaCompromise => R::CaCompromise,
+        RevocationReason::AffiliationChanged => R::AffiliationChanged,
+        RevocationReason::Superseded => R::Superseded,
+        RevocationReason::CessationOfOperation => R::CessationOfOperation,
+        RevocationReason::CertificateHold => R::CertificateHold,
+        RevocationReason::RemoveFromCrl => R::RemoveFromCrl,
+        RevocationReason::PrivilegeWithdrawn => R::PrivilegeWithdrawn,
+        RevocationReason::AaCompromise => R::AaCompromise,
+    })
+}
+
+/// A full CRL whose signature and dates were verified.
 #[derive(Clone, Debug)]
 pub struct Crl {
-    /// Serial numbers, sorted.
-    serials: Vec<Vec<u8>>,
+    list: Arc<List>,
     next_update: OffsetDateTime,
 }
 
@@ -135,50 +190,31 @@ impl Crl {
             return Err(CrlRejection::TooLarge);
         }
         let issuer = Cert::parse(issuer).map_err(|_| CrlRejection::Issuer)?;
-        let list = CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der)
-            .map_err(|_| CrlRejection::Malformed)?;
-        let body = &list.tbs_cert_list;
-        if body.version != Version::V2 || body.signature != list.signature_algorithm {
-            return Err(CrlRejection::Malformed);
-        }
-        if body.issuer.to_der().ok().as_deref() != Some(issuer.subject_der()) {
+        let list = List::parse(der)?;
+        if list.issuer_key != issuer.subject_key() {
             return Err(CrlRejection::Issuer);
         }
-        let usage = issuer.extension::<x509_cert::ext::pkix::KeyUsage>();
-        if !usage.map_err(|_| CrlRejection::Issuer)?.is_none_or(|usage| usage.crl_sign()) {
+        if !issuer.ext().key_usage.is_none_or(|usage| usage.crl_sign()) {
             return Err(CrlRejection::IssuerKeyUsage);
         }
-        let signed = cert::signed_part(der).map_err(|_| CrlRejection::Malformed)?;
-        let signature = list.signature.as_bytes().ok_or(CrlRejection::Malformed)?;
-        cert::verify_signed(&list.signature_algorithm, &signed, signature, issuer.spki())
-            .map_err(|_: CertRejection| CrlRejection::Signature)?;
-        Self::read(&list, now)
-    }
-
-    fn read(list: &CertificateList, now: OffsetDateTime) -> Result<Self, CrlRejection> {
-        let body = &list.tbs_cert_list;
-        let entries = body.revoked_certificates.as_deref().unwrap_or_default();
-        let own = body.crl_extensions.iter();
-        let all = own.chain(entries.iter().filter_map(|entry| entry.crl_entry_extensions.as_ref()));
-        if all.flatten().any(|extension| extension.critical) {
+        if !list.signed_by(&issuer) {
+            return Err(CrlRejection::Signature);
+        }
+        if list.unknown_critical || list.base.is_some() || !list.scope.der.is_empty() {
             return Err(CrlRejection::ExtensionUnknown);
         }
-        let date = |time| cert::date(time).map_err(|_| CrlRejection::Malformed);
-        let next_update = date(body.next_update.ok_or(CrlRejection::Stale)?)?;
-        if now < date(body.this_update)? || now > next_update {
+        let next_update = list.next_update.ok_or(CrlRejection::Stale)?;
+        if now < list.this_update || now > next_update {
             return Err(CrlRejection::Stale);
         }
-        let mut serials: Vec<Vec<u8>> =
-            entries.iter().map(|entry| entry.serial_number.as_bytes().to_vec()).collect();
-        serials.sort();
-        Ok(Self { serials, next_update })
+        Ok(Self { list: Arc::new(list), next_update })
     }
 
     /// Whether the certificate with this serial number (big-endian, as in a certificate) is
     /// revoked.
     #[must_use]
     pub fn is_revoked(&self, serial: &[u8]) -> bool {
-        self.serials.binary_search_by(|known| known.as_slice().cmp(serial)).is_ok()
+        self.list.names(serial)
     }
 
     /// When the next CRL is due.

@@ -2,22 +2,34 @@
 //!
 //! [`Ca`] issues by [`Profile`]; [`verify_chain`] turns bytes into [`Verified`], whose constructor
 //! is private: a value of it is the proof that a chain led to one of the caller's [`Anchors`].
+//! [`validate`] is the general question: any PKI, bridges and cross-certificates, policies, name
+//! constraints, revocation by CRLs and OCSP; its [`Status`] says aspect by aspect what was checked.
 //!
 //! **Invariants:** no clock here, `now` comes in; every certificate that goes in is bounded in size,
 //! number and search effort; what a certificate says (names, keys) is only readable after it was
-//! verified. Deliberately absent: policies and policy mapping, name constraints (a chain that
-//! has them is refused), OCSP, signatures other than ECDSA P-256/P-384 and RSA from 2048 bits.
+//! verified; a verdict is valid only if every aspect was checked. Deliberately absent: sockets
+//! (CRLs and OCSP answers come in as bytes), signatures other than ECDSA P-256/P-384 and RSA from
+//! 2048 bits, attribute certificates.
 
 mod ca;
 mod cert;
 mod crl;
+mod dn;
 mod identity;
+mod ocsp;
+mod path;
 mod profile;
+mod revocation;
+mod status;
 pub mod tcg;
 mod verify;
 
 pub use ca::{Ca, CaSpec, IssueError, Issued, Validity};
-pub use crl::{Crl, CrlRejection, Revocation, RevocationReason};
+pub use crl::{Crl, CrlEntry, CrlPlan, CrlRejection, CrlSubjects, Revocation, RevocationReason};
 pub use identity::Identity;
+pub use ocsp::{OcspRejection, OcspReply, OcspStatus, Responder, ocsp_request};
+pub use path::{Anchors, Effort, Limits, Oid, Pool, Terms, Usage, Validation, validate};
 pub use profile::Profile;
-pub use verify::{Anchors, CertRejection, Purpose, Verified, verify_chain};
+pub use revocation::{CrlMark, Evidence};
+pub use status::{Aspect, Finding, Ground, Refusal, RevocationGround, Revoked, Status, Verdict};
+pub use verify::{CertRejection, Purpose, Verified, verify_chain};

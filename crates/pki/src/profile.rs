@@ -8,6 +8,7 @@
 //! | `host-ak` | CN | host URI | digitalSignature | 2.23.133.8.3 |
 //! | `vtpm-ak` | CN | VM-and-epoch and host-ref URIs | digitalSignature | 2.23.133.8.3 |
 //! | `vtpm-ek` | empty | TPM attributes, VM URI (critical) | keyAgreement or keyEncipherment | 2.23.133.8.1 |
+//! | `ocsp-responder` | CN | | digitalSignature | OCSPSigning, with id-pkix-ocsp-nocheck |
 //! | `host-ek` | empty | TPM attributes (critical) | the same | 2.23.133.8.1 |
 
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use crate::{Identity, IssueError, ca::KeyKind, tcg, tcg::TpmModel};
 
 const SUBJECT_ALT_NAME: [u64; 4] = [2, 5, 29, 17];
+const OCSP_NO_CHECK: [u64; 10] = [1, 3, 6, 1, 5, 5, 7, 48, 1, 5];
 const SUBJECT_DIRECTORY_ATTRIBUTES: [u64; 4] = [2, 5, 29, 9];
 
 /// A kind of certificate with the names that go into it.
@@ -71,6 +73,12 @@ pub enum Profile {
         /// The host, as a reference that only the authority resolves.
         host: [u8; 16],
     },
+    /// A responder that answers for this CA by OCSP. Clients do not ask whether it was revoked, so
+    /// it is to be short-lived.
+    OcspResponder {
+        /// Common name, for people.
+        name: String,
+    },
     /// The EK of a lab host's software TPM, signed by the lab's EK CA.
     HostEk {
         /// The software TPM.
@@ -89,6 +97,7 @@ impl Profile {
             Self::HostAk { .. } => "host-ak",
             Self::VtpmEk { .. } => "vtpm-ek",
             Self::VtpmAk { .. } => "vtpm-ak",
+            Self::OcspResponder { .. } => "ocsp-responder",
             Self::HostEk { .. } => "host-ek",
         }
     }
@@ -127,6 +136,13 @@ impl Profile {
             }
             Self::VtpmEk { tpm, vm } => {
                 endorsement_key(&mut params, tpm, Some(&Identity::Vm(vm.clone(), None)), key)?;
+            }
+            Self::OcspResponder { name } => {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::OcspSigning];
+                params.distinguished_name.push(DnType::CommonName, name.as_str());
+                // An ASN.1 NULL (RFC 6960, section 4.2.2.2.1).
+                let no_check = CustomExtension::from_oid_content(&OCSP_NO_CHECK, vec![5, 0]);
+                params.custom_extensions = vec![no_check];
             }
             Self::HostEk { tpm } => endorsement_key(&mut params, tpm, None, key)?,
         }

@@ -1,28 +1,43 @@
-//! Chain verification: from a leaf over at most four CAs to an anchor of the caller's.
+//! Chain verification for our own purposes: from a leaf over at most four CAs to an anchor of the
+//! caller's, by the engine of [`crate::path`], without revocation (the caller has a [`crate::Crl`]).
 //!
-//! Path building backs up when a path fails, with a bounded number of signature checks; the reason
-//! returned is that of the path that came furthest. Checked on each certificate: form, dates,
-//! signature, unknown critical extensions; on issuers: basic constraints, path length, key usage,
-//! extended key usage if present; on the leaf: no CA, key usage and purpose.
+//! On the leaf, besides: no CA, key usage and purpose.
 
-mod path;
 mod rejection;
+
+use std::sync::Arc;
 
 use model::{Digest, Epoch, HostId, VmId};
 use time::OffsetDateTime;
-use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage, SubjectAltName, name::GeneralName};
+use x509_cert::ext::pkix::{KeyUsage, name::GeneralName};
 
 pub use rejection::CertRejection;
 
-use crate::{Identity, cert::Cert, tcg, tcg::TpmModel};
+use crate::{
+    Anchors, Identity, Pool,
+    cert::Cert,
+    path::{Context, Limits, Oid, Search, Terms, Usage},
+    tcg,
+    tcg::TpmModel,
+};
 
-/// Most intermediates that a caller may offer, and most anchors.
+/// Most intermediates that a caller may offer.
 const MAX_OFFERED: usize = 16;
-const MAX_ANCHORS: usize = 256;
+const LIMITS: Limits = Limits { cas: 5, signatures: 32, steps: 1_000, paths: 32 };
 
-const SERVER_AUTH: &str = "1.3.6.1.5.5.7.3.1";
-const CLIENT_AUTH: &str = "1.3.6.1.5.5.7.3.2";
-const ANY_USAGE: &str = "2.5.29.37.0";
+const SERVER_AUTH: Oid = Oid::new_unwrap("1.3.6.1.5.5.7.3.1");
+const CLIENT_AUTH: Oid = Oid::new_unwrap("1.3.6.1.5.5.7.3.2");
+const ANY_USAGE: Oid = Oid::new_unwrap("2.5.29.37.0");
+
+const OCSP_SIGNING: Oid = Oid::new_unwrap("1.3.6.1.5.5.7.3.9");
+
+pub(crate) const fn ocsp_signing() -> Oid {
+    OCSP_SIGNING
+}
+
+pub(crate) const fn any_usage() -> Oid {
+    ANY_USAGE
+}
 
 /// What a leaf is to be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,79 +54,38 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    fn usage(self) -> String {
+    pub(crate) const fn usage(self) -> Oid {
         match self {
-            Self::EndorsementKey => tcg::EK_CERTIFICATE.to_string(),
-            Self::AttestationKey => tcg::AK_CERTIFICATE.to_string(),
-            Self::TlsClient => CLIENT_AUTH.to_owned(),
-            Self::TlsServer => SERVER_AUTH.to_owned(),
+            Self::EndorsementKey => tcg::EK_CERTIFICATE,
+            Self::AttestationKey => tcg::AK_CERTIFICATE,
+            Self::TlsClient => CLIENT_AUTH,
+            Self::TlsServer => SERVER_AUTH,
         }
     }
 
-    fn check_leaf(self, leaf: &Cert) -> Result<(), CertRejection> {
-        if leaf.is_ca()? {
+    pub(crate) fn check_leaf(self, leaf: &Cert) -> Result<(), CertRejection> {
+        if leaf.is_ca() {
             return Err(CertRejection::LeafIsCa);
         }
         let fits = |usage: KeyUsage| match self {
             Self::EndorsementKey => usage.key_encipherment() || usage.key_agreement(),
             Self::AttestationKey | Self::TlsClient | Self::TlsServer => usage.digital_signature(),
         };
-        if leaf.extension::<KeyUsage>()?.is_some_and(|usage| !fits(usage)) {
+        if leaf.ext().key_usage.is_some_and(|usage| !fits(usage)) {
             return Err(CertRejection::KeyUsage);
         }
-        match leaf.extension::<ExtendedKeyUsage>()? {
-            Some(usages) if self.is_in(&usages) => Ok(()),
+        match &leaf.ext().extended_usage {
+            Some(usages) if usages.contains(&self.usage()) => Ok(()),
             None if self == Self::EndorsementKey => Ok(()),
             Some(_) | None => Err(CertRejection::Purpose),
         }
-    }
-
-    fn check_issuer(self, issuer: &Cert) -> Result<(), CertRejection> {
-        let allowed = |usages: &ExtendedKeyUsage| {
-            self.is_in(usages) || usages.0.iter().any(|usage| usage.to_string() == ANY_USAGE)
-        };
-        match issuer.extension::<ExtendedKeyUsage>()? {
-            Some(usages) if !allowed(&usages) => Err(CertRejection::Purpose),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn is_in(self, usages: &ExtendedKeyUsage) -> bool {
-        let wanted = self.usage();
-        usages.0.iter().any(|usage| usage.to_string() == wanted)
-    }
-}
-
-/// Trust anchors: CA certificates that the caller's configuration names.
-#[derive(Clone, Debug)]
-pub struct Anchors(Vec<Cert>);
-
-impl Anchors {
-    /// Anchors from CA certificates (DER); at least one.
-    ///
-    /// # Errors
-    /// [`CertRejection`] if there is none, one is malformed or no CA, or there are too many.
-    pub fn new<C: AsRef<[u8]>>(certificates: &[C]) -> Result<Self, CertRejection> {
-        if certificates.is_empty() {
-            return Err(CertRejection::IssuerUnknown);
-        }
-        if certificates.len() > MAX_ANCHORS {
-            return Err(CertRejection::TooMany);
-        }
-        let mut anchors = Vec::new();
-        for der in certificates {
-            let anchor = Cert::parse(der.as_ref())?;
-            anchor.issuing()?;
-            anchors.push(anchor);
-        }
-        Ok(Self(anchors))
     }
 }
 
 /// A certificate whose chain was verified: **the proof**, made by [`verify_chain`] alone.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    leaf: Cert,
+    leaf: Arc<Cert>,
     chain: Vec<Vec<u8>>,
     uris: Vec<String>,
     tpm: Option<TpmModel>,
@@ -150,13 +124,13 @@ impl Verified {
 
     /// Start of the validity.
     #[must_use]
-    pub const fn not_before(&self) -> OffsetDateTime {
+    pub fn not_before(&self) -> OffsetDateTime {
         self.leaf.not_before()
     }
 
     /// End of the validity.
     #[must_use]
-    pub const fn not_after(&self) -> OffsetDateTime {
+    pub fn not_after(&self) -> OffsetDateTime {
         self.leaf.not_after()
     }
 
@@ -248,23 +222,25 @@ pub fn verify_chain<C: AsRef<[u8]>>(
     let leaf = Cert::parse(leaf)?;
     leaf.check_time(now)?;
     purpose.check_leaf(&leaf)?;
-    let (uris, tpm) = names(&leaf)?;
+    let (uris, tpm) = names(&leaf);
     // One that cannot be parsed, or used, may be of no concern to this chain.
-    let offered: Vec<Cert> =
-        intermediates.iter().filter_map(|der| Cert::parse(der.as_ref()).ok()).collect();
-    let chain = path::find(&leaf, &offered, &anchors.0, now, purpose)?;
-    Ok(Verified { leaf, chain, uris, tpm })
+    let pool = Pool::new(intermediates)?;
+    let usage = Usage::For(purpose);
+    let terms = Terms { limits: LIMITS, ..Terms::new(now, usage) };
+    let context = Context { pool: &pool, anchors, evidence: None, terms: &terms };
+    let found = Search::new(&context).run(&leaf, usage, true)?;
+    let chain = found.path.iter().map(|cert| cert.der().to_vec()).collect();
+    Ok(Verified { leaf: Arc::new(leaf), chain, uris, tpm })
 }
 
-fn names(leaf: &Cert) -> Result<(Vec<String>, Option<TpmModel>), CertRejection> {
-    let names = leaf.extension::<SubjectAltName>()?.map(|names| names.0).unwrap_or_default();
+fn names(leaf: &Cert) -> (Vec<String>, Option<TpmModel>) {
     let (mut uris, mut tpm) = (Vec::new(), None);
-    for name in &names {
+    for name in leaf.alternative_names() {
         if let GeneralName::UniformResourceIdentifier(uri) = name {
             uris.push(uri.to_string());
         } else if let GeneralName::DirectoryName(name) = name {
             tpm = tpm.or_else(|| TpmModel::from_name(name));
         }
     }
-    Ok((uris, tpm))
+    (uris, tpm)
 }

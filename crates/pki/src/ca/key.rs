@@ -37,7 +37,7 @@ impl CaKey {
         Ok((Self::from_pair(pair)?, pkcs8))
     }
 
-    pub(super) fn from_pkcs8(der: &[u8]) -> Result<Self, IssueError> {
+    pub(crate) fn from_pkcs8(der: &[u8]) -> Result<Self, IssueError> {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der)
             .map_err(|_| IssueError::CaKey)?;
         Self::from_pair(pair)
@@ -50,7 +50,7 @@ impl CaKey {
         Ok(Self { pair, spki })
     }
 
-    pub(super) fn spki(&self) -> &[u8] {
+    pub(crate) fn spki(&self) -> &[u8] {
         &self.spki
     }
 }

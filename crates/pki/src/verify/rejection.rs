@@ -11,7 +11,7 @@ pub enum CertRejection {
     /// An extension occurs twice.
     #[error("a certificate has the same extension twice")]
     ExtensionTwice,
-    /// A critical extension, or name constraints, that cannot be evaluated here.
+    /// A critical extension that cannot be evaluated here.
     #[error("a certificate has a critical extension that is not known here")]
     ExtensionUnknown,
     /// The issuer's key is of another kind than the signature, or too weak.
@@ -35,12 +35,27 @@ pub enum CertRejection {
     /// Not one DER certificate of version 3.
     #[error("a certificate is malformed")]
     Malformed,
+    /// A name constraint, or a name under one, that cannot be evaluated.
+    #[error("a name constraint cannot be evaluated here")]
+    NameConstraintUnknown,
+    /// A name is within an excluded subtree.
+    #[error("a CA of the chain excludes a name of a certificate below it")]
+    NameExcluded,
+    /// A name is in none of the permitted subtrees.
+    #[error("a CA of the chain does not permit a name of a certificate below it")]
+    NameNotPermitted,
     /// Its validity has not begun.
     #[error("a certificate of the chain is not valid yet")]
     NotYetValid,
     /// More CAs than an issuer, or this verifier, allows.
     #[error("the chain is longer than allowed")]
     PathTooLong,
+    /// A policy mapping to or from anyPolicy.
+    #[error("a policy mapping of the chain is not allowed")]
+    PolicyMapping,
+    /// A policy is required and the chain is valid for none that will do.
+    #[error("the chain is not valid for a policy that is required")]
+    PolicyMissing,
     /// The extended key usage does not fit.
     #[error("the certificate is for another purpose")]
     Purpose,
@@ -76,8 +91,13 @@ impl CertRejection {
             Self::KeyUsage => "certificate-key-usage",
             Self::LeafIsCa => "certificate-is-ca",
             Self::Malformed => "certificate-malformed",
+            Self::NameConstraintUnknown => "certificate-name-constraint-unknown",
+            Self::NameExcluded => "certificate-name-excluded",
+            Self::NameNotPermitted => "certificate-name-not-permitted",
             Self::NotYetValid => "certificate-not-yet-valid",
             Self::PathTooLong => "certificate-path-too-long",
+            Self::PolicyMapping => "certificate-policy-mapping",
+            Self::PolicyMissing => "certificate-policy-missing",
             Self::Purpose => "certificate-purpose",
             Self::SearchTooLong => "certificate-search-too-long",
             Self::Signature => "certificate-signature",

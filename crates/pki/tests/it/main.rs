@@ -3,9 +3,13 @@
 #[cfg(test)]
 mod crl;
 #[cfg(test)]
+mod forge;
+#[cfg(test)]
 mod issue;
 #[cfg(test)]
 mod mutate;
+#[cfg(test)]
+mod pkits;
 #[cfg(test)]
 mod refuse;
 #[cfg(test)]

@@ -210,9 +210,12 @@ fn issuers_that_must_not_issue() {
     assert_eq!(under(usage), Some(CertRejection::IssuerKeyUsage));
     let purpose = format!("{CA_EXT}extendedKeyUsage=serverAuth\n");
     assert_eq!(under(&purpose), Some(CertRejection::Purpose));
+    let names = format!("{CA_EXT}nameConstraints=critical,permitted;dirName:dn\n[dn]\nO=Other\n");
+    assert_eq!(under(&names), Some(CertRejection::NameNotPermitted));
     let names = format!("{CA_EXT}nameConstraints=critical,permitted;DNS:example.org\n");
-    // Not even looked at, so there is no issuer.
-    assert_eq!(under(&names), Some(CertRejection::IssuerUnknown));
+    assert_eq!(under(&names), None);
+    let unknown = format!("{CA_EXT}1.2.3.4=critical,ASN1:NULL\n");
+    assert_eq!(under(&unknown), Some(CertRejection::ExtensionUnknown));
     assert_eq!(under(CA_EXT), None);
 }
 
@@ -272,7 +275,7 @@ fn a_pool_of_namesakes_ends_the_search() {
     let key = || KeyPair::generate().unwrap();
     let (a, b) = (key(), key());
     // All bear one name, so that each could have issued each: a search without bounds would try
-    // every order.
+    // every order. The anchor bears it too.
     let mut offered: Vec<_> = (0..14).map(|_| same_name(&key(), &key(), &ca)).collect();
     offered.push(same_name(&a, &b, &ca));
     offered.push(same_name(&b, &a, &ca));
@@ -280,7 +283,10 @@ fn a_pool_of_namesakes_ends_the_search() {
     client.is_ca = IsCa::NoCa;
     client.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     let leaf = same_name(&key(), &a, &client);
-    let result = verify_chain(&leaf, &offered, &Pki::new().anchors(), NOW, Purpose::TlsClient);
+    let nobody = verify_chain(&leaf, &offered, &Pki::new().anchors(), NOW, Purpose::TlsClient);
+    assert_eq!(nobody.err(), Some(CertRejection::IssuerUnknown));
+    let anchor = Anchors::new(&[same_name(&key(), &key(), &ca)]).unwrap();
+    let result = verify_chain(&leaf, &offered, &anchor, NOW, Purpose::TlsClient);
     assert_eq!(result.err(), Some(CertRejection::SearchTooLong));
 }
 
@@ -306,8 +312,13 @@ fn every_refusal_has_its_own_kebab_case_name() {
         CertRejection::KeyUsage,
         CertRejection::LeafIsCa,
         CertRejection::Malformed,
+        CertRejection::NameConstraintUnknown,
+        CertRejection::NameExcluded,
+        CertRejection::NameNotPermitted,
         CertRejection::NotYetValid,
         CertRejection::PathTooLong,
+        CertRejection::PolicyMapping,
+        CertRejection::PolicyMissing,
         CertRejection::Purpose,
         CertRejection::SearchTooLong,
         CertRejection::Signature,
