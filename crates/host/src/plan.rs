@@ -8,7 +8,10 @@ mod qemu;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use model::{Kmi, api::vm::VmSpec};
+use model::{
+    Kmi,
+    api::vm::{VmSpec, VolumeFormat},
+};
 use thiserror::Error;
 
 pub(crate) use self::{
@@ -142,6 +145,11 @@ pub(crate) fn create_volume(
             args.extend(["--size".into(), bytes.to_string().into()]);
         }
     }
+    let format = match spec.format {
+        VolumeFormat::Luks2 => "luks2",
+        VolumeFormat::Vault => "vault",
+    };
+    args.extend(["--format".into(), format.into()]);
     if let Ok(kmi) = serde_json::to_string(kmi) {
         args.extend(["--kmi".into(), kmi.into()]);
     }
@@ -246,11 +254,14 @@ pub(crate) mod tests {
         );
         let create = words(&create_volume(&plan.paths, &spec("v1"), Volume::Boot, &kmi("v1")));
         assert!(create.starts_with(&format!(
-            "create --image /s/vms/v1/boot.img --source /images/guest.img --source-sha256 {} --kmi ",
+            "create --image /s/vms/v1/boot.img --source /images/guest.img --source-sha256 {} \
+             --format luks2 --kmi ",
             "07".repeat(32)
         )));
-        let create = words(&create_volume(&plan.paths, &spec("v1"), Volume::Data, &kmi("v1")));
-        assert!(create.starts_with("create --image /s/vms/v1/data.img --size 16777216 --kmi "));
+        let vault = VmSpec { format: VolumeFormat::Vault, ..spec("v1") };
+        let create = words(&create_volume(&plan.paths, &vault, Volume::Data, &kmi("v1")));
+        let begin = "create --image /s/vms/v1/data.img --size 16777216 --format vault --kmi ";
+        assert!(create.starts_with(begin), "{create}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use model::api::vm::VolumeFormat;
 use serve::clock::SystemClock;
 
 use super::*;
@@ -116,6 +117,15 @@ async fn console_says(worker: &Worker, words: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_boots_survives_its_disk_process_and_powers_off() {
+    lives(VolumeFormat::Luks2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_lives_on_authenticated_volumes_as_well() {
+    lives(VolumeFormat::Vault).await;
+}
+
+async fn lives(format: VolumeFormat) {
     let (built, image) = match parts() {
         Ok(parts) => parts,
         Err(missing) => {
@@ -126,6 +136,7 @@ async fn a_guest_boots_survives_its_disk_process_and_powers_off() {
     let dir = tempfile::tempdir().unwrap();
     let (mut worker, mut inbox) = worker(dir.path(), &built).await;
     let mut record = record(&image);
+    record.spec.format = format;
     let started = Arc::new(Mutex::new(Processes::default()));
     let _cleanup = Cleanup(Arc::clone(&started));
     worker.boot_keys = Some(Secret::new(vec![7; 128]));
