@@ -1,10 +1,16 @@
 //! What can be typed: nouns, then verbs. Only the shapes; what they do is in [`crate::commands`]
 //! and [`crate::lab`].
 
+mod volume;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{HostId, VmId};
+
+pub use self::volume::{
+    AnyFormat, Cipher, NewFormat, OpenKey, Volume, VolumeConvert, VolumeCreate, VolumeServe,
+};
 
 /// Trusted virtual machines on QEMU/KVM.
 #[derive(Debug, Parser)]
@@ -58,6 +64,9 @@ pub enum Noun {
     /// Disk images.
     #[command(subcommand)]
     Image(Image),
+    /// Encrypted volumes; needs no authority.
+    #[command(subcommand)]
+    Volume(Volume),
 }
 
 /// Which accelerator QEMU uses.

@@ -8,6 +8,7 @@ mod image;
 mod policy;
 mod verdict;
 mod vm;
+mod volume;
 mod wait;
 
 use serve::exit::Exit;
@@ -34,6 +35,7 @@ pub async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Failure> {
         Noun::Lab(Lab::Status { dir }) => return lab::status::run(&dir, printer).await,
         Noun::Lab(Lab::Down { dir }) => lab::down::run(&dir, printer).await?,
         Noun::Doctor => return doctor::run(printer),
+        Noun::Volume(verb) => return volume::run(verb, printer).await,
         Noun::Image(verb) => image::run(&verb, printer)?,
         Noun::Authority(verb) => return authority::run(&verb, target, printer).await,
         Noun::Host(verb) => host::run(&verb, &target()?, printer).await?,

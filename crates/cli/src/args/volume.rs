@@ -1,0 +1,223 @@
+//! `vouchsafe volume ...`: needs no authority.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use model::Kmi;
+
+/// Verbs of volumes.
+#[derive(Debug, Subcommand)]
+pub enum Volume {
+    /// Make an empty volume.
+    Create(VolumeCreate),
+    /// Export a volume until SIGTERM; ready when the socket exists.
+    Serve(VolumeServe),
+    /// Say what a volume's header says, without a key; nothing of it is verified.
+    Inspect {
+        /// The volume.
+        path: PathBuf,
+    },
+    /// Read everything and name what is damaged (exit status 3).
+    Check {
+        /// The volume.
+        path: PathBuf,
+        /// What opens it.
+        #[command(flatten)]
+        key: OpenKey,
+    },
+    /// Copy a disk image into a new volume; killed and called again it goes on where it was.
+    Convert(VolumeConvert),
+    /// Copy out of a damaged volume what still verifies, and list what does not (exit status 3).
+    Salvage {
+        /// The damaged volume; it is only read.
+        path: PathBuf,
+        /// A raw image that must not exist: PLAINTEXT.
+        out: PathBuf,
+        /// What opens it.
+        #[command(flatten)]
+        key: OpenKey,
+    },
+}
+
+/// The formats that can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NewFormat {
+    /// Encrypted and authenticated, with snapshots.
+    Vault,
+    /// LUKS2, AES-256-XTS, 4 KiB sectors: confidential only.
+    Luks2,
+}
+
+/// The formats that can be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AnyFormat {
+    /// Our authenticated format.
+    Vault,
+    /// LUKS2.
+    Luks2,
+    /// LUKS1, as written by qemu-img and cryptsetup.
+    Luks1,
+    /// Plain bytes.
+    Raw,
+    /// QEMU's qcow2, to be converted only.
+    Qcow2,
+}
+
+/// The cipher suites of the vault format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cipher {
+    /// AES-256-GCM.
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+    /// AEGIS-256X4: faster with wide vector instructions; not approved by FIPS.
+    #[value(name = "aegis-256x4")]
+    Aegis256X4,
+}
+
+/// What opens a volume: one of them, and for a raw one none.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct OpenKey {
+    /// File with the key, 1 to 512 bytes, taken as they are.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// File with the pass phrase, 1 to 512 bytes, taken as they are.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Unseal the key by this machine's TPM [default: device:/dev/tpmrm0].
+    #[arg(long, value_name = "TPM", num_args = 0..=1, default_missing_value = "device:/dev/tpmrm0")]
+    pub tpm: Option<tpm::Address>,
+}
+
+/// What is said of a new volume.
+#[derive(Debug, Args)]
+pub struct VolumeCreate {
+    /// The volume's file; it must not exist.
+    pub path: PathBuf,
+    /// Its format.
+    #[arg(long, value_enum, default_value_t = NewFormat::Vault)]
+    pub format: NewFormat,
+    /// Cipher suite of a vault volume.
+    #[arg(long, value_enum, default_value_t = Cipher::Aes256Gcm)]
+    pub cipher: Cipher,
+    /// The exported size, exactly: 1073741824, 1G, 512M.
+    #[arg(long, value_parser = bytes)]
+    pub size: u64,
+    /// What is to open it.
+    #[command(flatten)]
+    pub key: OpenKey,
+    /// Anchor of its freshness: a file kept elsewhere, or `tpm`.
+    #[arg(long, value_name = "FILE|tpm")]
+    pub anchor: Option<PathBuf>,
+    /// Key-management information to store with it, as JSON.
+    #[arg(long, value_parser = kmi)]
+    pub kmi: Option<Kmi>,
+    /// Label in the header.
+    #[arg(long, default_value = "")]
+    pub label: String,
+}
+
+/// How a volume is served.
+#[derive(Debug, Args)]
+pub struct VolumeServe {
+    /// The volume.
+    pub path: PathBuf,
+    /// What opens it; a raw one has no key.
+    #[command(flatten)]
+    pub key: OpenKey,
+    /// The unix socket of the export.
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// vhost-user-blk instead of NBD.
+    #[arg(long)]
+    pub vhost_user: bool,
+    /// Refuse writes.
+    #[arg(long)]
+    pub read_only: bool,
+    /// The format it must have; recognised if not said, only raw must be said.
+    #[arg(long, value_enum)]
+    pub format: Option<AnyFormat>,
+    /// Anchor of its freshness: a file kept elsewhere, or `tpm`. Without it freshness is unchecked.
+    #[arg(long, value_name = "FILE|tpm")]
+    pub anchor: Option<PathBuf>,
+    /// Serve this snapshot, read-only.
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
+    /// Use only the key slot that belongs to this key-management information, given as JSON.
+    #[arg(long, value_parser = kmi)]
+    pub kmi: Option<Kmi>,
+    /// Do not give trimmed space back, so that the file never shows what is in use.
+    #[arg(long)]
+    pub keep_allocation: bool,
+    /// Pass the page cache by (`O_DIRECT`).
+    #[arg(long)]
+    pub direct: bool,
+    /// Another user, by number, whose processes may connect. May be repeated.
+    #[arg(long = "client-uid", value_name = "UID")]
+    pub client_uids: Vec<u32>,
+}
+
+/// What becomes what.
+#[derive(Debug, Args)]
+pub struct VolumeConvert {
+    /// The image: qcow2, LUKS1, LUKS2 and vault are recognised, anything else is raw.
+    pub source: PathBuf,
+    /// The new volume; it must not exist.
+    pub destination: PathBuf,
+    /// Its format.
+    #[arg(long, value_enum, default_value_t = NewFormat::Vault)]
+    pub to: NewFormat,
+    /// Cipher suite of a vault volume.
+    #[arg(long, value_enum, default_value_t = Cipher::Aes256Gcm)]
+    pub cipher: Cipher,
+    /// What is to open it.
+    #[command(flatten)]
+    pub key: OpenKey,
+    /// The source's format, instead of recognising it.
+    #[arg(long, value_enum)]
+    pub from: Option<AnyFormat>,
+    /// File with the key of an encrypted source.
+    #[arg(long, value_name = "FILE")]
+    pub source_key_file: Option<PathBuf>,
+    /// Key-management information to store with it, as JSON.
+    #[arg(long, value_parser = kmi)]
+    pub kmi: Option<Kmi>,
+    /// Label in the header.
+    #[arg(long, default_value = "")]
+    pub label: String,
+}
+
+fn kmi(text: &str) -> Result<Kmi, String> {
+    serde_json::from_str(text).map_err(|error| format!("not key-management information: {error}"))
+}
+
+/// Parses `1048576`, `512K`, `64M`, `2G` or `1T`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let factors = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let found = factors.iter().find_map(|(unit, shift)| {
+        let digits = text.strip_suffix(*unit).or(text.strip_suffix(unit.to_ascii_lowercase()))?;
+        Some((digits, *shift))
+    });
+    let (digits, shift) = found.unwrap_or((text, 0));
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(1 << shift))
+        .filter(|n| *n > 0)
+        .ok_or_else(|| format!("{text:?} is not a size such as 1G, 512M or 1048576"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_exact() {
+        assert_eq!(bytes("5000"), Ok(5000));
+        assert_eq!(bytes("1G"), Ok(1 << 30));
+        assert_eq!(bytes("3k"), Ok(3072));
+        for wrong in ["", "0", "1X", "99999999T", "-1", "1 G"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `vouchsafe volume create`.
+
+use std::path::Path;
+
+use disk::luks2;
+use model::{Kmi, Secret};
+use serde_json::json;
+
+use super::{failure, keys::Fresh, vault};
+use crate::{
+    args::{Cipher, NewFormat, VolumeCreate},
+    output::{Failure, Printer},
+};
+
+/// Argon2id for a pass phrase in a LUKS2 key slot: memory in KiB and passes, about a second.
+const LUKS2_PHRASE: luks2::SlotKind = luks2::SlotKind::PassPhrase { memory: 256 << 10, passes: 4 };
+
+/// A new, empty volume.
+#[derive(Debug)]
+pub(super) struct Wish<'a> {
+    /// Its file, which must not exist.
+    pub(super) path: &'a Path,
+    /// Its format.
+    pub(super) format: NewFormat,
+    /// Its cipher suite, if it is a vault.
+    pub(super) cipher: Cipher,
+    /// The exported size.
+    pub(super) size: u64,
+    /// What is to open it.
+    pub(super) key: &'a Fresh,
+    /// Key-management information to store with it.
+    pub(super) kmi: Option<&'a Kmi>,
+    /// Label in the header.
+    pub(super) label: &'a str,
+}
+
+/// Makes a volume and says so.
+///
+/// # Errors
+/// A refusal, or the system's error.
+pub(super) fn run(args: &VolumeCreate, printer: Printer) -> Result<(), Failure> {
+    let key = args.key.needed()?.fresh()?;
+    let wish = Wish {
+        path: &args.path,
+        format: args.format,
+        cipher: args.cipher,
+        size: args.size,
+        key: &key,
+        kmi: args.kmi.as_ref(),
+        label: &args.label,
+    };
+    if args.anchor.is_some() && args.format != NewFormat::Vault {
+        return Err(Failure::Usage("only a vault volume has an anchor".to_owned()));
+    }
+    let uuid = make(&wish)?;
+    if let Some(anchor) = &args.anchor {
+        super::anchor::begin(anchor, &args.path)?;
+    }
+    let format = match args.format {
+        NewFormat::Vault => "vault",
+        NewFormat::Luks2 => "luks2",
+    };
+    let shown = json!({
+        "created": args.path, "format": format, "size": args.size, "uuid": uuid,
+        "anchor": args.anchor,
+    });
+    let text = format!("{}: {format}, {} bytes, {uuid}", args.path.display(), args.size);
+    printer.result(&shown, &text)
+}
+
+/// Makes a volume; gives its UUID.
+///
+/// # Errors
+/// As for [`run`].
+pub(super) fn make(wish: &Wish<'_>) -> Result<String, Failure> {
+    match wish.format {
+        NewFormat::Vault => vault::create(wish),
+        NewFormat::Luks2 => luks2(wish),
+    }
+}
+
+fn luks2(wish: &Wish<'_>) -> Result<String, Failure> {
+    let (secret, slot): (&Secret<Vec<u8>>, _) = match wish.key {
+        Fresh::Key(secret) => (secret, luks2::SlotKind::RandomKey),
+        Fresh::Passphrase(secret) => (secret, LUKS2_PHRASE),
+        Fresh::Sealed { .. } => {
+            let words = "a LUKS2 volume has no place for a TPM's key; use --format vault";
+            return Err(Failure::Usage(words.to_owned()));
+        }
+    };
+    let new = luks2::NewVolume { path: wish.path, secret, slot, kmi: wish.kmi, label: wish.label };
+    let made = luks2::create_empty(&new, wish.size).map_err(failure::of)?;
+    Ok(made.uuid)
+}

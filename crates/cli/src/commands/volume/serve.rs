@@ -1,0 +1,157 @@
+//! `vouchsafe volume serve`: the export in this process, sandboxed as `vouchsafe-disk` is.
+//!
+//! ```text
+//!   harden -> key -> open, locked -> anchor -> socket -> files restricted -> serve
+//!     -> SIGTERM -> drain -> close -> anchor -> exit 0
+//! ```
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use disk::{
+    OpenOptions, TrimPolicy, Volume,
+    nbd::{PeerPolicy, Server, ServerOptions, UnixSocket, bind},
+    vhost,
+};
+use serde_json::json;
+use serve::{sandbox, shutdown::Shutdown, telemetry};
+
+use super::{anchor, failure};
+use crate::{
+    args::{AnyFormat, VolumeServe},
+    output::{Failure, Printer},
+};
+
+/// Time between two advances of the anchor: the window in which a crash allows a rollback.
+const ADVANCE: Duration = Duration::from_secs(15 * 60);
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A refusal of the volume, or the system's error.
+pub(super) async fn run(args: &VolumeServe, printer: Printer) -> Result<(), Failure> {
+    telemetry::init(&telemetry::Log::default())?;
+    sandbox::harden()?;
+    serve::shell::lock_memory();
+    let (volume, anchored) = open(args)?;
+    if let Some(damage) = volume.header_damage() {
+        printer.say(&format!("the header needs repair: {damage}"));
+    }
+    // Before the socket exists: who sees it may end us in good order at once.
+    let stop = Shutdown::on_signals()?;
+    let peers = PeerPolicy::with_users(args.client_uids.clone());
+    let socket = bind(&args.socket, &peers)
+        .with_context(|| format!("the socket {}", args.socket.display()))?;
+    // Every file is open; the socket is removed at the end, and an anchor is written.
+    let mut writable = vec![parent(&args.socket)];
+    writable.extend(anchored.as_ref().and_then(anchor::Anchored::directory));
+    let files = sandbox::restrict_files(&[], &writable)?;
+    tracing::info!(sandbox.files = files.as_str(), socket = %args.socket.display(), "serving");
+    say(args, volume.as_ref(), anchored.is_some(), printer);
+    let export = async {
+        if args.vhost_user {
+            vhost_user(Arc::clone(&volume), socket, peers, &stop).await
+        } else {
+            nbd(Arc::clone(&volume), socket, peers, &stop, &args.path).await
+        }
+    };
+    tokio::select! {
+        served = export => served?,
+        never = tick(anchored.as_ref()) => never?,
+    }
+    match anchored {
+        Some(anchored) => anchored.detach()?,
+        None => volume.close().context("the volume could not be closed in good order")?,
+    }
+    Ok(())
+}
+
+/// Advances the anchor now and then; returns only if that fails.
+async fn tick(anchored: Option<&anchor::Anchored>) -> Result<(), Failure> {
+    loop {
+        tokio::time::sleep(ADVANCE).await;
+        if let Some(anchored) = anchored {
+            anchored.tick()?;
+        }
+    }
+}
+
+fn open(args: &VolumeServe) -> Result<(Arc<dyn Volume>, Option<anchor::Anchored>), Failure> {
+    if matches!(args.format, Some(AnyFormat::Qcow2)) {
+        let words = "qcow2 is not served; `volume convert` makes a volume of it";
+        return Err(Failure::Usage(words.to_owned()));
+    }
+    let options = OpenOptions {
+        read_only: args.read_only || args.snapshot.is_some(),
+        kmi: args.kmi.clone(),
+        trim: if args.keep_allocation { TrimPolicy::Keep } else { TrimPolicy::Punch },
+        format: args.format.map(super::format).transpose()?,
+        direct: args.direct,
+        snapshot: args.snapshot.clone(),
+        ..OpenOptions::default()
+    };
+    let secret = args.key.said().map(|from| from.secret(&args.path)).transpose()?;
+    if let Some(place) = &args.anchor {
+        let secret = secret.as_ref().ok_or_else(|| {
+            Failure::Usage("only a vault volume has an anchor; say its key".to_owned())
+        })?;
+        let anchored = anchor::attach(place, &args.path, secret, &options)?;
+        return Ok((anchored.volume(), Some(anchored)));
+    }
+    let volume = disk::open(&args.path, secret.as_ref(), &options).map_err(failure::of)?;
+    Ok((volume, None))
+}
+
+/// What is served, on stdout; what is not checked, on stderr.
+fn say(args: &VolumeServe, volume: &dyn Volume, anchored: bool, printer: Printer) {
+    if volume.format() == "vault" && !anchored {
+        printer.say("freshness is unchecked: an older copy of this file would be served as well; see --anchor");
+    }
+    if volume.format() != "vault" {
+        printer.say(&format!("{}: not authenticated, alterations go unnoticed", volume.format()));
+    }
+    let shown = json!({
+        "serving": args.path, "format": volume.format(), "size": volume.size(),
+        "read_only": volume.read_only(), "freshness_checked": anchored,
+        "socket": args.socket, "export": if args.vhost_user { "vhost-user-blk" } else { "nbd" },
+    });
+    let text = format!(
+        "serving {} ({}, {} bytes) on {}",
+        args.path.display(),
+        volume.format(),
+        volume.size(),
+        args.socket.display()
+    );
+    let _told = printer.result(&shown, &text);
+}
+
+async fn nbd(
+    volume: Arc<dyn Volume>,
+    socket: UnixSocket,
+    peers: PeerPolicy,
+    stop: &Shutdown,
+    path: &Path,
+) -> Result<(), Failure> {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned);
+    let names = std::iter::once(String::new()).chain(stem).collect();
+    let options = ServerOptions { names, peers, ..ServerOptions::default() };
+    let server = Server::start(volume, socket, options)?;
+    stop.requested().await;
+    Ok(server.stop().context("the last flush failed")?)
+}
+
+async fn vhost_user(
+    volume: Arc<dyn Volume>,
+    socket: UnixSocket,
+    peers: PeerPolicy,
+    stop: &Shutdown,
+) -> Result<(), Failure> {
+    let options = vhost::ServerOptions { peers, ..vhost::ServerOptions::default() };
+    let server = vhost::Server::start(volume, socket, options)?;
+    stop.requested().await;
+    Ok(server.stop().context("the last flush failed")?)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

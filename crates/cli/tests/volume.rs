@@ -1,0 +1,18 @@
+//! `vouchsafe volume` from outside, with the stock tools as oracles. A tool that is not installed
+//! is said aloud as `Skipped`.
+
+#[cfg(test)]
+#[path = "volume/convert.rs"]
+mod convert;
+#[cfg(test)]
+#[path = "volume/damage.rs"]
+mod damage;
+#[cfg(test)]
+#[path = "volume/fixture.rs"]
+mod fixture;
+#[cfg(test)]
+#[path = "volume/formats.rs"]
+mod formats;
+#[cfg(test)]
+#[path = "volume/keys.rs"]
+mod keys;

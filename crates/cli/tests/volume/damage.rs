@@ -1,0 +1,139 @@
+//! Altered, exchanged and older files: refused by name, found by `check`, survived by `salvage`.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+};
+
+use crate::fixture::{Dir, content, outside};
+
+const SECTOR: usize = 4096;
+const SECTORS: usize = 2048;
+
+/// A written and closed vault volume `v`; what it holds.
+fn written(dir: &Dir, more: &str) -> Option<Vec<u8>> {
+    dir.done(&format!("create --size 8M --key-file key v {more}"));
+    let disk = content(SECTORS * SECTOR);
+    let source = dir.file("source.raw", &disk).to_str().unwrap().to_owned();
+    let anchor = more.split("--anchor").nth(1).map(|a| format!("--anchor {a}")).unwrap_or_default();
+    let served = dir.serve(&format!("v --key-file key {anchor}"));
+    let copied = outside("nbdcopy", &["--flush", &source, &served.uri()]);
+    served.stop();
+    copied.map(|_| disk)
+}
+
+/// Where the first version of a sector is: slot `D + s`, `D` from the log's length in the header.
+fn place(dir: &Dir, sector: usize) -> u64 {
+    let log = u32::from_le_bytes(dir.read("v")[56..60].try_into().unwrap()) as usize;
+    ((256 + log + sector) * SECTOR) as u64
+}
+
+fn flip(dir: &Dir, at: u64) {
+    let file = File::options().read(true).write(true).open(dir.path("v")).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+}
+
+#[test]
+fn one_flipped_bit_is_named_by_check_and_costs_salvage_one_sector() {
+    let dir = Dir::new();
+    let Some(mut disk) = written(&dir, "") else { return };
+    // A sector of the pattern that is not zeros.
+    let bad = 5;
+    flip(&dir, place(&dir, bad) + 77);
+    let (code, said) = dir.run("check v --key-file key --json");
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(code, 3);
+    assert_eq!(
+        (&said["bad"], &said["bad_sectors"]),
+        (&serde_json::json!([bad * SECTOR]), &1.into())
+    );
+    let (code, said) = dir.run("salvage v out.raw --key-file key --json");
+    assert_eq!(code, 3, "{said}");
+    disk[bad * SECTOR..][..SECTOR].fill(0);
+    assert!(dir.read("out.raw") == disk, "the rest is whole");
+    let served = dir.serve("v --key-file key --read-only");
+    let args = ["-r", "-f", "raw", "-c", "read 20480 512", &served.uri()];
+    let read = crate::fixture::tool("qemu-io").map(|mut tool| tool.args(args).output().unwrap());
+    if let Some(read) = read {
+        let said = String::from_utf8_lossy(&read.stdout).into_owned();
+        assert!(!read.status.success() || said.contains("Input/output error"), "{said}");
+    }
+    served.stop();
+}
+
+#[test]
+fn exchanged_sectors_are_found() {
+    let dir = Dir::new();
+    if written(&dir, "").is_none() {
+        return;
+    }
+    let (a, b) = (place(&dir, 3), place(&dir, 200));
+    let file = File::options().read(true).write(true).open(dir.path("v")).unwrap();
+    let (mut x, mut y) = ([0; SECTOR], [0; SECTOR]);
+    file.read_exact_at(&mut x, a).unwrap();
+    file.read_exact_at(&mut y, b).unwrap();
+    file.write_all_at(&y, a).unwrap();
+    file.write_all_at(&x, b).unwrap();
+    let (code, said) = dir.run("check v --key-file key --json");
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["bad"]), (3, &serde_json::json!([3 * SECTOR, 200 * SECTOR])));
+}
+
+#[test]
+fn yesterdays_copy_is_refused_where_there_is_an_anchor_and_served_with_a_warning_where_not() {
+    let dir = Dir::new();
+    if written(&dir, "--anchor anchor").is_none() {
+        return;
+    }
+    fs::copy(dir.path("v"), dir.path("yesterday")).unwrap();
+    dir.serve("v --key-file key --anchor anchor").stop();
+    fs::copy(dir.path("yesterday"), dir.path("v")).unwrap();
+    let line = "serve --socket s.sock v --key-file key --anchor anchor";
+    assert_eq!(dir.refused(line), "rolled-back");
+    dir.serve("v --key-file key").stop();
+    assert!(String::from_utf8_lossy(&dir.read("serve.log")).contains("freshness is unchecked"));
+}
+
+#[test]
+fn another_volumes_anchor_is_refused() {
+    let dir = Dir::new();
+    dir.done("create --size 1M --key-file key v --anchor one");
+    dir.done("create --size 1M --key-file key w --anchor two");
+    let line = "serve --socket s.sock v --key-file key --anchor two";
+    assert_eq!(dir.refused(line), "anchor-mismatch");
+}
+
+#[test]
+fn headers_and_keys_are_refused_by_name() {
+    let dir = Dir::new();
+    dir.done("create --size 1M --key-file key v");
+    dir.file("wrong", b"another key");
+    dir.file("long", &[7; 513]);
+    assert_eq!(dir.refused("check v --key-file wrong"), "wrong-key");
+    assert_eq!(dir.refused("check v --key-file long"), "key-length");
+    assert_eq!(dir.refused("check v"), "key-missing");
+    assert_eq!(dir.refused("create --size 1M --key-file key v"), "already-exists");
+    let good = dir.read("v");
+    for (at, wanted) in [(336, "header-damaged"), (2 * 4096 + 1776, "key-area-altered")] {
+        dir.file("v", &good);
+        flip(&dir, at);
+        if at < 4096 {
+            dir.done("check v --key-file key");
+            flip(&dir, at + 4096);
+        }
+        assert_eq!(dir.refused("check v --key-file key"), wanted, "byte {at}");
+    }
+    dir.file("v", &good[..good.len() / 8]);
+    assert_eq!(dir.refused("check v --key-file key"), "volume-truncated");
+}
+
+#[test]
+fn a_served_volume_is_not_opened_twice() {
+    let dir = Dir::new();
+    dir.done("create --size 1M --key-file key v");
+    let served = dir.serve("v --key-file key");
+    assert_eq!(dir.refused("serve --socket t.sock v --key-file key"), "volume-in-use");
+    served.stop();
+}

@@ -1,0 +1,150 @@
+//! Each format through `volume serve`, written and read by the stock tools.
+
+use serde_json::Value;
+
+use crate::fixture::{Dir, content, outside};
+
+const SIZE: usize = 24 << 20;
+
+/// Makes the volume of this format; `None` if the tool that makes it is not installed.
+fn make(dir: &Dir, format: &str) -> Option<&'static str> {
+    match format {
+        "gcm" => {
+            dir.done("create --size 24M --key-file key v");
+            Some("v --key-file key")
+        }
+        "aegis" => {
+            dir.done("create --cipher aegis-256x4 --size 24M --passphrase-file key v");
+            Some("v --passphrase-file key")
+        }
+        "luks2" => {
+            dir.done("create --format luks2 --size 24M --key-file key v");
+            Some("v --key-file key")
+        }
+        "luks1" => {
+            let secret = format!("secret,id=s,file={}", dir.text("key"));
+            let options = "key-secret=s,iter-time=10";
+            let path = dir.text("v");
+            let args =
+                ["create", "-q", "-f", "luks", "--object", &secret, "-o", options, &path, "24M"];
+            outside("qemu-img", &args).map(|_| "v --key-file key")
+        }
+        _ => {
+            dir.file("v", &vec![0; SIZE]);
+            Some("v --format raw")
+        }
+    }
+}
+
+const FORMATS: [&str; 5] = ["gcm", "aegis", "luks2", "luks1", "raw"];
+
+#[test]
+fn nbdinfo_nbdcopy_and_qemu_img_agree_about_every_format() {
+    for format in FORMATS {
+        let dir = Dir::new();
+        let Some(line) = make(&dir, format) else { continue };
+        let disk = content(SIZE);
+        let source = dir.file("source.raw", &disk);
+        let served = dir.serve(line);
+        let (uri, source) = (served.uri(), source.to_str().unwrap().to_owned());
+        let Some(info) = outside("nbdinfo", &["--json", &uri]) else { return };
+        let info: Value = serde_json::from_slice(&info.stdout).unwrap();
+        assert_eq!(info["exports"][0]["export-size"], SIZE, "{format}");
+        assert_eq!(info["exports"][0]["can_multi_conn"], true, "{format}");
+        outside("nbdcopy", &["--flush", &source, &uri]);
+        served.stop();
+        let served = dir.serve(&format!("{line} --read-only"));
+        outside("nbdcopy", &[&served.uri(), &dir.text("back.raw")]);
+        assert!(dir.read("back.raw") == disk, "{format}: nbdcopy");
+        let back = dir.text("back2.raw");
+        if outside("qemu-img", &["convert", "-O", "raw", &served.uri(), &back]).is_some() {
+            assert!(dir.read("back2.raw") == disk, "{format}: qemu-img");
+        }
+        served.stop();
+        if format != "raw" {
+            // Words of 8 bytes stay aligned through every format.
+            let marker = &disk[5000..5008];
+            let found = dir.read("v").chunks_exact(8).any(|word| word == marker);
+            assert!(!found, "{format}: plaintext in the file");
+            dir.done(&format!("check {line}"));
+        }
+    }
+}
+
+#[test]
+fn qemu_img_writes_every_format() {
+    for format in FORMATS {
+        let dir = Dir::new();
+        let Some(line) = make(&dir, format) else { continue };
+        let disk = content(SIZE);
+        let source = dir.file("source.raw", &disk).to_str().unwrap().to_owned();
+        let served = dir.serve(line);
+        let args = ["convert", "-n", "-f", "raw", "-O", "raw", &source, &served.uri()];
+        if outside("qemu-img", &args).is_none() {
+            return;
+        }
+        outside("qemu-img", &["compare", "-f", "raw", "-F", "raw", &source, &served.uri()]);
+        served.stop();
+    }
+}
+
+/// Random sizes and offsets with flushes, every read verified, then a second look after the server
+/// was killed and started again.
+#[test]
+fn fio_verifies_every_format_also_after_kill() {
+    for format in FORMATS {
+        let dir = Dir::new();
+        let Some(line) = make(&dir, format) else { continue };
+        let served = dir.serve(line);
+        let uri = format!("--uri={}", served.uri());
+        let job = [
+            "--name=v",
+            "--ioengine=nbd",
+            &uri,
+            "--rw=randwrite",
+            "--bsrange=512-128k",
+            "--blockalign=512",
+            "--size=16M",
+            "--io_size=24M",
+            "--iodepth=8",
+            "--verify=crc32c",
+            "--randseed=7",
+            "--fsync=16",
+            "--end_fsync=1",
+            "--do_verify=1",
+            "--verify_fatal=1",
+            "--bs_unaligned=0",
+            "--norandommap=0",
+        ];
+        if outside("fio", &job).is_none() {
+            return;
+        }
+        let before = dir.text("before.raw");
+        outside("nbdcopy", &[&served.uri(), &before]);
+        served.kill();
+        let served = dir.serve(line);
+        outside("nbdcopy", &[&served.uri(), &dir.text("after.raw")]);
+        assert!(dir.read("before.raw") == dir.read("after.raw"), "{format}: lost by kill");
+        served.stop();
+    }
+}
+
+#[test]
+fn stock_cryptsetup_knows_our_luks2() {
+    let dir = Dir::new();
+    make(&dir, "luks2").unwrap();
+    let (path, key) = (dir.text("v"), dir.text("key"));
+    let args = ["open", "--test-passphrase", "--key-file", &key, &path];
+    if outside("cryptsetup", &args).is_none() {
+        return;
+    }
+    let dump = outside("cryptsetup", &["luksDump", &path]).unwrap();
+    assert!(String::from_utf8_lossy(&dump.stdout).contains("sector: 4096"));
+}
+
+#[test]
+fn raw_is_never_guessed() {
+    let dir = Dir::new();
+    dir.file("v", &vec![0; 1 << 20]);
+    assert_eq!(dir.refused("serve --socket s.sock v"), "format-unknown");
+}

@@ -1,0 +1,75 @@
+//! What opens a volume: key file, pass phrase, TPM, and the key-management information.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::fixture::{Dir, outside, tool};
+
+#[test]
+fn a_kmi_finds_exactly_its_key() {
+    let dir = Dir::new();
+    let kmi = |version: u32| {
+        let digest = "ab".repeat(32);
+        format!(r#"{{"vm":"web","key_id":"sha256:{digest}","version":{version},"epoch":1}}"#)
+    };
+    dir.done(&format!("create --size 1M --key-file key v --kmi {}", kmi(1)));
+    let line = |version| format!("v --key-file key --kmi {}", kmi(version));
+    assert_eq!(dir.refused(&format!("serve --socket s.sock {}", line(2))), "kmi-not-found");
+    dir.serve(&line(1)).stop();
+    let shown = dir.done("inspect v");
+    assert_eq!(shown["key_slots"][0]["kmi"]["vm"], "web");
+    assert_eq!(shown["verified"], false);
+}
+
+#[test]
+fn the_content_of_a_key_file_is_the_key_with_its_newline() {
+    let dir = Dir::new();
+    dir.file("with", b"phrase\n");
+    dir.file("without", b"phrase");
+    dir.done("create --format luks2 --size 1M --key-file with v");
+    dir.done("check v --key-file with");
+    assert_eq!(dir.refused("check v --key-file without"), "wrong-key");
+}
+
+/// A software TPM, ended with the value.
+struct Swtpm(Child);
+
+impl Drop for Swtpm {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+fn swtpm(dir: &Dir) -> Option<Swtpm> {
+    let mut command: Command = tool("swtpm")?;
+    std::fs::create_dir_all(dir.path("tpm")).unwrap();
+    let state = format!("dir={},mode=0600", dir.text("tpm"));
+    let server = format!("type=unixio,path={}", dir.text("tpm.sock"));
+    let flags = "not-need-init,startup-clear";
+    let args = ["socket", "--tpm2", "--tpmstate", &state, "--server", &server, "--flags", flags];
+    let child = Swtpm(command.args(args).stdout(Stdio::null()).spawn().unwrap());
+    for _ in 0..500 {
+        if dir.path("tpm.sock").exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Some(child)
+}
+
+#[test]
+fn a_key_that_a_tpm_sealed_opens_with_that_tpm_in_that_state_only() {
+    let dir = Dir::new();
+    let Some(running) = swtpm(&dir) else { return };
+    let tpm = format!("--tpm unix:{}", dir.text("tpm.sock"));
+    dir.done(&format!("create --size 1M v {tpm}"));
+    let shown = dir.done("inspect v");
+    assert_eq!(shown["key_slots"][0]["kind"], "sealed");
+    dir.done(&format!("check v {tpm}"));
+    drop(running);
+    // Another TPM: other seeds.
+    std::fs::remove_dir_all(dir.path("tpm")).unwrap();
+    let _fresh = swtpm(&dir).unwrap();
+    assert_eq!(dir.refused(&format!("check v {tpm}")), "tpm-refused");
+    assert!(outside("swtpm", &["--version"]).is_some());
+}
