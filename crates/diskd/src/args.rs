@@ -91,6 +91,9 @@ pub(crate) struct ServeArgs {
     /// Use only the key slot that belongs to this key-management information, given as JSON.
     #[arg(long, value_parser = parse_kmi)]
     pub(crate) kmi: Option<Kmi>,
+    /// The counter that the volume is anchored in: an older header is refused as `rolled-back`.
+    #[arg(long)]
+    pub(crate) anchor_count: Option<u64>,
     /// Do not give trimmed space back, so that the file never shows what is in use.
     #[arg(long)]
     pub(crate) keep_allocation: bool,

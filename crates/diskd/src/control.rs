@@ -2,10 +2,13 @@
 
 use std::{os::unix::net::UnixListener, sync::Arc};
 
-use disk::nbd::UnixSocket;
-use model::child::{
-    FrameError,
-    disk::{PROTOCOL, Reply, Request, Status},
+use disk::{nbd::UnixSocket, vault::VaultVolume};
+use model::{
+    Digest,
+    child::{
+        FrameError,
+        disk::{PROTOCOL, Reply, Request, Status},
+    },
 };
 use serve::{control::Service, exit::chain};
 
@@ -14,6 +17,7 @@ use crate::export::Export;
 /// The export as the agent sees it.
 pub(crate) struct Control {
     pub(crate) server: Arc<Export>,
+    pub(crate) vault: Option<Arc<VaultVolume>>,
     pub(crate) socket: UnixSocket,
 }
 
@@ -34,6 +38,7 @@ impl Service for Control {
                     Reply::Failed { code: "flush-failed".to_owned(), detail: error.to_string() }
                 }
             },
+            Request::Advance { count } => advance(self.vault.as_deref(), count),
             Request::Shutdown {} => Reply::ShuttingDown { counters: self.server.counters() },
         }
     }
@@ -44,6 +49,17 @@ impl Service for Control {
 
     fn ends(request: &Request) -> bool {
         matches!(request, Request::Shutdown {})
+    }
+}
+
+fn advance(vault: Option<&VaultVolume>, count: u64) -> Reply {
+    let failed = |code: &str, detail: String| Reply::Failed { code: code.to_owned(), detail };
+    let Some(vault) = vault else {
+        return failed("no-anchor", "only a vault volume has an anchor count".to_owned());
+    };
+    match vault.advance(count) {
+        Ok(head) => Reply::Advanced { count: head.anchor_count, head: Digest::sha256(head.digest) },
+        Err(error) => failed("advance-failed", error.to_string()),
     }
 }
 

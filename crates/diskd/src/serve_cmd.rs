@@ -1,19 +1,21 @@
 //! `vouchsafe-disk serve`.
 
-use std::{path::Path, sync::Arc};
+use std::{fs::File, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use disk::{
-    OpenOptions, TrimPolicy, Volume,
+    Format, OpenOptions, TrimPolicy, Volume,
     nbd::{self, PeerPolicy, bind},
-    open, vhost,
+    open, recognise,
+    vault::{self, VaultVolume},
+    vhost,
 };
 use serve::{exit::Exit, process::read_secret_fd, sandbox, shutdown::Shutdown};
 
 use crate::{args::ServeArgs, control::Control, create::parent, export::Export, report::KEY_MAX};
 
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
-    let volume = open_volume(args)?;
+    let (volume, vault) = open_volume(args)?;
     let peers = PeerPolicy::with_users(args.client_uids.clone());
     let socket = bind(&args.socket, &peers).context("the export's socket")?;
     let control = bind(&args.control, &PeerPolicy::default()).context("the control socket")?;
@@ -23,7 +25,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { Shutdown::on_signals() })?;
     let server = Arc::new(export(args, volume, socket, peers)?);
-    let control = Control { server: Arc::clone(&server), socket: control };
+    let control = Control { server: Arc::clone(&server), vault, socket: control };
     serve::control::start(control, stop.clone())?;
     tracing::info!(
         sandbox.files = files.as_str(),
@@ -56,7 +58,10 @@ fn export(
     nbd::Server::start(volume, socket, options).map(Export::Nbd)
 }
 
-fn open_volume(args: &ServeArgs) -> anyhow::Result<Arc<dyn Volume>> {
+/// The volume, and once more as a vault if it is one.
+type Opened = (Arc<dyn Volume>, Option<Arc<VaultVolume>>);
+
+fn open_volume(args: &ServeArgs) -> anyhow::Result<Opened> {
     let secret = args.key_fd.map(|fd| read_secret_fd(fd, KEY_MAX)).transpose();
     let secret = secret.context("cannot read the key")?;
     let options = OpenOptions {
@@ -65,13 +70,25 @@ fn open_volume(args: &ServeArgs) -> anyhow::Result<Arc<dyn Volume>> {
         trim: if args.keep_allocation { TrimPolicy::Keep } else { TrimPolicy::Punch },
         format: args.format.map(Into::into),
         direct: args.direct,
+        anchor: args.anchor_count,
         ..OpenOptions::default()
     };
+    let found = File::open(&args.image).context("cannot open the image")?;
+    let is_vault = match options.format {
+        Some(format) => format == Format::Vault,
+        None => recognise(&found)? == Some(Format::Vault),
+    };
+    if let (true, Some(secret)) = (is_vault, &secret) {
+        let volume = Arc::new(vault::open(&args.image, secret, &options)?);
+        return Ok((Arc::clone(&volume) as Arc<dyn Volume>, Some(volume)));
+    }
+    // Only a vault has a header that counts.
+    anyhow::ensure!(args.anchor_count.is_none(), "only a vault volume can be anchored");
     let volume = open(&args.image, secret.as_ref(), &options)?;
     if let Some(damage) = volume.header_damage() {
         tracing::warn!(detail = damage, "the volume's header needs repair");
     }
-    Ok(volume)
+    Ok((volume, None))
 }
 
 /// The empty name, which clients ask for by default, and the file's stem.

@@ -2,6 +2,8 @@
 //! what is left after it is killed.
 
 #[cfg(test)]
+mod anchor;
+#[cfg(test)]
 mod create;
 #[cfg(test)]
 #[path = "../../../disk/benches/disk/master.rs"]

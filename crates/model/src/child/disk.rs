@@ -16,6 +16,12 @@ pub enum Request {
     Status {},
     /// Make every completed write durable; answered by [`Reply::Flushed`].
     Flush {},
+    /// Make every completed write durable under a header that carries this anchor count; answered
+    /// by [`Reply::Advanced`]. Volumes of other formats than vault fail it as `no-anchor`.
+    Advance {
+        /// One more than the counter is now.
+        count: u64,
+    },
     /// Finish what was received, flush and end; answered by [`Reply::ShuttingDown`] before it ends.
     Shutdown {},
 }
@@ -28,6 +34,13 @@ pub enum Reply {
     Status(Status),
     /// The volume was flushed.
     Flushed {},
+    /// The header in force carries this count, durably.
+    Advanced {
+        /// The count.
+        count: u64,
+        /// SHA-256 of the header.
+        head: Digest,
+    },
     /// The process ends once it has flushed.
     ShuttingDown {
         /// The counters as they stood.
