@@ -8,6 +8,9 @@ const XPATH: &str = "http://www.w3.org/TR/1999/REC-xpath-19991116";
 const XPATH_FILTER: &str = "http://www.w3.org/2002/06/xmldsig-filter2";
 const XSLT: &str = "http://www.w3.org/TR/1999/REC-xslt-19991116";
 
+/// At most so many prefixes are treated inclusively: each costs time at every declaration.
+const PREFIXES: usize = 32;
+
 /// The parts of a signature.
 #[derive(Debug)]
 pub(super) struct Parts<'d> {
@@ -131,6 +134,9 @@ fn canonicalization(element: ElementRef<'_>) -> Result<Method, SignatureRejectio
                     child.attribute("PrefixList").ok_or(SignatureRejection::Malformed)?;
                 let prefixes = prefixes.split_ascii_whitespace();
                 list.extend(prefixes.map(|p| if p == "#default" { "" } else { p }.to_owned()));
+                if list.len() > PREFIXES {
+                    return Err(SignatureRejection::Malformed);
+                }
             }
             _ => return Err(SignatureRejection::Malformed),
         }

@@ -11,7 +11,9 @@
 )]
 
 mod canonical;
+mod fake;
 mod interop;
+mod protocol;
 mod samples;
 mod schema;
 mod tools;

@@ -1,0 +1,383 @@
+//! The service's side of the protocol, without I/O: bytes, time and randomness in, a reply out.
+//!
+//! ```text
+//! bytes -> XML -> envelope -> signature of the whole -> typed request
+//!       -> service, nonce (two-phase) -> operation: authentication, possession -> KeyService
+//!       -> result -> signature -> envelope -> bytes
+//! ```
+//!
+//! **Invariants:** before the nonce of a two-phase request has come back nothing is remembered of
+//! it; a register, reissue, recover or revoke order reaches the service only authenticated, with
+//! the proof of possession verified by the very key that is to be registered; *Pending* and
+//! *Represent* are answered only where they were offered; a signature value is echoed only if it
+//! was verified. Deliberately absent: call-backs for `PendingNotification` (the service sees it is
+//! polled), and any promise that a compound is atomic.
+
+mod authenticate;
+mod operation;
+mod respond_with;
+
+use std::fmt::Debug;
+
+use time::OffsetDateTime;
+
+use crate::{
+    c14n::{Context as Surroundings, Method, canonicalize},
+    dsig::{DigestAlgorithm, Place, SignaturePolicy, Signer, VerifyingKey, sign_enveloped, verify},
+    message::{
+        Answer, AnswerBody, KeyInfo, Major, Mechanism, Minor, Operation, Request, RequestBody,
+        RequestHead, ResultHead, is_id, signature_of,
+    },
+    nonce::{FirstRequest, NonceBook, NonceRejection},
+    service::{AuthenticationKey, Failure, KeyService},
+    soap::{self, FaultCode, Version},
+    uri,
+    xml::{Document, ElementRef, Limits},
+};
+
+/// What the responder insists on.
+#[derive(Clone, Debug)]
+pub struct ResponderPolicy {
+    /// The URI that requests must be addressed to.
+    pub service: String,
+    /// Which algorithms count.
+    pub signatures: SignaturePolicy,
+    /// Whether a request must be signed as a whole.
+    pub signed_requests: bool,
+    /// Operations that take two phases.
+    pub two_phase: Vec<Operation>,
+    /// At most so many bindings in a result.
+    pub result_limit: usize,
+    /// Bounds of a message.
+    pub limits: Limits,
+}
+
+impl ResponderPolicy {
+    /// For the service at `service`: orders take two phases, questions one; at most 64 bindings.
+    #[must_use]
+    pub fn new(service: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            signatures: SignaturePolicy::default(),
+            signed_requests: false,
+            two_phase: vec![
+                Operation::Register,
+                Operation::Reissue,
+                Operation::Revoke,
+                Operation::Recover,
+            ],
+            result_limit: 64,
+            limits: Limits::MESSAGE,
+        }
+    }
+}
+
+/// What comes with a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// Now.
+    pub now: OffsetDateTime,
+    /// Who sends, as far as the channel says: a certificate's digest, an address.
+    pub requester: &'a [u8],
+    /// Whether the channel is confidential and tells the client who serves: without that, a
+    /// `NotBoundAuthentication` is refused.
+    pub confidential: bool,
+}
+
+/// An answer on the level of HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Media type.
+    pub content_type: &'static str,
+    /// The document.
+    pub body: String,
+    /// The operation, if one was recognised.
+    pub operation: Option<Operation>,
+    /// By what name the request, or the first refused one in a compound, was refused.
+    pub refusal: Option<&'static str>,
+}
+
+/// A refusal on its way into a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) major: Major,
+    pub(crate) minor: Minor,
+    pub(crate) code: &'static str,
+}
+
+impl Refused {
+    const fn sender(minor: Minor, code: &'static str) -> Self {
+        Self { major: Major::Sender, minor, code }
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        let (major, minor) = failure.result();
+        Self { major, minor, code: failure.code() }
+    }
+}
+
+/// The responder: policy, nonces, and the key that signs results.
+#[derive(Debug)]
+pub struct Responder {
+    policy: ResponderPolicy,
+    nonces: NonceBook,
+    signer: Option<Box<dyn Signer + Send>>,
+}
+
+/// Everything one request is worked on with.
+pub(crate) struct Work<'w> {
+    pub(crate) policy: &'w ResponderPolicy,
+    pub(crate) service: &'w mut dyn KeyService,
+    pub(crate) random: &'w mut dyn FnMut() -> [u8; 16],
+    pub(crate) circumstances: Circumstances<'w>,
+    pub(crate) refusal: Option<&'static str>,
+}
+
+impl Work<'_> {
+    /// A fresh Id that nobody can guess.
+    pub(crate) fn fresh_id(&mut self) -> String {
+        let mut id = String::from("_");
+        for byte in (self.random)() {
+            for digit in [byte >> 4, byte & 15] {
+                id.extend(char::from_digit(u32::from(digit), 16));
+            }
+        }
+        id
+    }
+
+    pub(crate) fn note(&mut self, code: &'static str) {
+        self.refusal.get_or_insert(code);
+    }
+}
+
+impl Responder {
+    /// A responder; without `signer`, results are not signed.
+    #[must_use]
+    pub fn new(
+        policy: ResponderPolicy,
+        nonces: NonceBook,
+        signer: Option<Box<dyn Signer + Send>>,
+    ) -> Self {
+        Self { policy, nonces, signer }
+    }
+
+    /// Answers one document. `random` gives 16 fresh random bytes at each call.
+    pub fn respond(
+        &mut self,
+        service: &mut dyn KeyService,
+        bytes: &[u8],
+        circumstances: Circumstances<'_>,
+        random: &mut dyn FnMut() -> [u8; 16],
+    ) -> Reply {
+        let document = match Document::parse(bytes, &self.policy.limits) {
+            Ok(document) => document,
+            Err(r) => return fault(Version::V11, FaultCode::Sender, &r.to_string(), r.code()),
+        };
+        let (version, message) = soap::open(&document);
+        let message = match message {
+            Ok(message) => message,
+            Err(r) => return fault(version, FaultCode::from(r), &r.to_string(), r.code()),
+        };
+        let policy = &self.policy;
+        let mut work = Work { policy, service, random, circumstances, refusal: None };
+        let (answer, operation) = answer(&mut self.nonces, message, &mut work);
+        let refusal = work.refusal;
+        let mut element = answer.to_element();
+        if let Some(signer) = &self.signer {
+            let info = signer.public_key().map(|key| KeyInfo::key(key).to_element());
+            if sign_enveloped(&mut element, signer.as_ref(), info).is_err() {
+                return fault(
+                    version,
+                    FaultCode::Receiver,
+                    "the answer could not be signed",
+                    "signer",
+                );
+            }
+        }
+        let body = soap::wrap(version, element);
+        Reply { status: 200, content_type: version.content_type(), body, operation, refusal }
+    }
+}
+
+fn fault(version: Version, code: FaultCode, reason: &str, name: &'static str) -> Reply {
+    Reply {
+        status: code.http_status(version),
+        content_type: version.content_type(),
+        body: soap::fault(version, code, reason),
+        operation: None,
+        refusal: Some(name),
+    }
+}
+
+/// The answer to `message`, whatever it is.
+fn answer(
+    nonces: &mut NonceBook,
+    message: ElementRef<'_>,
+    work: &mut Work<'_>,
+) -> (Answer, Option<Operation>) {
+    let request = match Request::read(message) {
+        Ok(request) => request,
+        Err(r) => {
+            let (major, minor) = r.result();
+            let mut answer =
+                refused(work, Refused { major, minor, code: r.code() }, AnswerBody::Result);
+            let id = message.attribute("Id").filter(|id| is_id(id));
+            answer.head.request_id = id.map(str::to_owned);
+            return (answer, None);
+        }
+    };
+    let operation = request.operation();
+    let mut answer = match admit(nonces, message, &request, work) {
+        Ok(Admitted::Signed(value)) => {
+            let mut answer = operation::perform(message, &request, &request.head, work);
+            let echo = request.head.offers(&Mechanism::RequestSignatureValue);
+            answer.head.request_signature = value.filter(|_| echo);
+            answer
+        }
+        Ok(Admitted::Represent(nonce)) => {
+            let mut head =
+                ResultHead::new(&work.fresh_id(), &work.policy.service, Major::Represent, None);
+            head.nonce = Some(nonce);
+            Answer { head, body: operation::empty(operation) }
+        }
+        Err(refusal) => refused(work, refusal, operation::empty(operation)),
+    };
+    finish(&mut answer, &request.head);
+    (answer, Some(operation))
+}
+
+/// What every answer to `request` says.
+fn finish(answer: &mut Answer, request: &RequestHead) {
+    answer.head.request_id = Some(request.id.clone());
+    if answer.head.major == Major::Success {
+        answer.head.opaque.clone_from(&request.opaque);
+    }
+}
+
+fn refused(work: &mut Work<'_>, refusal: Refused, body: AnswerBody) -> Answer {
+    work.note(refusal.code);
+    let Refused { major, minor, .. } = refusal;
+    let head = ResultHead::new(&work.fresh_id(), &work.policy.service, major, Some(minor));
+    Answer { head, body }
+}
+
+/// A request that may be worked on, or must be presented again.
+enum Admitted {
+    /// With the verified value of the signature over the whole, if there is one.
+    Signed(Option<Vec<u8>>),
+    Represent(Vec<u8>),
+}
+
+fn admit(
+    nonces: &mut NonceBook,
+    message: ElementRef<'_>,
+    request: &Request,
+    work: &mut Work<'_>,
+) -> Result<Admitted, Refused> {
+    if request.head.service != work.policy.service {
+        return Err(Refused::sender(Minor::Failure, "service-uri"));
+    }
+    if let Some(nonce) = two_phase(nonces, message, request, work)? {
+        return Ok(Admitted::Represent(nonce));
+    }
+    let signature = signature_of(message);
+    let hint = signature.and_then(|s| s.children().find(|child| child.is(uri::DS, "KeyInfo")));
+    let hint = hint.and_then(|info| KeyInfo::read(info).ok());
+    let key = signature.and_then(|_| work.service.message_key(hint.as_ref()));
+    let value = match (signature, &key) {
+        (Some(signature), Some(key)) => {
+            let place = Place { message, target: message };
+            let signed = verify(signature, place, verifying(key), work.policy.signatures);
+            let signed = signed.map_err(|r| Refused::sender(Minor::NoAuthentication, r.code()))?;
+            Some(signed.value().to_vec())
+        }
+        _ => None,
+    };
+    if value.is_none() && work.policy.signed_requests {
+        return Err(Refused::sender(Minor::NoAuthentication, "signature-missing"));
+    }
+    Ok(Admitted::Signed(value))
+}
+
+pub(crate) const fn verifying(key: &AuthenticationKey) -> VerifyingKey<'_> {
+    match key {
+        AuthenticationKey::Public(key) => VerifyingKey::Public(key),
+        AuthenticationKey::Mac(secret) => VerifyingKey::Mac(secret),
+    }
+}
+
+/// The nonce to present the request with, if it takes two phases and this is the first.
+fn two_phase(
+    nonces: &mut NonceBook,
+    message: ElementRef<'_>,
+    request: &Request,
+    work: &mut Work<'_>,
+) -> Result<Option<Vec<u8>>, Refused> {
+    let takes_two = |operation| work.policy.two_phase.contains(&operation);
+    let inner = if let RequestBody::Compound(all) = &request.body {
+        all.iter().any(|inner| takes_two(inner.operation()))
+    } else {
+        false
+    };
+    if !takes_two(request.operation()) && !inner {
+        return Ok(None);
+    }
+    let head = &request.head;
+    let (now, requester) = (work.circumstances.now, work.circumstances.requester);
+    let content = content(message);
+    let first = |id| FirstRequest { id, content: &content, requester };
+    let again = |work: &mut Work<'_>, code| {
+        if head.offers(&Mechanism::Represent) {
+            Ok(Some(nonces_issue(nonces, &first(&head.id), now, work)))
+        } else {
+            Err(Refused::sender(Minor::RepresentRequired, code))
+        }
+    };
+    let (Some(nonce), Some(original)) = (&head.nonce, &head.original_request_id) else {
+        return again(work, "nonce-missing");
+    };
+    match nonces.redeem(nonce, &first(original), now) {
+        Ok(()) => Ok(None),
+        Err(NonceRejection::Expired) if head.offers(&Mechanism::Represent) => {
+            Ok(Some(nonces_issue(nonces, &first(&head.id), now, work)))
+        }
+        Err(NonceRejection::WindowFull) => Err(Refused {
+            major: Major::Receiver,
+            minor: Minor::Refused,
+            code: NonceRejection::WindowFull.code(),
+        }),
+        Err(r) => Err(Refused::sender(Minor::Refused, r.code())),
+    }
+}
+
+fn nonces_issue(
+    nonces: &NonceBook,
+    first: &FirstRequest<'_>,
+    now: OffsetDateTime,
+    work: &mut Work<'_>,
+) -> Vec<u8> {
+    nonces.issue(first, now, (work.random)())
+}
+
+/// A digest of the key bindings that a request is about: the same in both phases.
+fn content(message: ElementRef<'_>) -> Vec<u8> {
+    fn add(element: ElementRef<'_>, text: &mut String) {
+        text.push_str(element.name().1);
+        for child in element.children() {
+            let local = child.name().1;
+            if local.ends_with("KeyBinding") {
+                let form = canonicalize(child, None, &Method::EXCLUSIVE, Surroundings::InPlace);
+                text.push_str(&form.unwrap_or_default());
+            } else if local.ends_with("Request") {
+                add(child, text);
+            }
+        }
+    }
+    let mut text = String::new();
+    add(message, &mut text);
+    DigestAlgorithm::Sha256.of(text.as_bytes()).as_ref().to_vec()
+}
