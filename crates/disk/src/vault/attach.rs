@@ -9,7 +9,7 @@
 //! **Invariant:** before the first write of an attachment a header that names its session is
 //! durable, so nothing is ever sealed under a key that a copy of the file might use as well.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use model::Secret;
 
@@ -28,10 +28,10 @@ use super::{
     replay::{self, Replayed},
     sessions::{self, Chain},
     snapshots::{self, Entry},
-    tree::{Shape, Tree},
+    tree::{Shape, Tree, write},
     unlock::{START_BYTES, Unlocked, unlock},
     volume::VaultVolume,
-    walk::{Root, Survey},
+    walk::Survey,
 };
 use crate::{OpenOptions, Rejection, VolumeError};
 
@@ -149,29 +149,14 @@ impl<'a> Attachment<'a> {
     /// Walks everything that is reachable.
     fn survey(&self) -> io::Result<Survey> {
         let header = &self.unlocked.header;
-        let (first_slot, sectors) = (header.data_slot(), header.size.div_ceil(4096));
-        let mut survey = Survey::new(Slots::new(first_slot, sectors));
         let medium = self.medium.as_ref();
-        let live =
-            Root { name: header.root, depth: header.depth, sectors, end: header.end, live: true };
-        survey.walk(medium, &self.ring, live, first_slot)?;
-        for entry in &self.snapshots {
-            let sectors = entry.size.div_ceil(4096);
-            let (name, depth) = (entry.root, entry.depth);
-            let root = Root { name, depth, sectors, end: header.end, live: false };
-            survey.walk(medium, &self.ring, root, first_slot)?;
-        }
-        for name in [&header.sessions, &header.snapshots].into_iter().filter(|r| !r.is_null()) {
-            survey.take(name, &self.ring, header.end)?;
-        }
-        for slot in &self.chain.slots {
-            survey.slots.mark(*slot);
-        }
+        let mut survey =
+            Survey::of(medium, &self.ring, header, &self.snapshots, &self.chain.slots)?;
         for item in &self.log.items {
             let Item::Refs(first, names) = item else { continue };
             for (sector, name) in (*first..).zip(names) {
                 survey.take(name, &self.ring, SLOT_LIMIT)?;
-                if name.slot != first_slot.saturating_add(sector) {
+                if name.slot != header.data_slot().saturating_add(sector) {
                     survey.slots.displaced(sector);
                 }
             }
@@ -266,11 +251,12 @@ fn merge(
     }
 }
 
-/// Lays the log over the tree. What it replaces stays untouched until the next header.
+/// Lays the log over the tree. What it replaces stays untouched until the next header; unless a
+/// later record named the same slot again, it is free then.
 fn apply(engine: &Engine, items: &[Item]) -> io::Result<()> {
     let shape = engine.enter();
     let nulls = [Ref::NULL; FAN];
-    let mut freed = Vec::new();
+    let mut freed: BTreeMap<u64, bool> = BTreeMap::new();
     for item in items {
         let (first, count) = match item {
             Item::Refs(first, names) => (*first, names.len()),
@@ -286,12 +272,20 @@ fn apply(engine: &Engine, items: &[Item]) -> io::Result<()> {
             };
             let node = engine.tree.node(id);
             let names = names.unwrap_or_default();
-            freed.extend(engine.tree.install(&shape, &node, index, names, trimmed)?);
+            let mut left = engine.tree.install(&shape, &node, index, names, trimmed)?;
+            if let Some(state) = write(&node).as_mut() {
+                state.drain_freed(&mut left);
+            }
+            freed.extend(left.into_iter().map(|f| (f.slot, f.trimmed)));
+            for name in names.iter().filter(|name| !name.is_null()) {
+                freed.remove(&name.slot);
+            }
             done += step;
             sector = first.saturating_add(super::data::length(done));
         }
     }
-    engine.committer().pending.append(&mut freed);
+    let freed = freed.into_iter().map(|(slot, trimmed)| Freed { slot, trimmed });
+    engine.committer().pending.extend(freed);
     Ok(())
 }
 

@@ -91,6 +91,13 @@ fn work(engine: &Engine) {
             return;
         }
         let Ok(shape) = engine.enter_to_write() else { continue };
+        if shape.ring.tired() {
+            drop(shape);
+            if let Err(error) = engine.renew_session() {
+                tracing::warn!(%error, "no new session could be begun");
+            }
+            continue;
+        }
         let (commit, checkpoint) = engine.wants_relief();
         let (number, half_full) = {
             let committer = engine.committer();

@@ -95,10 +95,6 @@ impl State {
         self.refs.get(index).copied().unwrap_or(Ref::NULL)
     }
 
-    pub(crate) const fn changed(&self) -> bool {
-        self.changed
-    }
-
     /// Puts `new` at `index`. What it replaces is free now or after the next commit, unless it is
     /// older than `barrier` and so belongs to a snapshot.
     pub(crate) fn replace(
@@ -142,6 +138,11 @@ impl State {
     pub(crate) fn collect(&mut self, freed: &mut Vec<Freed>) -> u128 {
         freed.append(&mut self.freed);
         std::mem::take(&mut self.unlogged)
+    }
+
+    /// Takes the slots that were left behind.
+    pub(crate) fn drain_freed(&mut self, freed: &mut Vec<Freed>) {
+        freed.append(&mut self.freed);
     }
 
     /// The page was copied to be sealed.

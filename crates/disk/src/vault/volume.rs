@@ -123,6 +123,11 @@ impl VaultVolume {
         }
     }
 
+    /// Runs `act` on the state of the commits, while no commit runs.
+    pub(crate) fn with_committer<R>(&self, act: impl FnOnce(&mut Committer) -> R) -> R {
+        act(&mut self.engine.committer())
+    }
+
     /// Detaches in good order: a checkpoint, and a header that says so. Writes are refused from
     /// then on.
     ///
@@ -145,7 +150,7 @@ impl VaultVolume {
         Ok(head_of(&committer))
     }
 
-    fn check(&self, shape: &Shape, offset: u64, length: u64) -> io::Result<()> {
+    fn check_range(&self, shape: &Shape, offset: u64, length: u64) -> io::Result<()> {
         let inside = offset.checked_add(length).is_some_and(|end| end <= shape.size);
         if inside { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
@@ -188,7 +193,7 @@ impl VaultVolume {
     /// Makes a range null; the parts of sectors at its ends become zeros if `parts`.
     fn clear(&self, offset: u64, length: u64, parts: bool) -> io::Result<()> {
         let shape = self.engine.enter_to_write()?;
-        self.check(&shape, offset, length)?;
+        self.check_range(&shape, offset, length)?;
         let end = offset.saturating_add(length);
         let first = offset.next_multiple_of(SECTOR).min(end);
         // The last sector of a disk ends where the disk does.
@@ -201,6 +206,10 @@ impl VaultVolume {
         if parts {
             let zero = |from: u64, to: u64| {
                 let length = usize::try_from(to.saturating_sub(from)).unwrap_or(0);
+                // What is null stays null.
+                if length == 0 || self.engine.name_of_sector(&shape, from / SECTOR)?.is_null() {
+                    return Ok(());
+                }
                 self.change_part(&shape, from, length, |part| part.fill(0))
             };
             zero(offset, first)?;
@@ -255,7 +264,7 @@ impl Volume for VaultVolume {
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let shape = self.engine.enter();
-        self.check(&shape, offset, length(buf.len()))?;
+        self.check_range(&shape, offset, length(buf.len()))?;
         let (head, whole) = split(offset, buf.len());
         let (first, rest) = buf.split_at_mut(head);
         let (middle, last) = rest.split_at_mut(whole);
@@ -269,7 +278,7 @@ impl Volume for VaultVolume {
 
     fn write(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
         let shape = self.engine.enter_to_write()?;
-        self.check(&shape, offset, length(data.len()))?;
+        self.check_range(&shape, offset, length(data.len()))?;
         let (head, whole) = split(offset, data.len());
         let (first, rest) = data.split_at_mut(head);
         let (middle, last) = rest.split_at_mut(whole);
@@ -293,7 +302,7 @@ impl Volume for VaultVolume {
 
     fn prefetch(&self, offset: u64, length: u64) -> io::Result<()> {
         let shape = self.engine.enter();
-        self.check(&shape, offset, length)?;
+        self.check_range(&shape, offset, length)?;
         // Right for a disk that was written once; elsewhere it does no harm.
         let at = super::page::byte_of(shape.first_slot).saturating_add(offset);
         self.engine.medium.prefetch(at, length)
@@ -317,7 +326,7 @@ impl Volume for VaultVolume {
 
     fn extents(&self, offset: u64, length: u64, max: usize) -> io::Result<Vec<Extent>> {
         let shape = self.engine.enter();
-        self.check(&shape, offset, length)?;
+        self.check_range(&shape, offset, length)?;
         let end = offset.saturating_add(length);
         let mut found: Vec<Extent> = Vec::new();
         let mut at = offset;

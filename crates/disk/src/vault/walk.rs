@@ -4,11 +4,13 @@ use std::{collections::BTreeSet, io};
 
 use super::{
     alloc::Slots,
+    header::Header,
     keyring::Keyring,
     medium::Medium,
     node::NodeId,
     page::{self, refused},
     refs::Ref,
+    snapshots::Entry,
 };
 use crate::Rejection;
 
@@ -39,6 +41,37 @@ pub(crate) struct Root {
 impl Survey {
     pub(crate) const fn new(slots: Slots) -> Self {
         Self { slots, sessions: BTreeSet::new(), pages: 0, sectors: 0 }
+    }
+
+    /// Walks all that `header` leads to; the slots are not settled yet.
+    ///
+    /// # Errors
+    /// As for [`Survey::walk`].
+    pub(crate) fn of(
+        medium: &dyn Medium,
+        ring: &Keyring,
+        header: &Header,
+        snapshots: &[Entry],
+        chain: &[u64],
+    ) -> io::Result<Self> {
+        let (first_slot, sectors) = (header.data_slot(), header.size.div_ceil(4096));
+        let mut survey = Self::new(Slots::new(first_slot, sectors));
+        let live =
+            Root { name: header.root, depth: header.depth, sectors, end: header.end, live: true };
+        survey.walk(medium, ring, live, first_slot)?;
+        for entry in snapshots {
+            let (name, depth) = (entry.root, entry.depth);
+            let sectors = entry.size.div_ceil(4096);
+            let root = Root { name, depth, sectors, end: header.end, live: false };
+            survey.walk(medium, ring, root, first_slot)?;
+        }
+        for name in [&header.sessions, &header.snapshots].into_iter().filter(|r| !r.is_null()) {
+            survey.take(name, ring, header.end)?;
+        }
+        for slot in chain {
+            survey.slots.mark(*slot);
+        }
+        Ok(survey)
     }
 
     /// Walks the tree at `root`.

@@ -119,3 +119,25 @@ proptest! {
         run(&steps, if aegis { Suite::Aegis256X4 } else { Suite::Aes256Gcm })?;
     }
 }
+
+#[test]
+fn a_case_that_failed_once() {
+    use Step::{Close, Crash, Flush, Trim, Write, Zeroes};
+    let steps = [
+        Write(188_417, 630_784, 0),
+        Trim(1_560_576, 733_184),
+        Write(819_200, 569_344, 15),
+        Write(1_969_834, 987_136, 183),
+        Close,
+        Write(1_853_803, 655_360, 75),
+        Write(450_560, 643_072, 114),
+        Zeroes(604_660, 135_168),
+        Flush,
+        Write(806_645, 262_144, 163),
+        Flush,
+        Crash,
+    ];
+    for suite in [Suite::Aes256Gcm, Suite::Aegis256X4] {
+        run(&steps, suite).unwrap();
+    }
+}
