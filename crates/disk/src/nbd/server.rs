@@ -2,7 +2,7 @@
 //!
 //! Stopping shuts the connections' receiving side: requests that were received are finished and
 //! answered, then the threads end; a client that does not take its answers is cut off after a
-//! grace. The volume is flushed last.
+//! grace. The volume is closed last.
 
 use std::{
     io,
@@ -121,8 +121,8 @@ impl Server {
         &*self.shared.service.volume
     }
 
-    /// Stops: no new connections, the received requests finished, the volume flushed. A second
-    /// call only flushes.
+    /// Stops: no new connections, the received requests finished, the volume closed. A second
+    /// call does nothing more.
     ///
     /// # Errors
     /// The flush's error.
@@ -147,7 +147,7 @@ impl Server {
             let _ = connection.stream.shutdown(Shutdown::Both);
             let _ = connection.thread.join();
         }
-        self.shared.service.volume.flush()
+        self.shared.service.volume.close()
     }
 }
 

@@ -99,7 +99,7 @@ impl Server {
         if let Some(acceptor) = acceptor {
             let _ = acceptor.join();
         }
-        self.shared.volume.flush()
+        self.shared.volume.close()
     }
 }
 
