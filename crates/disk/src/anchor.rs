@@ -23,6 +23,7 @@ mod host;
 mod merkle;
 mod protocol;
 mod records;
+mod volume;
 
 #[cfg(test)]
 mod model;

@@ -5,4 +5,5 @@ mod faults;
 mod features;
 mod memory;
 mod model_check;
+mod slots;
 mod tamper;
