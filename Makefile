@@ -9,6 +9,7 @@
 #   make bench-vtpm      vTPM manufacture, injection, memory     -> target/bench/vtpm.json
 #   make bench-appraise  appraisals per second                   -> target/bench/appraise.json
 #   make bench-disk      volumes against qemu-nbd and nbdkit     -> target/bench/disk.json
+#   make bench-disk-crash  thousands of power cuts               -> target/bench/disk-crash.json
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,7 +21,7 @@ cargo := cargo --quiet
 install := scripts/install-packages.sh
 
 .PHONY: help demo demo-crash test check guest-image check-image bench-launch bench-vtpm \
-	bench-appraise bench-disk debug release deny toolchain
+	bench-appraise bench-disk bench-disk-crash debug release deny toolchain
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -103,3 +104,6 @@ bench-disk: toolchain
 	@$(install) test
 	$(cargo) build --release -p diskd
 	$(cargo) bench -p disk --bench disk
+
+bench-disk-crash: toolchain
+	@$(cargo) bench -p disk --bench power_cut
