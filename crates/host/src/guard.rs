@@ -16,7 +16,7 @@
 
 mod seal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -90,6 +90,16 @@ impl Guard {
             Err(trouble) => tracing::info!(%trouble, "no cached keys can be used"),
         }
         guard
+    }
+
+    /// The key that this host authenticates its own files with: the cache key.
+    ///
+    /// # Errors
+    /// [`Trouble`] if it is not known: there was no session yet, and no lease.
+    pub(crate) async fn host_key(&self) -> Result<Secret<Vec<u8>>, Trouble> {
+        let opened = self.opened.lock().await;
+        let known = opened.as_ref().map(|opened| opened.cache_key.clone());
+        known.ok_or_else(|| Trouble::away("this host's own key is not known yet"))
     }
 
     /// Until when cached keys may be used, Unix milliseconds; follows every renewal.

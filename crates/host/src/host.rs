@@ -6,8 +6,8 @@ use serve::clock::SharedClock;
 use tokio::sync::OnceCell;
 
 use crate::{
-    accel, config::Config, grant::Ledger, guard::Guard, hosttpm::HostTpm, identity::Link,
-    plan::Ability, spool::Spool, trouble::Trouble,
+    accel, anchors::Anchors, config::Config, grant::Ledger, guard::Guard, hosttpm::HostTpm,
+    identity::Link, plan::Ability, spool::Spool, trouble::Trouble,
 };
 
 /// What all parts of the agent share.
@@ -23,6 +23,8 @@ pub(crate) struct Host {
     pub(crate) link: Link,
     /// Cached keys.
     pub(crate) guard: Guard,
+    /// What vault volumes are anchored in.
+    pub(crate) anchors: Anchors,
     /// Used grants.
     pub(crate) ledger: Ledger,
     /// Refusals on their way to the audit log.
@@ -43,7 +45,8 @@ impl Host {
     ) -> Self {
         let deposit_key = tokio::sync::watch::Sender::new(None);
         let ability = OnceCell::new();
-        Self { config, clock, tpm, link, guard, ledger, spool, deposit_key, ability }
+        let anchors = Anchors::new(tpm.clone(), &config.state_dir);
+        Self { config, clock, tpm, link, guard, anchors, ledger, spool, deposit_key, ability }
     }
 
     /// What QEMU can do here; tried once.

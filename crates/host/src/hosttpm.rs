@@ -4,8 +4,9 @@
 use model::{Digest, Secret};
 use serve::exit::chain;
 use tpm::{
-    Actor, Address, Auth, AuthValue, Credential, Hierarchy, KeyBlob, NvAttributes, Object,
-    PcrSelection, Policy, Public, QualifyingData, Quote, Tpm, TpmError, handle, lease, template,
+    Actor, Address, Auth, AuthValue, Credential, Hierarchy, KeyBlob, NvAttributes, NvPublic,
+    Object, PcrSelection, Policy, Public, QualifyingData, Quote, Tpm, TpmError, handle, lease,
+    template,
 };
 
 use crate::trouble::Trouble;
@@ -147,7 +148,7 @@ impl HostTpm {
     /// # Errors
     /// [`TpmError`].
     pub(crate) async fn guard_counter(&self) -> Result<u64, TpmError> {
-        self.run(guard_counter).await
+        self.run(|tpm| counter(tpm, handle::GUARD_COUNTER)).await
     }
 
     /// Counts the policy counter up to `at_least`.
@@ -156,7 +157,7 @@ impl HostTpm {
     /// [`TpmError`]; [`TpmError::Policy`] if it is too far.
     pub(crate) async fn raise_guard_counter(&self, at_least: u64) -> Result<(), TpmError> {
         self.run(move |tpm| {
-            let mut now = guard_counter(tpm)?;
+            let mut now = counter(tpm, handle::GUARD_COUNTER)?;
             if at_least.saturating_sub(now) > COUNTER_STEPS {
                 return Err(TpmError::Policy("the policy counter is too far behind"));
             }
@@ -165,6 +166,33 @@ impl HostTpm {
                 now = now.saturating_add(1);
             }
             Ok(())
+        })
+        .await
+    }
+
+    /// The counter that the table of anchors is anchored in.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub(crate) async fn anchor_counter(&self) -> Result<u64, TpmError> {
+        self.run(|tpm| counter(tpm, handle::ANCHOR_COUNTER)).await
+    }
+
+    /// Counts it from `from` to `to`, which is one more.
+    ///
+    /// # Errors
+    /// [`TpmError`]; [`TpmError::Policy`] if somebody else counted.
+    pub(crate) async fn raise_anchor_counter(&self, from: u64, to: u64) -> Result<(), TpmError> {
+        self.run(move |tpm| {
+            if counter(tpm, handle::ANCHOR_COUNTER)? != from {
+                return Err(TpmError::Policy("somebody else counted the anchors' counter"));
+            }
+            tpm.nv_increment(None, Auth::none(), handle::ANCHOR_COUNTER)?;
+            if counter(tpm, handle::ANCHOR_COUNTER)? == to {
+                Ok(())
+            } else {
+                Err(TpmError::Policy("the anchors' counter did not count by one"))
+            }
         })
         .await
     }
@@ -202,8 +230,9 @@ impl HostTpm {
     }
 }
 
-fn guard_counter(tpm: &mut Tpm) -> Result<u64, TpmError> {
-    let expected = lease::counter();
+/// The value of one of the agent's counters; defined and counted once if it is not there.
+fn counter(tpm: &mut Tpm, index: u32) -> Result<u64, TpmError> {
+    let expected = NvPublic { index, ..lease::counter() };
     let found = match tpm.nv_public(expected.index)? {
         Some(found) => found,
         None => {
@@ -212,7 +241,7 @@ fn guard_counter(tpm: &mut Tpm) -> Result<u64, TpmError> {
         }
     };
     if found.written() != expected.written() {
-        return Err(TpmError::Policy("the policy counter's NV index is used for something else"));
+        return Err(TpmError::Policy("a counter's NV index is used for something else"));
     }
     if !found.attributes.contains(NvAttributes::WRITTEN) {
         tpm.nv_increment(None, Auth::none(), expected.index)?;

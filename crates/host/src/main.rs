@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod accel;
+mod anchors;
 mod aside;
 mod child;
 mod config;

@@ -146,7 +146,7 @@ impl Worker {
             Step::Keys(volume) => self.obtain_keys(record, volume).await,
             Step::Create(volume) => self.create_volume(record, volume).await,
             Step::Spawn(Role::Vtpm) => self.spawn_vtpm(record).await,
-            Step::Spawn(Role::Disk(volume)) => self.spawn_disk(volume).await,
+            Step::Spawn(Role::Disk(volume)) => self.spawn_disk(record, volume).await,
             Step::Spawn(Role::Qemu) => self.spawn_qemu(record).await,
             Step::Manufacture => self.manufacture(record).await,
             Step::Certify => self.certify(record).await,
@@ -158,7 +158,7 @@ impl Worker {
             Step::Continue => self.command("cont").await,
             Step::PowerOff => self.power_off(record).await,
             Step::End(role) => self.end(record, role).await,
-            Step::Destroy => self.destroy(),
+            Step::Destroy => self.destroy().await,
         }
     }
 

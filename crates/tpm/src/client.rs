@@ -53,6 +53,8 @@ pub mod handle {
     pub const VTPM_AK: u32 = 0x8180_0003;
     /// NV index of the policy counter in the host's TPM; 0x01805601 is the authority's anchor.
     pub const GUARD_COUNTER: u32 = 0x0180_5602;
+    /// NV index of the counter in the host's TPM that its volumes are anchored in.
+    pub const ANCHOR_COUNTER: u32 = 0x0180_5603;
     /// NV index of the RSA-2048 EK certificate (TCG EK credential profile, L-1).
     pub const EK_CERT_RSA: u32 = 0x01c0_0002;
     /// NV index of the EC P-256 EK certificate (L-2).

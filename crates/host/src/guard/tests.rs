@@ -104,14 +104,16 @@ impl Bench {
         &self,
         job: impl FnOnce(&mut Tpm) -> Result<R, TpmError> + Send + 'static,
     ) -> R {
-        let place: Address =
-            format!("unix:{}", self.dir.path().join("tpm").display()).parse().unwrap();
-        Actor::start(place).unwrap().run(job).unwrap()
+        on_tpm(self.dir.path(), job)
     }
 
     /// What the authority would approve now.
     async fn state(&self, lease_ms: u64) -> Lease {
-        let clock = self.on_tpm(|tpm| tpm.read_clock()).clock;
+        self.state_of(self.dir.path(), lease_ms).await
+    }
+
+    async fn state_of(&self, dir: &Path, lease_ms: u64) -> Lease {
+        let clock = on_tpm(dir, |tpm| tpm.read_clock()).clock;
         Lease {
             pcrs: PCRS.to_vec(),
             pcr_digest: self.tpm.pcr_digest(PCRS.to_vec()).await.unwrap(),
@@ -169,7 +171,7 @@ impl Bench {
     }
 }
 
-fn swtpm(dir: &Path) -> (ProcessId, HostTpm) {
+pub(crate) fn swtpm(dir: &Path) -> (ProcessId, HostTpm) {
     let path = |name: &str| dir.join(name).display().to_string();
     let swtpm = Spawn::new("/usr/bin/swtpm")
         .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
@@ -185,6 +187,33 @@ fn swtpm(dir: &Path) -> (ProcessId, HostTpm) {
         std::thread::sleep(Duration::from_millis(10));
     }
     (swtpm, HostTpm::start(&format!("unix:{}", path("tpm"))).unwrap())
+}
+
+fn on_tpm<R: Send + 'static>(
+    dir: &Path,
+    job: impl FnOnce(&mut Tpm) -> Result<R, TpmError> + Send + 'static,
+) -> R {
+    let place: Address = format!("unix:{}", dir.join("tpm").display()).parse().unwrap();
+    Actor::start(place).unwrap().run(job).unwrap()
+}
+
+/// A TPM of its own in `dir`, and a guard that has had a session.
+pub(crate) async fn in_session(dir: &Path) -> (ProcessId, HostTpm, Guard) {
+    let (process, tpm) = swtpm(dir);
+    let clock = Arc::new(Moved(AtomicU64::new(0)));
+    let bench = Bench {
+        dir: tempfile::tempdir().unwrap(),
+        swtpm: process,
+        tpm: tpm.clone(),
+        clock: clock.clone(),
+        centre: Centre::new(),
+    };
+    let lease = bench.state_of(dir, 600_000).await;
+    let guard = Guard::open(tpm.clone(), clock, "a".parse().unwrap(), dir).await;
+    bench.renew(&guard, &lease, 600_000).await;
+    // The TPM outlives the bench.
+    std::mem::forget(bench);
+    (process, tpm, guard)
 }
 
 fn closed() -> Result<(), Option<String>> {

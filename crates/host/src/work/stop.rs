@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use model::child::{disk, vtpm};
+use model::{
+    api::vm::VolumeFormat,
+    child::{disk, vtpm},
+};
 use serve::fsfile;
 use tokio::{io::AsyncWriteExt as _, net::UnixStream};
 
@@ -56,6 +59,11 @@ impl Worker {
                 }
             }
             Role::Disk(volume) => {
+                if record.spec.format == VolumeFormat::Vault
+                    && let Err(trouble) = self.advance(record, volume).await
+                {
+                    tracing::warn!(vm.id = %self.vm, %trouble, "the volume keeps its last count");
+                }
                 let control = self.paths.disk_control(volume);
                 // One that does not answer is made to end below.
                 let _ = child::ask_disk(&control, disk::Request::Shutdown {}, ANSWER).await;
@@ -82,7 +90,7 @@ impl Worker {
     }
 
     /// Destroys this host's copies. The record stays until the outcome is delivered.
-    pub(super) fn destroy(&mut self) -> Result<Found, Trouble> {
+    pub(super) async fn destroy(&mut self) -> Result<Found, Trouble> {
         self.boot_keys = None;
         self.data_key = None;
         let record = self.paths.record();
@@ -94,6 +102,12 @@ impl Worker {
         }
         fsfile::sync_parent(&record)?;
         remove_all(&self.paths.run)?;
+        // A counter that stays does no harm: its volume is gone.
+        if let Ok(key) = self.host.guard.host_key().await
+            && let Err(trouble) = self.host.anchors.forget(&key, &self.vm).await
+        {
+            tracing::warn!(vm.id = %self.vm, %trouble, "the volumes' counters stay");
+        }
         aside::forget(&self.host.config.state_dir, &self.vm);
         Ok(Found::Done)
     }

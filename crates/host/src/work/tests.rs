@@ -11,8 +11,7 @@ use super::*;
 use crate::{
     config::Config,
     grant::Ledger,
-    guard::Guard,
-    hosttpm::HostTpm,
+    guard,
     identity::Link,
     plan::tests::{kmi, spec},
     spool::Spool,
@@ -37,7 +36,16 @@ fn parts() -> Result<(PathBuf, PathBuf), String> {
     }
 }
 
-async fn worker(dir: &Path, built: &Path) -> (Worker, mpsc::Receiver<Event>) {
+/// Ends with the test.
+struct Cut(ProcessId);
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
+}
+
+async fn worker(dir: &Path, built: &Path) -> (Worker, mpsc::Receiver<Event>, Cut) {
     let config: Config = serde_json::from_value(serde_json::json!({
         "name": "a", "state_dir": dir.join("s"), "run_dir": dir.join("r"), "tpm": "unix:/none",
         "authority": {"url": "https://127.0.0.1:1", "ca_file": "/none"}, "accel": "tcg",
@@ -46,9 +54,8 @@ async fn worker(dir: &Path, built: &Path) -> (Worker, mpsc::Receiver<Event>) {
     .unwrap();
     fsfile::create_private_dir(&config.run_dir).unwrap();
     fsfile::create_private_dir(&config.state_dir).unwrap();
-    let (clock, tpm) = (SystemClock::shared(), HostTpm::start(&config.tpm).unwrap());
-    let guard =
-        Guard::open(tpm.clone(), clock.clone(), config.name.clone(), &config.state_dir).await;
+    let clock = SystemClock::shared();
+    let (swtpm, tpm, guard) = guard::tests::in_session(dir).await;
     let ledger = Ledger::open(&config.state_dir).unwrap();
     let spool = Spool::open(&config.state_dir).unwrap();
     let link = Link::new(clock.clone());
@@ -57,7 +64,7 @@ async fn worker(dir: &Path, built: &Path) -> (Worker, mpsc::Receiver<Event>) {
     let vm = "v1".parse().unwrap();
     let worker = Worker::new(Arc::new(host), vm, Arc::new(Console::default()), events);
     worker.prepare().unwrap();
-    (worker, inbox)
+    (worker, inbox, Cut(swtpm))
 }
 
 fn record(image: &Path) -> Record {
@@ -134,7 +141,7 @@ async fn lives(format: VolumeFormat) {
         }
     };
     let dir = tempfile::tempdir().unwrap();
-    let (mut worker, mut inbox) = worker(dir.path(), &built).await;
+    let (mut worker, mut inbox, _swtpm) = worker(dir.path(), &built).await;
     let mut record = record(&image);
     record.spec.format = format;
     let started = Arc::new(Mutex::new(Processes::default()));
@@ -183,11 +190,56 @@ async fn lives(format: VolumeFormat) {
         step(&mut worker, (&mut record, &started), last).await;
     }
     inbox.close();
+    assert!(powered_off(inbox).await);
+}
+
+async fn powered_off(mut inbox: mpsc::Receiver<Event>) -> bool {
     let mut powered_off = false;
     while let Some(event) = inbox.recv().await {
         powered_off |= matches!(event, Event::PoweredOff { reset: false });
     }
-    assert!(powered_off);
+    powered_off
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn yesterdays_copy_of_a_volume_is_refused_by_name_and_so_is_an_unknown_one() {
+    let (built, image) = match parts() {
+        Ok(parts) => parts,
+        Err(missing) => {
+            println!("Skipped: {missing}");
+            return;
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut worker, _inbox, _swtpm) = worker(dir.path(), &built).await;
+    let mut record = record(&image);
+    record.spec.format = VolumeFormat::Vault;
+    let started = Arc::new(Mutex::new(Processes::default()));
+    let _cleanup = Cleanup(Arc::clone(&started));
+    worker.data_key = Some(Secret::new(vec![8; 32]));
+    let data = Role::Disk(Volume::Data);
+    let file = worker.paths.image(Volume::Data);
+    step(&mut worker, (&mut record, &started), Step::Create(Volume::Data)).await;
+    let mut copies = Vec::new();
+    for _ in 0..2 {
+        step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
+        step(&mut worker, (&mut record, &started), Step::End(data)).await;
+        copies.push(std::fs::read(&file).unwrap());
+    }
+    let name = |refused: Trouble| refused.reason.refused;
+    std::fs::write(&file, &copies[0]).unwrap();
+    let refused = worker.perform(&record, Step::Spawn(data)).await.unwrap_err();
+    assert_eq!(name(refused).as_deref(), Some("rolled-back"));
+    std::fs::write(&file, &copies[1]).unwrap();
+    step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
+    // A disk process that was killed had done nothing that the counter does not know.
+    assert!(crate::process::cut(record.running.get(data).unwrap()).await);
+    record.running.set(data, None);
+    step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
+    step(&mut worker, (&mut record, &started), Step::End(data)).await;
+    record.epoch = model::Epoch(2);
+    let refused = worker.perform(&record, Step::Spawn(data)).await.unwrap_err();
+    assert_eq!(name(refused).as_deref(), Some("anchor-missing"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +253,7 @@ async fn a_vtpm_gets_an_rsa_ek_only_if_the_vm_asks_for_one() {
     };
     for rsa in [false, true] {
         let dir = tempfile::tempdir().unwrap();
-        let (mut worker, _inbox) = worker(dir.path(), &built).await;
+        let (mut worker, _inbox, _swtpm) = worker(dir.path(), &built).await;
         let mut record = record(&image);
         record.spec.vtpm_rsa_ek = rsa;
         let started = Arc::new(Mutex::new(Processes::default()));

@@ -2,13 +2,13 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 
-use model::child::disk;
+use model::{api::vm::VolumeFormat, child::disk};
 use serve::process::{ProcessId, Signal, Spawn};
 use tokio::sync::mpsc;
 
 use super::{ANSWER, READY, Worker, remove_all};
 use crate::{
-    child,
+    anchors, child,
     plan::{self, Role, Volume},
     process,
     trouble::Trouble,
@@ -74,7 +74,7 @@ impl Worker {
                     let percent = done.saturating_mul(100).checked_div(total).unwrap_or(100);
                     self.progress.percent(u8::try_from(percent).ok());
                 }
-                disk::Progress::Done { .. } => result = Ok(Found::Done),
+                disk::Progress::Done { .. } => result = self.anchor_new(record, volume).await,
                 disk::Progress::Refused { code, detail } => {
                     result = Err(Trouble::refused(code, detail, ""));
                 }
@@ -86,15 +86,51 @@ impl Worker {
         result
     }
 
-    /// Serves a volume.
-    pub(super) async fn spawn_disk(&mut self, volume: Volume) -> Result<Found, Trouble> {
+    /// A volume that was just made counts from nothing.
+    async fn anchor_new(&self, record: &Record, volume: Volume) -> Result<Found, Trouble> {
+        if record.spec.format == VolumeFormat::Vault {
+            let key = self.host.guard.host_key().await?;
+            let name = anchors::name(&self.vm, record.epoch, volume);
+            self.host.anchors.set(&key, &name, 0).await?;
+        }
+        Ok(Found::Done)
+    }
+
+    /// Makes everything that the volume holds durable under the next count: the header first, then
+    /// this host's counter.
+    pub(super) async fn advance(&self, record: &Record, volume: Volume) -> Result<(), Trouble> {
+        let key = self.host.guard.host_key().await?;
+        let name = anchors::name(&self.vm, record.epoch, volume);
+        let count = self.host.anchors.count(&key, &name).await?.saturating_add(1);
+        let request = disk::Request::Advance { count };
+        let reply = child::ask_disk(&self.paths.disk_control(volume), request, READY).await?;
+        if !matches!(reply, disk::Reply::Advanced { count: now, .. } if now == count) {
+            return Err(Trouble::failed("the disk process answered something else"));
+        }
+        self.host.anchors.set(&key, &name, count).await
+    }
+
+    /// Serves a volume. A vault is opened only if it is the latest one, and advances twice before
+    /// its guest writes: the copies that an interrupted advance left are dead then, too.
+    pub(super) async fn spawn_disk(
+        &mut self,
+        record: &Record,
+        volume: Volume,
+    ) -> Result<Found, Trouble> {
         let role = Role::Disk(volume);
         let key = self.key_of(volume)?.to_vec();
-        let (program, args) =
-            (self.host.config.binaries.disk(), plan::serve_volume(&self.paths, volume));
+        let program = self.host.config.binaries.disk();
+        let mut args = plan::serve_volume(&self.paths, volume);
+        let vault = record.spec.format == VolumeFormat::Vault;
+        if vault {
+            let own = self.host.guard.host_key().await?;
+            let name = anchors::name(&self.vm, record.epoch, volume);
+            let count = self.host.anchors.count(&own, &name).await?;
+            args.extend(["--anchor-count".into(), count.to_string().into()]);
+        }
         let key = model::Secret::new(key);
         let said = self.log_length(role);
-        let (process, _new) = process::start(&self.paths, role, || {
+        let (process, new) = process::start(&self.paths, role, || {
             Spawn::new(program).args(args).secret_arg("--key-fd", key.expose())
         })
         .await?;
@@ -104,9 +140,20 @@ impl Worker {
             child::ask_disk(&control, disk::Request::Status {}, ANSWER).await.ok()
         })
         .await;
-        if let Err(error) = ready {
+        let mut well = match ready {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.last_words(role, said).unwrap_or_else(|| error.into())),
+        };
+        if vault && new {
+            for _ in 0..2 {
+                if well.is_ok() {
+                    well = self.advance(record, volume).await;
+                }
+            }
+        }
+        if let Err(trouble) = well {
             process::cut(process).await;
-            return Err(self.last_words(role, said).unwrap_or_else(|| error.into()));
+            return Err(trouble);
         }
         Ok(Found::Runs(role, process))
     }

@@ -1,0 +1,98 @@
+//! The table on a real (software) TPM.
+
+use super::*;
+use crate::guard::tests::swtpm;
+
+struct Bench {
+    dir: tempfile::TempDir,
+    swtpm: serve::process::ProcessId,
+    tpm: HostTpm,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = self.swtpm.kill();
+    }
+}
+
+impl Bench {
+    fn new() -> Option<Self> {
+        if !std::path::Path::new("/usr/bin/swtpm").exists() {
+            println!("Skipped: swtpm is not installed");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (swtpm, tpm) = swtpm(dir.path());
+        Some(Self { dir, swtpm, tpm })
+    }
+
+    /// The next agent.
+    fn anchors(&self) -> Anchors {
+        Anchors::new(self.tpm.clone(), self.dir.path())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("anchors.json")
+    }
+
+    async fn refusal(&self) -> Option<String> {
+        self.anchors().count(&key(), "v1/1/boot").await.unwrap_err().reason.refused
+    }
+}
+
+fn key() -> Secret<Vec<u8>> {
+    Secret::new(vec![5; 32])
+}
+
+#[tokio::test]
+async fn counts_outlive_the_agent_and_no_earlier_table_is_taken() {
+    let Some(bench) = Bench::new() else { return };
+    assert_eq!(bench.refusal().await.as_deref(), Some("anchor-missing"));
+    bench.anchors().set(&key(), "v1/1/boot", 0).await.unwrap();
+    let yesterday = std::fs::read(bench.file()).unwrap();
+    bench.anchors().set(&key(), "v1/1/boot", 1).await.unwrap();
+    assert_eq!(bench.anchors().count(&key(), "v1/1/boot").await.unwrap(), 1);
+    let today = std::fs::read(bench.file()).unwrap();
+    std::fs::write(bench.file(), yesterday).unwrap();
+    assert_eq!(bench.refusal().await.as_deref(), Some("rolled-back"));
+    std::fs::write(bench.file(), &today).unwrap();
+    bench.anchors().count(&key(), "v1/1/boot").await.unwrap();
+    // Reading moved it on, too: the very file that was in force is dead.
+    std::fs::write(bench.file(), &today).unwrap();
+    assert_eq!(bench.refusal().await.as_deref(), Some("rolled-back"));
+    // Without the file nothing old is opened.
+    std::fs::remove_file(bench.file()).unwrap();
+    assert_eq!(bench.refusal().await.as_deref(), Some("anchor-missing"));
+}
+
+#[tokio::test]
+async fn a_change_that_was_interrupted_before_the_tpm_is_finished() {
+    let Some(bench) = Bench::new() else { return };
+    bench.anchors().set(&key(), "v1/1/boot", 3).await.unwrap();
+    let counter = bench.tpm.anchor_counter().await.unwrap();
+    let table = Table { count: counter + 1, volumes: [("v1/1/boot".to_owned(), 4)].into() };
+    let text = serde_json::to_string(&table).unwrap();
+    let tag = hmac::sign(&mac(&key()), text.as_bytes()).as_ref().to_vec();
+    let stored = serde_json::to_vec(&Stored { table: text, tag }).unwrap();
+    std::fs::write(bench.file(), &stored).unwrap();
+    assert_eq!(bench.anchors().count(&key(), "v1/1/boot").await.unwrap(), 4);
+    std::fs::write(bench.file(), &stored).unwrap();
+    assert_eq!(bench.refusal().await.as_deref(), Some("rolled-back"));
+}
+
+#[tokio::test]
+async fn an_altered_table_and_anothers_key_are_refused_and_a_vm_can_be_forgotten() {
+    let Some(bench) = Bench::new() else { return };
+    let anchors = bench.anchors();
+    for name in ["v1/1/boot", "v10/1/boot"] {
+        anchors.set(&key(), name, 7).await.unwrap();
+    }
+    anchors.forget(&key(), &"v1".parse().unwrap()).await.unwrap();
+    assert!(anchors.count(&key(), "v1/1/boot").await.is_err());
+    assert_eq!(anchors.count(&key(), "v10/1/boot").await.unwrap(), 7);
+    let other = bench.anchors().count(&Secret::new(vec![6; 32]), "v10/1/boot").await;
+    assert_eq!(other.unwrap_err().reason.refused.as_deref(), Some("anchor-damaged"));
+    let altered = std::fs::read_to_string(bench.file()).unwrap().replace(":7", ":6");
+    std::fs::write(bench.file(), altered).unwrap();
+    assert_eq!(bench.refusal().await.as_deref(), Some("anchor-damaged"));
+}
