@@ -7,6 +7,7 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::too_many_lines,
+    clippy::panic,
     reason = "an integration test is a test module; tables of forgeries are long"
 )]
 
