@@ -82,66 +82,6 @@ impl Route {
         Self { verb, path, who, event, summary, length, query, request, answer, handler }
     }
 
-    /// A route that reads.
-    pub(crate) fn get<H, T>(
-        path: &'static str,
-        who: (Who, &'static str),
-        summary: &'static str,
-        answer: Shape,
-        handler: H,
-    ) -> Self
-    where
-        H: Handler<T, App>,
-        T: 'static,
-    {
-        Self::new((MethodFilter::GET, "get", path), who, summary, answer, handler)
-    }
-
-    /// A route that does something.
-    pub(crate) fn post<H, T>(
-        path: &'static str,
-        who: (Who, &'static str),
-        summary: &'static str,
-        answer: Shape,
-        handler: H,
-    ) -> Self
-    where
-        H: Handler<T, App>,
-        T: 'static,
-    {
-        Self::new((MethodFilter::POST, "post", path), who, summary, answer, handler)
-    }
-
-    /// A route that replaces.
-    pub(crate) fn put<H, T>(
-        path: &'static str,
-        who: (Who, &'static str),
-        summary: &'static str,
-        answer: Shape,
-        handler: H,
-    ) -> Self
-    where
-        H: Handler<T, App>,
-        T: 'static,
-    {
-        Self::new((MethodFilter::PUT, "put", path), who, summary, answer, handler)
-    }
-
-    /// A route that ends something.
-    pub(crate) fn delete<H, T>(
-        path: &'static str,
-        who: (Who, &'static str),
-        summary: &'static str,
-        answer: Shape,
-        handler: H,
-    ) -> Self
-    where
-        H: Handler<T, App>,
-        T: 'static,
-    {
-        Self::new((MethodFilter::DELETE, "delete", path), who, summary, answer, handler)
-    }
-
     /// It takes this body.
     pub(crate) fn takes(mut self, request: Shape) -> Self {
         self.request = Some(request);
@@ -159,6 +99,39 @@ impl Route {
         self.query = query;
         self
     }
+}
+
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $verb:ident = $method:ident;)*) => {
+        impl Route {
+            $($(#[$doc])*
+            pub(crate) fn $verb<H, T>(
+                path: &'static str,
+                who: (Who, &'static str),
+                summary: &'static str,
+                answer: Shape,
+                handler: H,
+            ) -> Self
+            where
+                H: Handler<T, App>,
+                T: 'static,
+            {
+                let at = (MethodFilter::$method, stringify!($verb), path);
+                Self::new(at, who, summary, answer, handler)
+            })*
+        }
+    };
+}
+
+verbs! {
+    /// A route that ends something.
+    delete = DELETE;
+    /// A route that reads.
+    get = GET;
+    /// A route that does something.
+    post = POST;
+    /// A route that replaces.
+    put = PUT;
 }
 
 /// All operations.

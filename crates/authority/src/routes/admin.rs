@@ -1,5 +1,6 @@
 //! The authority itself: status, policy, and the description of its operations.
 
+use axum::extract::State;
 use model::api::{operate::AuthorityStatus, policy::PolicyView, vm::VmState};
 
 use super::{
@@ -53,10 +54,7 @@ pub(crate) fn routes() -> Vec<Route> {
     ]
 }
 
-async fn status(
-    axum::extract::State(app): axum::extract::State<App>,
-    _operator: Operator,
-) -> Outcome<AuthorityStatus> {
+async fn status(State(app): State<App>, _operator: Operator) -> Outcome<AuthorityStatus> {
     let (hosts, vms) = (app.records.hosts().await?, app.records.vms().await?);
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let assurance = if app.config.allow_software_tpm { "software" } else { "hardware" };
@@ -73,10 +71,7 @@ async fn status(
     }))
 }
 
-async fn policy(
-    axum::extract::State(app): axum::extract::State<App>,
-    _operator: Operator,
-) -> Outcome<PolicyView> {
+async fn policy(State(app): State<App>, _operator: Operator) -> Outcome<PolicyView> {
     Ok(Answer((*app.policy_view()).clone()))
 }
 
@@ -103,7 +98,7 @@ impl Rejection for PolicyMoved {
 }
 
 async fn set_policy(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Body(request): Body<PolicyView>,
 ) -> Outcome<PolicyView> {

@@ -7,6 +7,7 @@ use attest::{
     result::Assurance,
 };
 use aws_lc_rs::digest;
+use axum::extract::State;
 use http::StatusCode;
 use model::{
     Digest, HostId,
@@ -90,7 +91,7 @@ impl Rejection for ClockSkew {
 }
 
 async fn challenge(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     anyone: Anyone,
     Body(request): Body<ChallengeRequest>,
 ) -> Outcome<Challenge> {
@@ -129,7 +130,7 @@ async fn issue(
 }
 
 async fn attest(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _anyone: Anyone,
     Named(name): Named<HostId>,
     Body(evidence): Body<HostEvidence>,

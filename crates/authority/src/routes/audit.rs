@@ -1,5 +1,6 @@
 //! The audit log as operators read and export it.
 
+use axum::extract::State;
 use model::api::{
     Bytes,
     audit::{AuditCheckpoint, AuditExport, AuditPage},
@@ -55,7 +56,7 @@ struct Which {
 }
 
 async fn page(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _operator: Operator,
     Asked(which): Asked<Which>,
 ) -> Outcome<AuditPage> {
@@ -66,19 +67,13 @@ async fn page(
     Ok(Answer(AuditPage { entries, size: app.audit.log().tree_head().size }))
 }
 
-async fn checkpoint(
-    axum::extract::State(app): axum::extract::State<App>,
-    _operator: Operator,
-) -> Outcome<AuditCheckpoint> {
+async fn checkpoint(State(app): State<App>, _operator: Operator) -> Outcome<AuditCheckpoint> {
     let checkpoint = app.audit.checkpoint(&app.keys.signer).await?.to_value();
     let signing_key = Bytes(app.keys.signer.spki().to_vec());
     Ok(Answer(AuditCheckpoint { checkpoint, signing_key }))
 }
 
-async fn export(
-    axum::extract::State(app): axum::extract::State<App>,
-    _operator: Operator,
-) -> Outcome<AuditExport> {
+async fn export(State(app): State<App>, _operator: Operator) -> Outcome<AuditExport> {
     app.audit.checkpoint(&app.keys.signer).await?;
     let signing_key = Bytes(app.keys.signer.spki().to_vec());
     let (entries, checkpoint) = tokio::task::spawn_blocking(move || files(&app)).await??;

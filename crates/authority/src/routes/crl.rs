@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::extract::State;
 use model::api::{
     Bytes,
     enrol::{HostMode, RevocationList},
@@ -30,10 +31,7 @@ pub(crate) fn routes() -> Vec<Route> {
     )]
 }
 
-async fn list(
-    axum::extract::State(app): axum::extract::State<App>,
-    _anyone: Anyone,
-) -> Outcome<RevocationList> {
+async fn list(State(app): State<App>, _anyone: Anyone) -> Outcome<RevocationList> {
     let now = app.date();
     let none: [&[u8]; 0] = [];
     let mut revoked = Vec::new();

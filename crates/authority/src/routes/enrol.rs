@@ -8,6 +8,7 @@
 
 use attest::{Rejection as Evidence, host::check_ak_attributes};
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
+use axum::extract::State;
 use model::{
     HostId, OperationId, Secret,
     api::{
@@ -120,7 +121,7 @@ fn token_digest(token: &str) -> String {
 }
 
 async fn token(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Body(request): Body<TokenRequest>,
 ) -> Outcome<TokenAnswer> {
@@ -146,7 +147,7 @@ pub(super) async fn new_token(
 }
 
 async fn begin(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _anyone: Anyone,
     Body(request): Body<EnrolRequest>,
 ) -> Outcome<EnrolChallenge> {
@@ -249,7 +250,7 @@ fn remember(app: &Shared, id: OperationId, pending: PendingEnrolment) {
 }
 
 async fn prove(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _anyone: Anyone,
     Named(enrolment): Named<OperationId>,
     Body(proof): Body<EnrolProof>,

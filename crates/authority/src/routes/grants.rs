@@ -6,6 +6,7 @@ use attest::{
     result::AttestationResult,
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::extract::State;
 use model::{
     HashAlg, KeyOrigin, Secret, VmId,
     api::grant::{DepositedKey, GrantAnswer, GrantPurpose, GrantRequest, KeyDeposit},
@@ -59,7 +60,7 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 async fn ask(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     session: HostSession,
     Named(name): Named<VmId>,
     Body(request): Body<GrantRequest>,
@@ -161,7 +162,7 @@ async fn master_key(app: &App, vm: &VmRecord) -> Result<Secret<[u8; KEY]>, Failu
 }
 
 async fn deposit(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     session: HostSession,
     Named(name): Named<VmId>,
     Body(deposit): Body<KeyDeposit>,

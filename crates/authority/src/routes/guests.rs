@@ -4,6 +4,7 @@ use attest::{
     guest::{GuestPolicy, VtpmBinding, appraise_guest},
     host::check_ak_attributes,
 };
+use axum::extract::State;
 use model::{
     Digest, VmId,
     api::{
@@ -82,7 +83,7 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 async fn certify(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     session: HostSession,
     Named(name): Named<VmId>,
     Body(publics): Body<VtpmPublics>,
@@ -179,7 +180,7 @@ fn endorsement_key(what: &str, bytes: &Bytes) -> Result<Vec<u8>, Failure> {
 }
 
 async fn evidence(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     session: HostSession,
     Named(name): Named<VmId>,
     Body(evidence): Body<GuestEvidence>,
@@ -285,7 +286,7 @@ async fn last(app: &App, name: &VmId) -> Result<(VmRecord, GuestStanding), Failu
 }
 
 async fn verdict(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _operator: Operator,
     Named(name): Named<VmId>,
 ) -> Outcome<GuestVerdict> {
@@ -294,7 +295,7 @@ async fn verdict(
 }
 
 async fn export(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _operator: Operator,
     Named(name): Named<VmId>,
 ) -> Outcome<EvidenceExport> {

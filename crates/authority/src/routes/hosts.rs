@@ -1,5 +1,6 @@
 //! Hosts as operators see and approve them.
 
+use axum::extract::State;
 use model::{
     HostId, VmId,
     api::{
@@ -73,7 +74,7 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 async fn trace(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _operator: Operator,
     Named(name): Named<HostId>,
 ) -> Outcome<Trace> {
@@ -100,16 +101,13 @@ pub(super) fn view(app: &App, host: &HostRecord, vms: &[VmRecord]) -> HostView {
     }
 }
 
-async fn list(
-    axum::extract::State(app): axum::extract::State<App>,
-    _operator: Operator,
-) -> Outcome<Vec<HostView>> {
+async fn list(State(app): State<App>, _operator: Operator) -> Outcome<Vec<HostView>> {
     let (hosts, vms) = (app.records.hosts().await?, app.records.vms().await?);
     Ok(Answer(hosts.iter().map(|host| view(&app, host, &vms)).collect()))
 }
 
 async fn show(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _operator: Operator,
     Named(name): Named<HostId>,
 ) -> Outcome<HostView> {
@@ -135,7 +133,7 @@ pub(super) async fn change(
 }
 
 async fn approve(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<HostId>,
     Body(request): Body<ApproveRequest>,
@@ -149,7 +147,7 @@ async fn approve(
 }
 
 async fn revoke(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<HostId>,
     Body(reason): Body<Reason>,

@@ -1,5 +1,6 @@
 //! Hosts that go, or get another TPM: drain, retire, replace.
 
+use axum::extract::State;
 use model::{
     HostId,
     api::{
@@ -56,7 +57,7 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 async fn drain(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<HostId>,
     Body(request): Body<DrainRequest>,
@@ -83,7 +84,7 @@ async fn drain(
 }
 
 async fn retire(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<HostId>,
     Body(reason): Body<Reason>,
@@ -97,7 +98,7 @@ async fn retire(
 }
 
 async fn replace(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<HostId>,
     Body(reason): Body<Reason>,

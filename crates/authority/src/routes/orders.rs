@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use axum::extract::State;
 use model::{
     AuditEvent, OperationId, VmId,
     api::{
@@ -87,7 +88,7 @@ struct Wait {
 }
 
 async fn orders(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     session: HostSession,
     Asked(asked): Asked<Wait>,
 ) -> Outcome<Orders> {
@@ -113,7 +114,7 @@ async fn orders(
 }
 
 async fn update(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     session: HostSession,
     Named(id): Named<OperationId>,
     Body(update): Body<OperationUpdate>,
@@ -161,7 +162,7 @@ async fn note_outcome(
 }
 
 async fn report(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     session: HostSession,
     Named(name): Named<VmId>,
     Body(report): Body<VmReport>,
@@ -186,7 +187,7 @@ async fn report(
 }
 
 async fn events(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     session: HostSession,
     Body(spool): Body<HostEvents>,
 ) -> Outcome<()> {

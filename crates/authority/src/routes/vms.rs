@@ -1,6 +1,7 @@
 //! VMs as operators define, start, stop, attest, fence, revoke and delete them.
 
 use attest::predict::Prediction;
+use axum::extract::State;
 use model::{
     HostId, KeyOrigin, KmiOrigin, OperationId, VmId,
     api::{
@@ -138,7 +139,7 @@ pub(crate) fn subject_of(vm: &VmId) -> String {
 }
 
 async fn define(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Body(spec): Body<VmSpec>,
 ) -> Outcome<VmView> {
@@ -213,15 +214,12 @@ pub(crate) fn prediction(reference: &serde_json::Value) -> Result<Prediction, se
     serde_json::from_value(reference.clone())
 }
 
-async fn list(
-    axum::extract::State(app): axum::extract::State<App>,
-    _operator: Operator,
-) -> Outcome<Vec<VmView>> {
+async fn list(State(app): State<App>, _operator: Operator) -> Outcome<Vec<VmView>> {
     Ok(Answer(app.records.vms().await?.iter().map(|vm| vm.view()).collect()))
 }
 
 async fn show(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _operator: Operator,
     Named(name): Named<VmId>,
 ) -> Outcome<VmView> {
@@ -230,7 +228,7 @@ async fn show(
 }
 
 async fn trace(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _operator: Operator,
     Named(name): Named<VmId>,
 ) -> Outcome<Trace> {
@@ -243,7 +241,7 @@ async fn trace(
 }
 
 async fn operation(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     _operator: Operator,
     Named(id): Named<OperationId>,
 ) -> Outcome<Operation> {
@@ -251,7 +249,7 @@ async fn operation(
 }
 
 async fn start(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<VmId>,
     Body(request): Body<StartRequest>,
@@ -271,7 +269,7 @@ async fn start(
 }
 
 async fn stop(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<VmId>,
 ) -> Outcome<Operation> {
@@ -279,7 +277,7 @@ async fn stop(
 }
 
 async fn attest(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<VmId>,
 ) -> Outcome<Operation> {
@@ -296,7 +294,7 @@ async fn wish(app: &App, operator: &Operator, name: &VmId, wish: Wish) -> Outcom
 }
 
 async fn delete(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<VmId>,
 ) -> Outcome<Option<Operation>> {
@@ -312,7 +310,7 @@ async fn delete(
 }
 
 async fn revoke(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<VmId>,
     Body(reason): Body<Reason>,
@@ -326,7 +324,7 @@ async fn revoke(
 }
 
 async fn fence(
-    axum::extract::State(app): axum::extract::State<App>,
+    State(app): State<App>,
     operator: Operator,
     Named(name): Named<VmId>,
     Body(request): Body<FenceRequest>,
