@@ -8,6 +8,7 @@
 #   make bench-launch    trusted launch against plain QEMU       -> target/bench/launch.json
 #   make bench-vtpm      vTPM manufacture, injection, memory     -> target/bench/vtpm.json
 #   make bench-appraise  appraisals per second                   -> target/bench/appraise.json
+#   make bench-pki       certificate paths validated per second  -> target/bench/pki.json
 #   make bench-disk      volumes against qemu-nbd and nbdkit     -> target/bench/disk.json
 #   make bench-disk-crash  thousands of power cuts               -> target/bench/disk-crash.json
 
@@ -21,7 +22,7 @@ cargo := cargo --quiet
 install := scripts/install-packages.sh
 
 .PHONY: help demo demo-crash test check guest-image check-image bench-launch bench-vtpm \
-	bench-appraise bench-disk bench-disk-crash debug release deny toolchain
+	bench-appraise bench-pki bench-disk bench-disk-crash debug release deny toolchain
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -107,3 +108,7 @@ bench-disk: toolchain
 
 bench-disk-crash: toolchain
 	@$(cargo) bench -p disk --bench power_cut
+
+bench-pki: toolchain
+	@$(install) test
+	$(cargo) bench -p pki --bench paths

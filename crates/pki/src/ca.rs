@@ -32,6 +32,9 @@ pub enum IssueError {
     /// The CA's certificate cannot be used.
     #[error("the CA's certificate cannot be used")]
     CaCertificate(#[source] CertRejection),
+    /// No use was asked for that a key of this kind can serve.
+    #[error("the key can serve none of the uses that are asked for")]
+    KeyUses,
     /// A sub-CA below a CA that must have none.
     #[error("this CA must not have a CA below it")]
     PathLength,
@@ -120,7 +123,7 @@ impl Ca {
     /// [`IssueError`].
     pub fn create_root(spec: &CaSpec) -> Result<(Self, Secret<Vec<u8>>), IssueError> {
         let (key, pkcs8) = CaKey::generate()?;
-        let (params, _serial) = ca_params(spec)?;
+        let params = ca_params(spec)?;
         let certificate = params.self_signed(&key).map_err(IssueError::Build)?.der().to_vec();
         Ok((Self::load(certificate, &pkcs8)?, pkcs8))
     }
@@ -135,7 +138,7 @@ impl Ca {
         }
         self.check_validity(spec.validity)?;
         let (key, pkcs8) = CaKey::generate()?;
-        let (mut params, _serial) = ca_params(spec)?;
+        let mut params = ca_params(spec)?;
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer).map_err(IssueError::Build)?;
         Ok((Self::load(certificate.der().to_vec(), &pkcs8)?, pkcs8))
@@ -182,11 +185,26 @@ impl Ca {
         spki: &[u8],
         validity: Validity,
     ) -> Result<Issued, IssueError> {
+        self.issue_as(random_serial()?, profile, spki, validity)
+    }
+
+    /// As [`Ca::issue`], with a serial number that the caller has reserved. It must be positive,
+    /// and never used twice.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn issue_as(
+        &self,
+        serial: [u8; 16],
+        profile: &Profile,
+        spki: &[u8],
+        validity: Validity,
+    ) -> Result<Issued, IssueError> {
         self.check_validity(validity)?;
         let kind = kind_of(spki).ok_or(IssueError::SubjectKey)?;
         let subject = SubjectPublicKeyInfo::from_der(spki).map_err(|_| IssueError::SubjectKey)?;
         let mut params = profile.params(kind)?;
-        let serial = stamp(&mut params, validity)?;
+        stamp(&mut params, serial, validity);
         let certificate = params.signed_by(&subject, &self.issuer).map_err(IssueError::Build)?;
         Ok(Issued { der: certificate.der().to_vec(), serial, validity })
     }
@@ -202,7 +220,7 @@ impl Ca {
     }
 }
 
-fn ca_params(spec: &CaSpec) -> Result<(CertificateParams, [u8; 16]), IssueError> {
+fn ca_params(spec: &CaSpec) -> Result<CertificateParams, IssueError> {
     if spec.validity.not_before >= spec.validity.not_after {
         return Err(IssueError::Validity);
     }
@@ -212,20 +230,23 @@ fn ca_params(spec: &CaSpec) -> Result<(CertificateParams, [u8; 16]), IssueError>
     params.distinguished_name.push(DnType::CommonName, spec.common_name.as_str());
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(spec.path_length));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let serial = stamp(&mut params, spec.validity)?;
-    Ok((params, serial))
+    stamp(&mut params, random_serial()?, spec.validity);
+    Ok(params)
 }
 
-/// Sets validity and a random serial number: 126 random bits below a one, so that its length is
-/// fixed and it is positive (RFC 5280, section 4.1.2.2).
-fn stamp(params: &mut CertificateParams, validity: Validity) -> Result<[u8; 16], IssueError> {
+/// A new serial number: 126 random bits below a one, so that its length is fixed and it is positive
+/// (RFC 5280, section 4.1.2.2).
+pub(crate) fn random_serial() -> Result<[u8; 16], IssueError> {
     let mut serial = [0; 16];
     rand::fill(&mut serial).map_err(|_| IssueError::Random)?;
     if let Some(first) = serial.first_mut() {
         *first = *first & 0x7f | 0x40;
     }
+    Ok(serial)
+}
+
+fn stamp(params: &mut CertificateParams, serial: [u8; 16], validity: Validity) {
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.not_before = validity.not_before;
     params.not_after = validity.not_after;
-    Ok(serial)
 }

@@ -19,6 +19,7 @@ mod identity;
 mod ocsp;
 mod path;
 mod profile;
+mod provider;
 mod revocation;
 mod status;
 pub mod tcg;
@@ -29,7 +30,11 @@ pub use crl::{Crl, CrlEntry, CrlPlan, CrlRejection, CrlSubjects, Revocation, Rev
 pub use identity::Identity;
 pub use ocsp::{OcspRejection, OcspReply, OcspStatus, Responder, ocsp_request};
 pub use path::{Anchors, Effort, Limits, Oid, Pool, Terms, Usage, Validation, validate};
-pub use profile::Profile;
+pub use profile::{KeyUses, Profile, UserCert, UserName};
+pub use provider::{
+    Ask, Enrolment, Job, Ledger, LedgerEntry, LedgerError, Outcome, OwnCa, Patience, Progress,
+    Provider, ProviderError, Renewal, RequestId, RevocationAsk, Step,
+};
 pub use revocation::{CrlMark, Evidence};
 pub use status::{Aspect, Finding, Ground, Refusal, RevocationGround, Revoked, Status, Verdict};
 pub use verify::{CertRejection, Purpose, Verified, verify_chain};

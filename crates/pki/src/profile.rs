@@ -9,6 +9,7 @@
 //! | `vtpm-ak` | CN | VM-and-epoch and host-ref URIs | digitalSignature | 2.23.133.8.3 |
 //! | `vtpm-ek` | empty | TPM attributes, VM URI (critical) | keyAgreement or keyEncipherment | 2.23.133.8.1 |
 //! | `ocsp-responder` | CN | | digitalSignature | OCSPSigning, with id-pkix-ocsp-nocheck |
+//! | `user` | CN, O | e-mail, DNS, URI, IP | as asked: signature, encryption, exchange | - |
 //! | `host-ek` | empty | TPM attributes (critical) | the same | 2.23.133.8.1 |
 
 use std::net::IpAddr;
@@ -22,6 +23,10 @@ use rcgen::{
 use x509_cert::ext::pkix::name::GeneralName;
 
 use crate::{Identity, IssueError, ca::KeyKind, tcg, tcg::TpmModel};
+
+mod user;
+
+pub use user::{KeyUses, UserCert, UserName};
 
 const SUBJECT_ALT_NAME: [u64; 4] = [2, 5, 29, 17];
 const OCSP_NO_CHECK: [u64; 10] = [1, 3, 6, 1, 5, 5, 7, 48, 1, 5];
@@ -73,6 +78,8 @@ pub enum Profile {
         /// The host, as a reference that only the authority resolves.
         host: [u8; 16],
     },
+    /// A key of a user of the cloud, for what it was registered for.
+    User(UserCert),
     /// A responder that answers for this CA by OCSP. Clients do not ask whether it was revoked, so
     /// it is to be short-lived.
     OcspResponder {
@@ -98,6 +105,7 @@ impl Profile {
             Self::VtpmEk { .. } => "vtpm-ek",
             Self::VtpmAk { .. } => "vtpm-ak",
             Self::OcspResponder { .. } => "ocsp-responder",
+            Self::User(_) => "user",
             Self::HostEk { .. } => "host-ek",
         }
     }
@@ -137,6 +145,7 @@ impl Profile {
             Self::VtpmEk { tpm, vm } => {
                 endorsement_key(&mut params, tpm, Some(&Identity::Vm(vm.clone(), None)), key)?;
             }
+            Self::User(user) => user.fill(&mut params, key)?,
             Self::OcspResponder { name } => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::OcspSigning];
                 params.distinguished_name.push(DnType::CommonName, name.as_str());

@@ -12,7 +12,7 @@ const fn purpose(profile: &Profile) -> Purpose {
         Profile::TlsServer { .. } => Purpose::TlsServer,
         Profile::Client { .. } | Profile::HostSession { .. } => Purpose::TlsClient,
         Profile::HostAk { .. } | Profile::VtpmAk { .. } => Purpose::AttestationKey,
-        Profile::OcspResponder { .. } => panic!("it is for no purpose of ours"),
+        Profile::OcspResponder { .. } | Profile::User(_) => panic!("it is for no purpose of ours"),
         Profile::VtpmEk { .. } | Profile::HostEk { .. } => Purpose::EndorsementKey,
     }
 }

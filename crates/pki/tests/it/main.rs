@@ -3,10 +3,12 @@
 #[cfg(test)]
 mod bridge;
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 mod corpus;
 #[cfg(test)]
 mod crl;
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 mod forge;
 #[cfg(test)]
 mod issue;
@@ -17,8 +19,13 @@ mod ocsp;
 #[cfg(test)]
 mod pkits;
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test stops at anything else")]
+mod provider;
+#[cfg(test)]
 mod refuse;
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test stops at anything else")]
+#[expect(clippy::cloned_ref_to_slice_refs, reason = "one form for one CRL and for several")]
 mod revoke;
 #[cfg(test)]
 mod support;
