@@ -95,8 +95,13 @@ impl<'a> Scan<'a> {
 /// space becomes spaces.
 pub(super) fn expand(raw: &str, out: &mut String, attribute: bool) -> Result<(), XmlRejection> {
     let mut rest = raw;
-    while let Some(c) = rest.chars().next() {
-        rest = rest.get(c.len_utf8()..).unwrap_or_default();
+    loop {
+        // Printable ASCII without markup is by far the most, and is taken in runs.
+        let plain = rest.bytes().take_while(|b| matches!(b, b' '..=b'~') && *b != b'&').count();
+        let (run, after) = rest.split_at_checked(plain).ok_or(XmlRejection::Malformed)?;
+        out.push_str(run);
+        let Some(c) = after.chars().next() else { return Ok(()) };
+        rest = after.get(c.len_utf8()..).unwrap_or_default();
         match c {
             '&' => {
                 let (name, after) = rest.split_once(';').ok_or(XmlRejection::Malformed)?;
@@ -112,7 +117,6 @@ pub(super) fn expand(raw: &str, out: &mut String, attribute: bool) -> Result<(),
             _ => return Err(XmlRejection::Malformed),
         }
     }
-    Ok(())
 }
 
 /// The character that `&name;` stands for.

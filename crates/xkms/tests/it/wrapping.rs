@@ -249,6 +249,14 @@ fn references_and_transforms_that_select_otherwise_are_refused() {
     ] {
         assert_eq!(receive(&text, &key), Err(code), "{shape}");
     }
+    let many = "p ".repeat(1000);
+    let list = format!(
+        "c14n#\"><i:InclusiveNamespaces xmlns:i=\"http://www.w3.org/2001/10/xml-exc-c14n#\" \
+         PrefixList=\"{many}\"></i:InclusiveNamespaces>"
+    );
+    let prefixes = whole.replace("c14n#\">", &list);
+    assert_ne!(prefixes, whole);
+    assert_eq!(receive(&prefixes, &key), Err("signature-malformed"));
     let truncated = whole
         .replace("#ecdsa-sha256\">", "#hmac-sha256\"><ds:HMACOutputLength>1</ds:HMACOutputLength>");
     assert_eq!(receive(&truncated, &key), Err("signature-truncated-mac"));
