@@ -6,6 +6,8 @@ mod anchor;
 #[cfg(test)]
 mod create;
 #[cfg(test)]
+mod guest;
+#[cfg(test)]
 #[path = "../../../disk/benches/disk/master.rs"]
 #[expect(
     dead_code,
