@@ -109,11 +109,10 @@ impl Anchoring {
             world.refused |= !world.attacked;
             return;
         };
-        let phase = match phase {
-            Phase::Writing { from, last, .. } => {
-                Phase::Writing { from, goal: from + self.lead, last }
-            }
-            other => other,
+        let phase = if let Phase::Writing { from, last, .. } = phase {
+            Phase::Writing { from, goal: from + self.lead, last }
+        } else {
+            phase
         };
         let own = 1 << world.bits;
         world.bits += 1;

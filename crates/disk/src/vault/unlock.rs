@@ -235,10 +235,8 @@ fn older(copy: HeaderCopy) -> String {
 }
 
 fn unusable(copy: HeaderCopy, why: &Unusable) -> String {
-    let reason: &dyn std::fmt::Display = match &why.error {
-        VolumeError::Refused(rejection) => rejection,
-        other => other,
-    };
+    let reason =
+        why.error.rejection().map_or_else(|| why.error.to_string(), Rejection::to_string);
     format!("copy {} of the header is not usable: {reason}", copy.name())
 }
 

@@ -16,7 +16,7 @@ fn after_any_power_cut_the_volume_holds_what_was_flushed() {
     let mut tally = Tally::default();
     match std::env::var("POWER_CUT_SEED") {
         Ok(seed) => run(seed.parse().unwrap(), &mut tally),
-        Err(_) => (0..60).for_each(|seed| run(seed, &mut tally)),
+        Err(_) => (0..44).for_each(|seed| run(seed, &mut tally)),
     }
     println!("{} cuts, {} images, {} flushes", tally.cuts, tally.images, tally.flushes);
     assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
