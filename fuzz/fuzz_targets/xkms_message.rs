@@ -11,7 +11,7 @@ use xkms::{
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Ok(document) = Document::parse(data, &Limits::MESSAGE) else { return };
     let Ok(message) = soap::open(&document).1 else { return };
-    let larger = Limits { bytes: usize::MAX, nodes: usize::MAX, ..Limits::MESSAGE };
+    let larger = Limits { bytes: usize::MAX, attributes: usize::MAX, nodes: usize::MAX, ..Limits::MESSAGE };
     if let Ok(request) = Request::read(message) {
         let text = request.to_element().to_xml();
         let again = Document::parse(text.as_bytes(), &larger).expect("what is written is read");

@@ -12,7 +12,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let root = document.root();
     for method in [Method::EXCLUSIVE, Method::INCLUSIVE] {
         let form = canonicalize(root, None, &method, Context::InPlace).expect("a whole document has a form");
-        let larger = Limits { bytes: usize::MAX, ..Limits::MESSAGE };
+        let larger = Limits { bytes: usize::MAX, attributes: usize::MAX, ..Limits::MESSAGE };
         let again = Document::parse(form.as_bytes(), &larger).expect("a canonical form is read");
         assert_eq!(canonicalize(again.root(), None, &method, Context::InPlace), Some(form));
     }

@@ -39,7 +39,7 @@ pub(crate) fn from_date_time(text: &str) -> Option<OffsetDateTime> {
     let full = if midnight { full.replacen("T24:", "T00:", 1) } else { full };
     let at = OffsetDateTime::parse(&full, &Rfc3339).ok()?;
     let at = if midnight { at.checked_add(Duration::DAY)? } else { at };
-    at.checked_to_offset(UtcOffset::UTC)
+    at.checked_to_offset(UtcOffset::UTC).filter(|at| at.year() >= 1)
 }
 
 /// `xs:dateTime` in UTC with `Z`, to the second.
@@ -77,7 +77,14 @@ mod tests {
         ] {
             assert_eq!(from_date_time(text).map(to_date_time).as_deref(), Some(written), "{text}");
         }
-        for text in ["2026-11-22", "2026-13-22T01:02:03Z", "T01:02:03Z", "", "2026-11-22T1:2:3Z"] {
+        for text in [
+            "2026-11-22",
+            "2026-13-22T01:02:03Z",
+            "T01:02:03Z",
+            "",
+            "2026-11-22T1:2:3Z",
+            "0000-01-01T00:00:00+01:00",
+        ] {
             assert_eq!(from_date_time(text), None, "{text}");
         }
     }
