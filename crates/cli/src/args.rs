@@ -273,6 +273,8 @@ pub enum BadGuest {
 pub enum Format {
     /// LUKS2, AES-256-XTS, 4 KiB sectors.
     Luks2,
+    /// Authenticated blocks: what was altered or put back is noticed.
+    Vault,
 }
 
 /// What is said of a new VM.

@@ -39,6 +39,15 @@ pub fn of_vms(world: &World, checks: &mut Checks, c: &Rogue) {
     };
     grants(checks, c, &session, started[0].id);
     another_vms_certificate(checks, c, &session);
+    let stopped = world.vouchsafe(&["host", "drain", "c"]);
+    let listed = stopped.json()["running"].clone();
+    checks.check(
+        "drained, it takes no start, and what it has is listed",
+        stopped.code == 0,
+        listed,
+    );
+    let said = world.vouchsafe(&["vm", "start", "c2", "--host", "c"]);
+    checks.refused("a start on a drained host", "host-draining", &said.refusal(), "");
     for name in VMS {
         let path = format!("/v1/vms/{name}/fence");
         let reason = json!({"reason": "the demonstration's rogue is no home"});

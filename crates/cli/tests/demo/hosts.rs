@@ -71,6 +71,10 @@ pub fn rogue(world: &World, checks: &mut Checks) {
         "event-unknown",
         evidence.and_then(|e| c.attest(&e)),
     );
+    let said = world.vouchsafe(&["policy", "trace", "host", "c"]);
+    let decided = said.json()["decided_by"].as_str().unwrap_or_default().to_owned();
+    let what = "policy trace says which rule decided";
+    checks.check(what, decided == "event-unknown", decided);
     c.log = honest;
     let evidence = c.challenge().map(|ch| c.evidence(&ch, &keys));
     expect(

@@ -80,6 +80,7 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
         },
         format: match wish.format {
             Format::Luks2 => VolumeFormat::Luks2,
+            Format::Vault => VolumeFormat::Vault,
         },
         on_lease_end: if wish.continue_after_lease {
             OnLeaseEnd::Continue
