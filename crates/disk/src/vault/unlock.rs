@@ -235,8 +235,7 @@ fn older(copy: HeaderCopy) -> String {
 }
 
 fn unusable(copy: HeaderCopy, why: &Unusable) -> String {
-    let reason =
-        why.error.rejection().map_or_else(|| why.error.to_string(), Rejection::to_string);
+    let reason = why.error.rejection().map_or_else(|| why.error.to_string(), Rejection::to_string);
     format!("copy {} of the header is not usable: {reason}", copy.name())
 }
 
