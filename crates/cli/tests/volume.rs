@@ -2,6 +2,9 @@
 //! is said aloud as `Skipped`.
 
 #[cfg(test)]
+#[path = "volume/claims.rs"]
+mod claims;
+#[cfg(test)]
 #[path = "volume/convert.rs"]
 mod convert;
 #[cfg(test)]
@@ -16,3 +19,6 @@ mod formats;
 #[cfg(test)]
 #[path = "volume/keys.rs"]
 mod keys;
+#[cfg(test)]
+#[path = "volume/manage.rs"]
+mod manage;

@@ -27,6 +27,7 @@ mod open;
 mod raw;
 mod rejection;
 mod spread;
+pub mod steps;
 mod stripes;
 pub mod vault;
 pub mod vhost;

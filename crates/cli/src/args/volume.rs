@@ -25,6 +25,22 @@ pub enum Volume {
         #[command(flatten)]
         key: OpenKey,
     },
+    /// Exchange the key, or with --data the key of all data.
+    Rekey(VolumeRekey),
+    /// States that are kept.
+    #[command(subcommand)]
+    Snapshot(VolumeSnapshot),
+    /// Change the exported size of a vault volume that nobody has open.
+    Resize {
+        /// The volume.
+        path: PathBuf,
+        /// The new size; a smaller one is refused if it would cut off more than zeros.
+        #[arg(long, value_parser = bytes)]
+        size: u64,
+        /// What opens it.
+        #[command(flatten)]
+        key: OpenKey,
+    },
     /// Copy a disk image into a new volume; killed and called again it goes on where it was.
     Convert(VolumeConvert),
     /// Copy out of a damaged volume what still verifies, and list what does not (exit status 3).
@@ -87,6 +103,21 @@ pub struct OpenKey {
     /// Unseal the key by this machine's TPM [default: device:/dev/tpmrm0].
     #[arg(long, value_name = "TPM", num_args = 0..=1, default_missing_value = "device:/dev/tpmrm0")]
     pub tpm: Option<tpm::Address>,
+}
+
+/// What is to open a volume from now on: exactly one.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct NewKey {
+    /// File with the new key.
+    #[arg(long, value_name = "FILE")]
+    pub new_key_file: Option<PathBuf>,
+    /// File with the new pass phrase.
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Make a key that only this machine's TPM unseals [default: device:/dev/tpmrm0].
+    #[arg(long, value_name = "TPM", num_args = 0..=1, default_missing_value = "device:/dev/tpmrm0")]
+    pub new_tpm: Option<tpm::Address>,
 }
 
 /// What is said of a new volume.
@@ -152,9 +183,60 @@ pub struct VolumeServe {
     /// Pass the page cache by (`O_DIRECT`).
     #[arg(long)]
     pub direct: bool,
+    /// Log each step of each block on its way out and in (S310 to S340, S410 to S440).
+    #[arg(long)]
+    pub trace_steps: bool,
     /// Another user, by number, whose processes may connect. May be repeated.
     #[arg(long = "client-uid", value_name = "UID")]
     pub client_uids: Vec<u32>,
+}
+
+/// Which key is exchanged.
+#[derive(Debug, Args)]
+pub struct VolumeRekey {
+    /// The volume.
+    pub path: PathBuf,
+    /// What opens it now.
+    #[command(flatten)]
+    pub key: OpenKey,
+    /// What opens it afterwards.
+    #[command(flatten)]
+    pub new: NewKey,
+    /// Seal all data anew under a fresh key; interrupted and called again it goes on.
+    #[arg(long)]
+    pub data: bool,
+    /// Keep the key slot that opened it, beside the new one.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Verbs of snapshots.
+#[derive(Debug, Subcommand)]
+pub enum VolumeSnapshot {
+    /// Keep the present state under a name.
+    Create(SnapshotNamed),
+    /// The kept states.
+    List {
+        /// The volume.
+        path: PathBuf,
+        /// What opens it.
+        #[command(flatten)]
+        key: OpenKey,
+    },
+    /// Give one up.
+    Delete(SnapshotNamed),
+}
+
+/// One snapshot of one volume.
+#[derive(Debug, Args)]
+pub struct SnapshotNamed {
+    /// The volume.
+    pub path: PathBuf,
+    /// Name of the snapshot.
+    pub name: String,
+    /// What opens it.
+    #[command(flatten)]
+    pub key: OpenKey,
 }
 
 /// What becomes what.

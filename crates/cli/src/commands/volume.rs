@@ -9,6 +9,7 @@ mod create;
 mod failure;
 mod inspect;
 mod keys;
+mod manage;
 mod progress;
 mod salvage;
 mod serve;
@@ -18,7 +19,7 @@ use ::serve::exit::Exit;
 use disk::Format;
 
 use crate::{
-    args::{AnyFormat, Volume},
+    args::{AnyFormat, Volume, VolumeSnapshot},
     output::{Failure, Printer},
 };
 
@@ -32,6 +33,11 @@ pub(super) async fn run(verb: Volume, printer: Printer) -> Result<Exit, Failure>
         Volume::Serve(args) => serve::run(&args, printer).await?,
         Volume::Inspect { path } => inspect::run(&path, printer)?,
         Volume::Check { path, key } => return check::run(&path, &key, printer),
+        Volume::Rekey(args) => manage::rekey(&args, printer)?,
+        Volume::Snapshot(VolumeSnapshot::Create(args)) => manage::keep(&args, printer)?,
+        Volume::Snapshot(VolumeSnapshot::List { path, key }) => manage::list(&path, &key, printer)?,
+        Volume::Snapshot(VolumeSnapshot::Delete(args)) => manage::delete(&args, printer)?,
+        Volume::Resize { path, size, key } => manage::resize(&path, &key, size, printer)?,
         Volume::Convert(args) => convert::run(&args, printer)?,
         Volume::Salvage { path, out, key } => return salvage::run(&path, &out, &key, printer),
     }

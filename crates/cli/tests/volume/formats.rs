@@ -148,3 +148,41 @@ fn raw_is_never_guessed() {
     dir.file("v", &vec![0; 1 << 20]);
     assert_eq!(dir.refused("serve --socket s.sock v"), "format-unknown");
 }
+
+/// The steps in the log of the server, with their offsets, in order.
+fn steps(dir: &Dir, offset: &str) -> Vec<String> {
+    let log = String::from_utf8_lossy(&dir.read("serve.log")).into_owned();
+    let field = format!("offset={offset} ");
+    let lines = log.lines().filter(|line| line.contains(&field));
+    let step = |line: &str| line.split("step=").nth(1).map(|rest| rest[1..5].to_owned());
+    lines.filter_map(step).collect()
+}
+
+#[test]
+fn a_block_on_its_way_out_and_in_shows_the_eight_steps() {
+    for format in ["gcm", "luks2"] {
+        let dir = Dir::new();
+        let line = make(&dir, format).unwrap();
+        let served = dir.serve(&format!("{line} --trace-steps"));
+        let commands = ["-c", "write -P 7 8192 4096", "-c", "read -P 7 8192 4096"];
+        let mut args = vec!["-f", "raw"];
+        args.extend(commands);
+        let uri = served.uri();
+        args.push(&uri);
+        if outside("qemu-io", &args).is_none() {
+            return;
+        }
+        served.stop();
+        let found = steps(&dir, "8192");
+        let wanted = ["S310", "S320", "S330", "S340", "S410", "S420", "S430", "S440"];
+        assert_eq!(found, wanted, "{format}");
+    }
+}
+
+#[test]
+fn vhost_user_is_offered_on_a_socket_and_ends_in_good_order() {
+    let dir = Dir::new();
+    let line = make(&dir, "gcm").unwrap();
+    dir.serve(&format!("{line} --vhost-user")).stop();
+    dir.done(&format!("check {line}"));
+}

@@ -9,6 +9,7 @@ use super::SectorCipher;
 use crate::{
     Extent, TrimPolicy, Volume,
     open::{Medium, Run},
+    steps::step,
     stripes::Stripes,
 };
 
@@ -80,13 +81,20 @@ impl CryptVolume {
 
     fn read_sectors(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.medium.read(self.in_file(offset), buf)?;
-        Ok(self.cipher.open(offset, buf)?)
+        step("S420", offset, buf.len());
+        self.cipher.open(offset, buf)?;
+        step("S430", offset, buf.len());
+        Ok(())
     }
 
     fn write_sectors(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        step("S320", offset, data.len());
         self.cipher.seal(offset, data)?;
+        step("S330", offset, data.len());
         let _held = self.stripes.shared(offset, length_of(data));
-        self.medium.write(self.in_file(offset), data)
+        self.medium.write(self.in_file(offset), data)?;
+        step("S340", offset, data.len());
+        Ok(())
     }
 
     /// The sector that holds `offset`, decrypted, and the position of `offset` in it.

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     Volume,
     spread::{Flying, Spread},
+    steps::step,
 };
 
 /// The receive buffer's usual size.
@@ -306,13 +307,17 @@ impl Transmission<'_> {
                 add(&self.counters.reads, 1);
                 add(&self.counters.bytes_read, bytes);
                 let volume = self.volume;
+                step("S410", offset, usize::try_from(length).unwrap_or(usize::MAX));
                 self.replies.data(self.peer.agreed.structured, cookie, offset, length, |place| {
-                    volume.read(offset, place)
+                    volume.read(offset, place)?;
+                    step("S440", offset, place.len());
+                    Ok(())
                 })
             }
             Command::Write => {
                 add(&self.counters.writes, 1);
                 add(&self.counters.bytes_written, bytes);
+                step("S310", offset, data.len());
                 self.volume.write(offset, data)
             }
             Command::WriteZeroes => {

@@ -14,7 +14,7 @@ use super::{
     seal::Unit,
     tree::Shape,
 };
-use crate::Rejection;
+use crate::{Rejection, steps::step};
 
 /// Sectors that are sealed and written at a time: their data stay in the processor's cache.
 const CHUNK: usize = 64;
@@ -83,12 +83,14 @@ impl Engine {
             }
             Err(e) => return Err(e),
         }
+        step("S420", byte_of(first), buf.len());
         let sectors = (first..).zip(names).zip(buf.chunks_exact_mut(SLOT_BYTES));
         for ((sector, name), part) in sectors {
             if shape.ring.open(name, Unit::Sector(sector), part).is_err() {
                 self.read_again(shape, sector, *name, part)?;
             }
         }
+        step("S430", byte_of(first), buf.len());
         Ok(())
     }
 
@@ -157,6 +159,8 @@ impl Engine {
         let count = length(data.len() / SLOT_BYTES);
         let cipher_failed = |_| io::Error::other("the cipher failed");
         let sequence = shape.ring.take(count).map_err(cipher_failed)?;
+        let position = byte_of(first);
+        step("S320", position, data.len());
         let mut names = [Ref::NULL; CHUNK];
         for (at, (name, sector)) in
             (0_u64..).zip(names.iter_mut().zip(data.chunks_exact_mut(SLOT_BYTES)))
@@ -167,6 +171,7 @@ impl Engine {
                 .seal(sequence.saturating_add(at), unit, sector)
                 .map_err(cipher_failed)?;
         }
+        step("S330", position, data.len());
         let runs = self.take_slots(Some(first), count)?;
         let mut slots = runs.iter().flat_map(|run| run.slot..run.slot.saturating_add(run.count));
         let mut rest: &[u8] = data;
@@ -177,6 +182,7 @@ impl Engine {
             self.write_slot(run.slot, part)
         });
         let installed = written.and_then(|()| {
+            step("S340", position, data.len());
             let names = names.get_mut(..data.len() / SLOT_BYTES).unwrap_or_default();
             names.iter_mut().zip(slots.by_ref()).for_each(|(name, slot)| name.slot = slot);
             let (id, index) = NodeId::of_sector(first);

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Volume,
     nbd::{Counters, add},
+    steps::step,
 };
 
 /// Data that are copied and worked on at a time.
@@ -313,9 +314,11 @@ impl Work {
         while at < end {
             let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
             let chunk = self.buf.get_mut(..left.min(CHUNK)).unwrap_or_default();
+            step("S410", at, chunk.len());
             self.job.volume.read(at, chunk)?;
             let memory = self.job.ring.memory();
             cursor.each(chunk, |address, part| memory.write(address, part))?;
+            step("S440", at, chunk.len());
             at = at.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         }
         Ok(Done::Bytes(u32::try_from(request.writable).unwrap_or(u32::MAX)))
@@ -331,6 +334,7 @@ impl Work {
             let chunk = self.buf.get_mut(..left.min(CHUNK)).unwrap_or_default();
             let memory = self.job.ring.memory();
             cursor.each(chunk, |address, part| memory.read(address, part))?;
+            step("S310", at, chunk.len());
             self.job.volume.write(at, chunk)?;
             at = at.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
         }

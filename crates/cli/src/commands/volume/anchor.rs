@@ -7,39 +7,21 @@ use std::{
 };
 
 use disk::{
-    OpenOptions, Volume,
-    anchor::{self, Anchor, Attachment, FileAnchor},
+    Extent, OpenOptions, Volume,
+    anchor::{Anchor as _, Attachment, FileAnchor},
     vault::{self, VaultVolume},
 };
-use model::Secret;
+use model::{Kmi, Secret};
 
 use super::{failure, vault::uuid_text};
 use crate::output::Failure;
 
-/// A volume with its anchor.
+/// A volume with its anchor. Closing it detaches it: the export does that when it stops.
 #[derive(Debug)]
 pub(super) struct Anchored {
-    attachment: Option<Attachment<Disk>>,
+    attachment: Option<Attachment<VaultVolume>>,
     volume: Arc<VaultVolume>,
     directory: PathBuf,
-}
-
-/// The volume as the protocol sees it.
-#[derive(Debug)]
-struct Disk(Arc<VaultVolume>);
-
-impl anchor::Anchored for Disk {
-    fn anchor_count(&self) -> u64 {
-        self.0.head().anchor_count
-    }
-
-    fn commit(&self, count: u64, last: bool) -> io::Result<()> {
-        self.0.advance(count)?;
-        if last {
-            self.0.close()?;
-        }
-        Ok(())
-    }
 }
 
 /// Makes the anchor of a new volume.
@@ -72,8 +54,8 @@ pub(super) fn attach(
     let attachment = if options.read_only {
         None
     } else {
-        let disk = Arc::new(Disk(Arc::clone(&volume)));
-        Some(Attachment::attach(disk, Box::new(anchor)).map_err(failure::of)?)
+        let attached = Attachment::attach(Arc::clone(&volume), Box::new(anchor));
+        Some(attached.map_err(failure::of)?)
     };
     let directory = place.parent().filter(|dir| !dir.as_os_str().is_empty());
     let directory = directory.unwrap_or(Path::new(".")).to_owned();
@@ -89,11 +71,6 @@ fn refuse_tpm(place: &Path) -> Result<(), Failure> {
 }
 
 impl Anchored {
-    /// The volume.
-    pub(super) fn volume(&self) -> Arc<dyn Volume> {
-        Arc::clone(&self.volume) as Arc<dyn Volume>
-    }
-
     /// The directory that is written while it is served.
     pub(super) fn directory(&self) -> Option<&Path> {
         self.attachment.as_ref().map(|_| self.directory.as_path())
@@ -110,14 +87,76 @@ impl Anchored {
         Ok(())
     }
 
-    /// Detaches in good order.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(super) fn detach(&self) -> Result<(), Failure> {
+    fn inner(&self) -> &dyn Volume {
+        self.volume.as_ref()
+    }
+}
+
+impl Volume for Anchored {
+    fn waits(&self) -> bool {
+        self.inner().waits()
+    }
+
+    fn format(&self) -> &'static str {
+        self.inner().format()
+    }
+
+    fn size(&self) -> u64 {
+        self.inner().size()
+    }
+
+    fn sector_size(&self) -> u32 {
+        self.inner().sector_size()
+    }
+
+    fn read_only(&self) -> bool {
+        self.inner().read_only()
+    }
+
+    fn kmi(&self) -> Option<&Kmi> {
+        self.inner().kmi()
+    }
+
+    fn header_damage(&self) -> Option<&str> {
+        self.inner().header_damage()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.inner().read(offset, buf)
+    }
+
+    fn write(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        self.inner().write(offset, data)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.inner().write_zeroes(offset, length)
+    }
+
+    fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.inner().trim(offset, length)
+    }
+
+    fn prefetch(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.inner().prefetch(offset, length)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.inner().flush()
+    }
+
+    fn close(&self) -> io::Result<()> {
         match &self.attachment {
-            Some(attachment) => attachment.detach().map(|_| ()).map_err(failure::of),
-            None => Ok(()),
+            Some(attachment) => attachment.detach().map(|_| ()).map_err(io::Error::other),
+            None => self.inner().close(),
         }
+    }
+
+    fn flush_failed(&self) -> bool {
+        self.inner().flush_failed()
+    }
+
+    fn extents(&self, offset: u64, length: u64, max: usize) -> io::Result<Vec<Extent>> {
+        self.inner().extents(offset, length, max)
     }
 }

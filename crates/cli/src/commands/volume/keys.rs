@@ -13,7 +13,10 @@ use tpm::{
     Actor, Address, Auth, AuthValue, Hierarchy, KeyBlob, PcrSelection, Policy, Tpm, TpmError,
 };
 
-use crate::{args::OpenKey, output::Failure};
+use crate::{
+    args::{NewKey, OpenKey},
+    output::Failure,
+};
 
 /// Longest key, as LUKS has it.
 const KEY_MAX: u64 = 512;
@@ -67,6 +70,15 @@ impl OpenKey {
     }
 }
 
+impl NewKey {
+    /// The one that was said.
+    pub(super) fn said(&self) -> Option<From<'_>> {
+        let key = self.new_key_file.as_deref().map(From::KeyFile);
+        let phrase = self.new_passphrase_file.as_deref().map(From::Passphrase);
+        key.or(phrase).or(self.new_tpm.as_ref().map(From::Tpm))
+    }
+}
+
 impl From<'_> {
     /// The secret that opens the volume at `volume`.
     ///
@@ -93,6 +105,15 @@ impl From<'_> {
 }
 
 impl Fresh {
+    /// `secret` again in the way in which `key` said it; a TPM's must be sealed anew.
+    pub(super) fn like(key: &OpenKey, secret: &Secret<Vec<u8>>) -> Option<Self> {
+        match key.said()? {
+            From::KeyFile(_) => Some(Self::Key(secret.clone())),
+            From::Passphrase(_) => Some(Self::Passphrase(secret.clone())),
+            From::Tpm(_) => None,
+        }
+    }
+
     /// The secret itself.
     pub(super) const fn secret(&self) -> &Secret<Vec<u8>> {
         match self {

@@ -30,7 +30,11 @@ const ADVANCE: Duration = Duration::from_secs(15 * 60);
 /// # Errors
 /// A refusal of the volume, or the system's error.
 pub(super) async fn run(args: &VolumeServe, printer: Printer) -> Result<(), Failure> {
-    telemetry::init(&telemetry::Log::default())?;
+    let mut log = telemetry::Log::default();
+    if args.trace_steps {
+        log.filter = format!("{},{}=trace", log.filter, disk::steps::TARGET);
+    }
+    telemetry::init(&log)?;
     sandbox::harden()?;
     serve::shell::lock_memory();
     let (volume, anchored) = open(args)?;
@@ -44,7 +48,7 @@ pub(super) async fn run(args: &VolumeServe, printer: Printer) -> Result<(), Fail
         .with_context(|| format!("the socket {}", args.socket.display()))?;
     // Every file is open; the socket is removed at the end, and an anchor is written.
     let mut writable = vec![parent(&args.socket)];
-    writable.extend(anchored.as_ref().and_then(anchor::Anchored::directory));
+    writable.extend(anchored.as_deref().and_then(anchor::Anchored::directory));
     let files = sandbox::restrict_files(&[], &writable)?;
     tracing::info!(sandbox.files = files.as_str(), socket = %args.socket.display(), "serving");
     say(args, volume.as_ref(), anchored.is_some(), printer);
@@ -57,12 +61,10 @@ pub(super) async fn run(args: &VolumeServe, printer: Printer) -> Result<(), Fail
     };
     tokio::select! {
         served = export => served?,
-        never = tick(anchored.as_ref()) => never?,
+        never = tick(anchored.as_deref()) => never?,
     }
-    match anchored {
-        Some(anchored) => anchored.detach()?,
-        None => volume.close().context("the volume could not be closed in good order")?,
-    }
+    // Twice is once: the export closed it when its last connection had ended.
+    volume.close().context("the volume could not be closed in good order")?;
     Ok(())
 }
 
@@ -76,7 +78,10 @@ async fn tick(anchored: Option<&anchor::Anchored>) -> Result<(), Failure> {
     }
 }
 
-fn open(args: &VolumeServe) -> Result<(Arc<dyn Volume>, Option<anchor::Anchored>), Failure> {
+/// The volume, and the same again if it has an anchor.
+type Opened = (Arc<dyn Volume>, Option<Arc<anchor::Anchored>>);
+
+fn open(args: &VolumeServe) -> Result<Opened, Failure> {
     if matches!(args.format, Some(AnyFormat::Qcow2)) {
         let words = "qcow2 is not served; `volume convert` makes a volume of it";
         return Err(Failure::Usage(words.to_owned()));
@@ -95,8 +100,8 @@ fn open(args: &VolumeServe) -> Result<(Arc<dyn Volume>, Option<anchor::Anchored>
         let secret = secret.as_ref().ok_or_else(|| {
             Failure::Usage("only a vault volume has an anchor; say its key".to_owned())
         })?;
-        let anchored = anchor::attach(place, &args.path, secret, &options)?;
-        return Ok((anchored.volume(), Some(anchored)));
+        let anchored = Arc::new(anchor::attach(place, &args.path, secret, &options)?);
+        return Ok((Arc::clone(&anchored) as Arc<dyn Volume>, Some(anchored)));
     }
     let volume = disk::open(&args.path, secret.as_ref(), &options).map_err(failure::of)?;
     Ok((volume, None))

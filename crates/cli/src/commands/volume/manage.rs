@@ -1,0 +1,160 @@
+//! `vouchsafe volume rekey | snapshot | resize`: changes of a vault volume that nobody has open.
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use disk::{
+    OpenOptions, Volume as _,
+    vault::{self, NewSlot, VaultVolume},
+};
+use model::Secret;
+use serde_json::json;
+
+use super::{failure, keys, progress};
+use crate::{
+    args::{OpenKey, SnapshotNamed, VolumeRekey},
+    output::{Failure, Printer, table},
+};
+
+/// Bytes of the disk under one page of level 1: what a step of re-keying covers.
+const PAGE_SPAN: u64 = 128 * 4096;
+
+fn open(path: &Path, secret: &Secret<Vec<u8>>, read_only: bool) -> Result<VaultVolume, Failure> {
+    let options = OpenOptions { read_only, ..OpenOptions::default() };
+    vault::open(path, secret, &options).map_err(failure::of)
+}
+
+fn opened(path: &Path, key: &OpenKey, read_only: bool) -> Result<VaultVolume, Failure> {
+    open(path, &key.needed()?.secret(path)?, read_only)
+}
+
+/// Does `change` and closes the volume in good order.
+fn changed<T>(
+    volume: &VaultVolume,
+    change: impl FnOnce(&VaultVolume) -> Result<T, disk::VolumeError>,
+) -> Result<T, Failure> {
+    let done = change(volume).map_err(failure::of);
+    volume.close()?;
+    done
+}
+
+/// Exchanges key slots, or with `--data` the key of all data.
+///
+/// # Errors
+/// A refusal, or the system's error.
+pub(super) fn rekey(args: &VolumeRekey, printer: Printer) -> Result<(), Failure> {
+    let secret = args.key.needed()?.secret(&args.path)?;
+    let new = args.new.said().map(keys::From::fresh).transpose()?;
+    let volume = open(&args.path, &secret, false)?;
+    if args.data {
+        return data(args, &volume, &secret, new.as_ref(), printer);
+    }
+    let Some(new) = new else {
+        let words = "say --new-key-file, --new-passphrase-file or --new-tpm, or --data";
+        return Err(Failure::Usage(words.to_owned()));
+    };
+    let opened = volume.key_slot();
+    let kmi = volume.kmi().filter(|_| !args.keep).cloned();
+    let fresh = NewSlot { secret: new.slot_secret(), kmi: kmi.as_ref(), label: "" };
+    let slot = changed(&volume, |volume| {
+        if args.keep {
+            volume.add_key_slot(&fresh)
+        } else {
+            volume.replace_key_slot(opened, &fresh).map(|()| opened)
+        }
+    })?;
+    let shown = json!({"rekeyed": args.path, "data": false, "key_slot": slot, "kept": args.keep});
+    printer.result(&shown, &format!("{}: key slot {slot} is new", args.path.display()))
+}
+
+fn data(
+    args: &VolumeRekey,
+    volume: &VaultVolume,
+    secret: &Secret<Vec<u8>>,
+    new: Option<&keys::Fresh>,
+    printer: Printer,
+) -> Result<(), Failure> {
+    // Every key slot is made anew: those of other keys cannot be, for we do not have them.
+    let same = keys::Fresh::like(&args.key, secret);
+    let slot_secret = match (new, &same) {
+        (Some(new), _) => new.slot_secret(),
+        (None, Some(same)) => same.slot_secret(),
+        (None, None) => {
+            let words = "a key that a TPM sealed is sealed anew: say --new-tpm as well";
+            return Err(Failure::Usage(words.to_owned()));
+        }
+    };
+    let resumed = volume.rekeying();
+    let kmi = volume.kmi().cloned();
+    let slots = [NewSlot { secret: slot_secret, kmi: kmi.as_ref(), label: "" }];
+    let bar = progress::bar(printer, "re-keying", 0);
+    let mut step = |done: u64, total: u64| {
+        bar.set_length(total * PAGE_SPAN);
+        bar.set_position(done * PAGE_SPAN);
+        ControlFlow::Continue(())
+    };
+    changed(volume, |volume| volume.rekey(&slots, &mut step))?;
+    bar.finish_and_clear();
+    let shown = json!({"rekeyed": args.path, "data": true, "resumed": resumed});
+    printer.result(&shown, &format!("{}: all data are under a new key", args.path.display()))
+}
+
+/// Keeps the present state.
+///
+/// # Errors
+/// A refusal, or the system's error.
+pub(super) fn keep(args: &SnapshotNamed, printer: Printer) -> Result<(), Failure> {
+    let volume = opened(&args.path, &args.key, false)?;
+    #[expect(clippy::disallowed_methods, reason = "the time a snapshot bears is the operator's")]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let made = changed(&volume, |volume| volume.snapshot(&args.name, now))?;
+    let shown = json!({"snapshot": made.name, "size": made.size, "time": made.time});
+    printer.result(&shown, &format!("kept as {}", made.name))
+}
+
+/// Lists the kept states.
+///
+/// # Errors
+/// A refusal, or the system's error.
+pub(super) fn list(path: &Path, key: &OpenKey, printer: Printer) -> Result<(), Failure> {
+    let volume = opened(path, key, true)?;
+    let mut shown = table(["NAME", "SIZE", "TIME"]);
+    let mut values = Vec::new();
+    for kept in volume.snapshots() {
+        let time = i64::try_from(kept.time).ok();
+        let time = time.and_then(|t| time::OffsetDateTime::from_unix_timestamp(t).ok());
+        let written = time.map_or_else(|| kept.time.to_string(), |time| time.to_string());
+        shown.add_row([kept.name.clone(), kept.size.to_string(), written]);
+        values.push(json!({"name": kept.name, "size": kept.size, "time": kept.time}));
+    }
+    printer.list(&values, &shown.to_string())
+}
+
+/// Gives a kept state up.
+///
+/// # Errors
+/// A refusal, or the system's error.
+pub(super) fn delete(args: &SnapshotNamed, printer: Printer) -> Result<(), Failure> {
+    let volume = opened(&args.path, &args.key, false)?;
+    changed(&volume, |volume| volume.delete_snapshot(&args.name))?;
+    printer.result(&json!({"deleted": args.name}), &format!("{} is deleted", args.name))
+}
+
+/// Changes the exported size; nothing is cut off but zeros.
+///
+/// # Errors
+/// `shrink-loses-data`, another refusal, or the system's error.
+pub(super) fn resize(
+    path: &Path,
+    key: &OpenKey,
+    size: u64,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let volume = opened(path, key, false)?;
+    changed(&volume, |volume| volume.resize(size))?;
+    let text = format!("{}: {size} bytes", path.display());
+    printer.result(&json!({"resized": path, "size": size}), &text)
+}

@@ -1,0 +1,95 @@
+//! Snapshots, sizes, re-keying.
+
+use crate::fixture::{Dir, content, outside};
+
+fn fill(dir: &Dir, name: &str, disk: &[u8]) -> Option<()> {
+    let source = dir.file(name, disk).to_str().unwrap().to_owned();
+    let served = dir.serve("v --key-file key");
+    let copied = outside("nbdcopy", &["--flush", &source, &served.uri()]).map(|_| ());
+    served.stop();
+    copied
+}
+
+fn read(dir: &Dir, line: &str) -> Vec<u8> {
+    let served = dir.serve(&format!("v --key-file key --read-only {line}"));
+    outside("nbdcopy", &[&served.uri(), &dir.text("back.raw")]);
+    served.stop();
+    dir.read("back.raw")
+}
+
+#[test]
+fn snapshots_keep_what_was() {
+    let dir = Dir::new();
+    dir.done("create --size 4M --key-file key v");
+    let before = content(4 << 20);
+    let after: Vec<u8> = before.iter().map(|byte| byte ^ 1).collect();
+    if fill(&dir, "before", &before).is_none() {
+        return;
+    }
+    dir.done("snapshot create v one --key-file key");
+    fill(&dir, "after", &after);
+    assert!(read(&dir, "--snapshot one") == before);
+    assert!(read(&dir, "") == after);
+    assert_eq!(dir.done("snapshot list v --key-file key")["name"], "one");
+    let line = "serve --socket s.sock v --key-file key --snapshot two";
+    assert_eq!(dir.refused(line), "snapshot-not-found");
+    dir.done("snapshot delete v one --key-file key");
+    assert_eq!(dir.run("snapshot list v --key-file key --json"), (0, String::new()));
+    assert!(read(&dir, "") == after);
+    dir.done("check v --key-file key");
+}
+
+#[test]
+fn a_volume_grows_and_shrinks_only_over_zeros() {
+    let dir = Dir::new();
+    dir.done("create --size 1M --key-file key v");
+    let disk = content(1 << 20);
+    if fill(&dir, "disk", &disk).is_none() {
+        return;
+    }
+    dir.done("resize v --size 3M --key-file key");
+    let mut grown = disk.clone();
+    grown.resize(3 << 20, 0);
+    assert!(read(&dir, "") == grown);
+    dir.done("resize v --size 1M --key-file key");
+    assert_eq!(dir.refused("resize v --size 512K --key-file key"), "shrink-loses-data");
+    assert!(read(&dir, "") == disk);
+}
+
+#[test]
+fn the_data_key_is_exchanged_and_the_old_key_opens_nothing() {
+    let dir = Dir::new();
+    dir.done("create --size 4M --key-file key v");
+    let disk = content(4 << 20);
+    if fill(&dir, "disk", &disk).is_none() {
+        return;
+    }
+    dir.file("new", b"the new key of the volume");
+    dir.done("rekey v --data --key-file key --new-key-file new");
+    assert_eq!(dir.refused("check v --key-file key"), "wrong-key");
+    dir.file("key", b"the new key of the volume");
+    assert!(read(&dir, "") == disk);
+    let shown = dir.done("inspect v");
+    assert_eq!((shown["epoch"].as_u64(), shown["rekeying"].as_bool()), (Some(2), Some(false)));
+}
+
+#[test]
+fn a_key_slot_is_exchanged_or_added_without_touching_the_data() {
+    let dir = Dir::new();
+    dir.done("create --size 4M --key-file key v");
+    let disk = content(4 << 20);
+    if fill(&dir, "disk", &disk).is_none() {
+        return;
+    }
+    dir.file("phrase", b"correct horse battery staple");
+    dir.done("rekey v --keep --key-file key --new-passphrase-file phrase");
+    dir.done("check v --passphrase-file phrase");
+    assert!(read(&dir, "") == disk);
+    dir.file("new", b"the new key of the volume");
+    dir.done("rekey v --key-file key --new-key-file new");
+    assert_eq!(dir.refused("check v --key-file key"), "wrong-key");
+    dir.done("check v --key-file new");
+    dir.done("check v --passphrase-file phrase");
+    assert_eq!(dir.done("inspect v")["epoch"], 1);
+    assert_eq!(dir.run("rekey v --key-file new").0, 2);
+}
