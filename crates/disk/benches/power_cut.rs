@@ -3,6 +3,15 @@
 //!
 //! `make bench-disk-crash` writes `target/bench/disk-crash.json`. Arguments: runs, seconds at most.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::tests_outside_test_module,
+    reason = "it fails loudly"
+)]
+
 #[path = "../tests/power_cut/guest.rs"]
 mod guest;
 #[path = "../tests/power_cut/medium.rs"]

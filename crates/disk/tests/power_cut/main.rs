@@ -4,6 +4,15 @@
 //! `make bench-disk-crash` runs the same for minutes. A seed that fails is run alone with
 //! `POWER_CUT_SEED=<seed> cargo test -p disk --test power_cut`.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::tests_outside_test_module,
+    reason = "it fails loudly"
+)]
+
 mod guest;
 mod medium;
 mod random;

@@ -4,9 +4,7 @@ use std::{collections::BTreeMap, io, ops::ControlFlow, sync::Arc};
 
 use disk::{
     OpenOptions, Volume,
-    vault::{
-        Argon2Cost, Medium, NewSlot, NewVault, SlotSecret, Suite, VaultVolume, create_on, open_on,
-    },
+    vault::{Medium, NewSlot, NewVault, SlotSecret, Suite, VaultVolume, create_on, open_on},
 };
 use model::Secret;
 
@@ -101,10 +99,10 @@ fn secret(number: u64) -> Secret<Vec<u8>> {
 }
 
 fn failed(error: disk::VolumeError) -> io::Error {
-    match error {
-        disk::VolumeError::Io { source, .. } => source,
-        other => io::Error::other(said(&other)),
+    if let disk::VolumeError::Io { source, .. } = error {
+        return source;
     }
+    io::Error::other(said(&error))
 }
 
 fn created(size: usize, suite: Suite) -> Vec<u8> {
