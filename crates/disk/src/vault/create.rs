@@ -76,6 +76,7 @@ pub struct Created {
 /// A [`Rejection`], or the system's error. Nothing is left behind.
 pub fn create(new: &NewVault<'_>) -> Result<Created, VolumeError> {
     let partial = Partial::begin(new.path)?;
+    partial.reserve(new)?;
     let created = create_on(partial.medium.as_ref(), new)?;
     partial.finish()?;
     Ok(created)
@@ -94,6 +95,7 @@ pub fn create_from(
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Created, VolumeError> {
     let partial = Partial::begin(new.path)?;
+    partial.reserve(new)?;
     let created = create_on(partial.medium.as_ref(), new)?;
     let medium: Arc<dyn Medium> = Arc::clone(&partial.medium) as Arc<dyn Medium>;
     let secret = new.slots.first().map(secret_of).ok_or(Rejection::LastKeySlot)?;
@@ -194,14 +196,18 @@ fn secret_of<'a>(slot: &NewSlot<'a>) -> &'a Secret<Vec<u8>> {
     }
 }
 
+fn log_slots(new: &NewVault<'_>) -> u32 {
+    let wanted = new.log_bytes.unwrap_or((new.size / 64).clamp(1 << 20, 32 << 20));
+    let slots = u32::try_from(wanted.div_ceil(SLOT_BYTES as u64)).unwrap_or(u32::MAX);
+    slots.clamp(*LOG_SLOTS.start(), *LOG_SLOTS.end())
+}
+
 fn new_header(
     new: &NewVault<'_>,
     uuid: [u8; 16],
     key_area_digest: [u8; 32],
 ) -> Result<Header, VolumeError> {
-    let wanted = new.log_bytes.unwrap_or((new.size / 64).clamp(1 << 20, 32 << 20));
-    let log_slots = u32::try_from(wanted.div_ceil(SLOT_BYTES as u64)).unwrap_or(u32::MAX);
-    let log_slots = log_slots.clamp(*LOG_SLOTS.start(), *LOG_SLOTS.end());
+    let log_slots = log_slots(new);
     Ok(Header {
         suite: new.suite,
         depth: depth_for(new.size),
@@ -258,12 +264,16 @@ impl Partial {
             return Err(Rejection::InUse.into());
         }
         medium.file().set_len(0).map_err(failed())?;
-        let partial =
-            Self { medium: Arc::new(medium), path, target: target.to_owned(), finished: false };
-        // So that a flush needs no new space for its record where the system can promise that.
-        match fallocate(partial.medium.file(), FallocateFlags::empty(), 0, byte_of(320)) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(partial),
-            Err(e) => Err(failed()(e.into())),
+        Ok(Self { medium: Arc::new(medium), path, target: target.to_owned(), finished: false })
+    }
+
+    /// Takes the room of headers, key areas and log, so that a flush needs none for its record;
+    /// where the system can promise that.
+    fn reserve(&self, new: &NewVault<'_>) -> Result<(), VolumeError> {
+        let end = byte_of(LOG_SLOT + u64::from(log_slots(new)));
+        match fallocate(self.medium.file(), FallocateFlags::empty(), 0, end) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+            Err(e) => Err(VolumeError::io("size the volume")(e.into())),
         }
     }
 

@@ -28,17 +28,32 @@ impl Engine {
             let count = (rest.len() / SLOT_BYTES).min(FAN - index).max(1);
             let (part, behind) =
                 rest.split_at_mut_checked(count * SLOT_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
-            let node = self.tree.node(id);
-            let mut names = [Ref::NULL; FAN];
-            self.tree.look(shape, &node, |state| {
-                let from = state.refs().get(index..index + count).unwrap_or_default();
-                names.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-            })?;
-            self.read_named(shape, sector, names.get(..count).unwrap_or_default(), part)?;
+            match count {
+                1 => self.read_in_page::<1>(shape, id, index, part)?,
+                _ => self.read_in_page::<FAN>(shape, id, index, part)?,
+            }
             sector = sector.saturating_add(length(count));
             rest = behind;
         }
         Ok(())
+    }
+
+    /// Reads sectors of one page, at most `N`, from `index` on.
+    fn read_in_page<const N: usize>(
+        &self,
+        shape: &Shape,
+        id: NodeId,
+        index: usize,
+        buf: &mut [u8],
+    ) -> io::Result<()> {
+        let count = buf.len() / SLOT_BYTES;
+        let mut names = [Ref::NULL; N];
+        self.tree.look(shape, &self.tree.node(id), |state| {
+            let from = state.refs().get(index..index + count).unwrap_or_default();
+            names.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        })?;
+        let sector = id.child(index).number;
+        self.read_named(shape, sector, names.get(..count).unwrap_or_default(), buf)
     }
 
     /// Reads the sectors that `names` name, run by run.
@@ -147,21 +162,29 @@ impl Engine {
             let count = (rest.len() / SLOT_BYTES).min(to_boundary).max(1);
             let (part, behind) =
                 rest.split_at_mut_checked(count * SLOT_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
-            self.write_chunk(shape, sector, part)?;
+            match count {
+                1 => self.write_chunk::<1>(shape, sector, part)?,
+                _ => self.write_chunk::<CHUNK>(shape, sector, part)?,
+            }
             sector = sector.saturating_add(length(count));
             rest = behind;
         }
         self.relieve(shape)
     }
 
-    /// Writes sectors of one page, [`CHUNK`] at most.
-    fn write_chunk(&self, shape: &Shape, first: u64, data: &mut [u8]) -> io::Result<()> {
+    /// Writes sectors of one page, at most `N`.
+    fn write_chunk<const N: usize>(
+        &self,
+        shape: &Shape,
+        first: u64,
+        data: &mut [u8],
+    ) -> io::Result<()> {
         let count = length(data.len() / SLOT_BYTES);
         let cipher_failed = |_| io::Error::other("the cipher failed");
         let sequence = shape.ring.take(count).map_err(cipher_failed)?;
         let position = byte_of(first);
         step("S320", position, data.len());
-        let mut names = [Ref::NULL; CHUNK];
+        let mut names = [Ref::NULL; N];
         for (at, (name, sector)) in
             (0_u64..).zip(names.iter_mut().zip(data.chunks_exact_mut(SLOT_BYTES)))
         {

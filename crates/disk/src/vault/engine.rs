@@ -7,7 +7,7 @@
 //!   checkpoint: commit lock -> changed pages into free slots -> sync -> header -> log is empty
 //! ```
 //!
-//! **Locks, outermost first:** gate, commit, stripes, pages (child before parent), slots, lists.
+//! **Locks, outermost first:** gate, stripes, commit, pages (child before parent), slots, lists.
 //!
 //! **Invariant:** a slot that the header in force or its log can reach is not written. What was
 //! replaced is set aside and becomes free when the record or header that replaces it is durable.

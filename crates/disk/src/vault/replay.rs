@@ -32,6 +32,9 @@ pub(crate) struct Replayed {
     pub(crate) sequence: u64,
 }
 
+/// An authentic record: its head, what is in it, its tag.
+type Record<T> = (RecordHead, T, [u8; 16]);
+
 struct Reader<'a> {
     medium: &'a dyn Medium,
     ring: &'a Keyring,
@@ -96,7 +99,7 @@ impl Reader<'_> {
         position: u64,
         wanted: impl Fn(&RecordHead) -> bool,
         chain: &[u8; 16],
-    ) -> io::Result<Option<(RecordHead, Vec<u8>, [u8; 16])>> {
+    ) -> io::Result<Option<Record<Vec<u8>>>> {
         let log_slots = u64::from(self.header.log_slots);
         if position >= log_slots {
             return Ok(None);
@@ -129,7 +132,7 @@ impl Reader<'_> {
         position: u64,
         number: u64,
         chain: &[u8; 16],
-    ) -> io::Result<Option<(RecordHead, Vec<Item>, [u8; 16])>> {
+    ) -> io::Result<Option<Record<Vec<Item>>>> {
         let generation = self.header.generation;
         let wanted = |head: &RecordHead| head.number == number && head.generation == generation;
         let Some((head, body, tag)) = self.open_at(position, wanted, chain)? else {

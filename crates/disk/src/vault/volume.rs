@@ -11,9 +11,8 @@ use super::{
     commit::Committer,
     data::length,
     engine::Engine,
-    header::{Header, SLOT_BYTES},
+    header::SLOT_BYTES,
     node::NodeId,
-    page::volume_error,
     tree::Shape,
 };
 use crate::{Extent, OpenOptions, Volume, VolumeError, open::Medium as FileMedium};
@@ -96,36 +95,6 @@ impl VaultVolume {
             Ok(())
         })?;
         Ok(head_of(&committer))
-    }
-
-    /// Makes a checkpoint and commits the header that `edit` leaves.
-    ///
-    /// # Errors
-    /// What `edit` says, or the medium's error.
-    pub(crate) fn checkpoint_with(
-        &self,
-        edit: &mut dyn FnMut(&mut Header) -> Result<(), VolumeError>,
-    ) -> Result<Head, VolumeError> {
-        let failed = || volume_error("commit the header");
-        let shape = self.engine.enter_to_write().map_err(failed())?;
-        let mut committer = self.engine.committer();
-        self.engine.check_failed().map_err(failed())?;
-        let mut refused = None;
-        let done = self.engine.checkpoint(&shape, &mut committer, &mut |header| {
-            edit(header).map_err(|error| {
-                refused = Some(error);
-                io::Error::other("the change was refused")
-            })
-        });
-        match refused {
-            Some(error) => Err(error),
-            None => done.map(|()| head_of(&committer)).map_err(failed()),
-        }
-    }
-
-    /// Runs `act` on the state of the commits, while no commit runs.
-    pub(crate) fn with_committer<R>(&self, act: impl FnOnce(&mut Committer) -> R) -> R {
-        act(&mut self.engine.committer())
     }
 
     /// Detaches in good order: a checkpoint, and a header that says so. Writes are refused from
