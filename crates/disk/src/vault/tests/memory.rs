@@ -85,11 +85,15 @@ pub(super) fn secret() -> Secret<Vec<u8>> {
 }
 
 pub(super) fn new_volume(size: u64, suite: Suite) -> Arc<Memory> {
+    with_log(size, suite, 256 << 10)
+}
+
+pub(super) fn with_log(size: u64, suite: Suite, log_bytes: u64) -> Arc<Memory> {
     let medium = Arc::new(Memory::default());
     let key = secret();
     let slots = [NewSlot { secret: SlotSecret::RandomKey(&key), kmi: None, label: "" }];
     let path = std::path::Path::new("unused");
-    let log_bytes = Some(256 << 10);
+    let log_bytes = Some(log_bytes);
     let new = NewVault { path, size, suite, log_bytes, label: "test", slots: &slots };
     create_on(medium.as_ref(), &new).unwrap();
     medium

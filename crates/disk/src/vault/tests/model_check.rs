@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::memory::{new_volume, options_read_only, reopen, try_open};
+use super::memory::{options_read_only, reopen, try_open, with_log};
 use crate::{Volume, vault::Suite};
 
 const SIZE: u64 = (3 << 20) + 1234;
@@ -42,7 +42,8 @@ fn fill(seed: u8, length: usize) -> Vec<u8> {
 }
 
 fn run(steps: &[Step], suite: Suite) -> Result<(), TestCaseError> {
-    let medium = new_volume(SIZE, suite);
+    // So long that the background makes no checkpoint, which would keep more than was flushed.
+    let medium = with_log(SIZE, suite, 4 << 20);
     let mut volume = reopen(&medium);
     let mut model = vec![0_u8; usize::try_from(SIZE).unwrap()];
     // What is durable at least.
