@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{HostId, VmId};
 
 pub use self::volume::{
-    AnyFormat, Cipher, NewFormat, NewKey, OpenKey, SnapshotNamed, Volume, VolumeConvert, VolumeCreate,
-    VolumeRekey, VolumeServe, VolumeSnapshot,
+    AnyFormat, Cipher, NewFormat, NewKey, OpenKey, SnapshotNamed, Volume, VolumeConvert,
+    VolumeCreate, VolumeRekey, VolumeServe, VolumeSnapshot,
 };
 
 /// Trusted virtual machines on QEMU/KVM.
