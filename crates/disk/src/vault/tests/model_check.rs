@@ -46,10 +46,8 @@ fn run(steps: &[Step], suite: Suite) -> Result<(), TestCaseError> {
     let medium = with_log(SIZE, suite, 4 << 20);
     let mut volume = reopen(&medium);
     let mut model = vec![0_u8; usize::try_from(SIZE).unwrap()];
-    // What is durable at least.
     let range = |at: u64, n: usize| usize::try_from(at).unwrap()..usize::try_from(at).unwrap() + n;
     let mut durable = model.clone();
-    // Trims leave whole sectors null, parts as they are.
     for step in steps {
         match step {
             Step::Write(at, n, seed) => {
