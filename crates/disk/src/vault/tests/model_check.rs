@@ -1,7 +1,12 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
-use super::memory::{options_read_only, reopen, try_open, with_log};
-use crate::{Volume, vault::Suite};
+use super::memory::{Memory, options_read_only, reopen, try_open, with_log};
+use crate::{
+    Volume,
+    vault::{Suite, VaultVolume},
+};
 
 const SIZE: u64 = (3 << 20) + 1234;
 
@@ -97,12 +102,16 @@ fn run(steps: &[Step], suite: Suite) -> Result<(), TestCaseError> {
             }
         }
     }
+    ends_as(&medium, volume, &model)
+}
+
+fn ends_as(medium: &Arc<Memory>, volume: VaultVolume, model: &[u8]) -> Result<(), TestCaseError> {
     let mut back = vec![1; model.len()];
     volume.read(0, &mut back).unwrap();
     prop_assert!(back == model);
     volume.close().unwrap();
     drop(volume);
-    reopen(&medium).read(0, &mut back).unwrap();
+    reopen(medium).read(0, &mut back).unwrap();
     prop_assert!(back == model);
     Ok(())
 }
