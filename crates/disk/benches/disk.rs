@@ -20,7 +20,6 @@
     clippy::cast_possible_truncation,
     unreachable_pub,
     dead_code,
-    missing_debug_implementations,
     reason = "a bench program: it says what it sees, stops where it cannot go on, and times itself"
 )]
 

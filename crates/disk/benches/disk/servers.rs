@@ -139,7 +139,9 @@ impl Place {
         let mut command = match who {
             Who::NbdkitFile | Who::NbdkitLuks1 => self.nbdkit(who, &socket, &image),
             Who::QemuRaw | Who::QemuLuks1 => self.qemu(who, &socket, &image),
-            _ => self.ours(who, &socket, &image),
+            Who::OursLuks1 | Who::OursRaw | Who::OursGcm | Who::OursAegis | Who::OursVhost => {
+                self.ours(who, &socket, &image)
+            }
         };
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let running = Running { child: command.spawn().expect("a server"), socket };

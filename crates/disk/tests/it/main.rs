@@ -13,12 +13,7 @@ mod header;
 mod luks1;
 #[cfg(test)]
 #[path = "../../benches/disk/master.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    clippy::cast_possible_truncation,
-    reason = "shared with the benches"
-)]
+#[expect(unreachable_pub, clippy::cast_possible_truncation, reason = "shared with the benches")]
 mod master;
 #[cfg(test)]
 mod nbd_tools;

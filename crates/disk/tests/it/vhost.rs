@@ -44,7 +44,7 @@ fn requests_are_served_and_land_in_the_volume() {
     assert_eq!(master.ask(ZEROES, 0, 16), 0);
     expected[1 << 20..(1 << 20) + 16 * 512].fill(0);
     assert_eq!(master.ask(DISCARD, 0, 16), 0);
-    assert_eq!(master.write_at(2048, &expected[1 << 20..(1 << 20) + 16 * 512].to_vec()), 0);
+    assert_eq!(master.write_at(2048, &expected[1 << 20..(1 << 20) + 16 * 512]), 0);
     assert!(master.read_at(0, 1 << 20) == expected[..1 << 20]);
     let counted = server.counters().snapshot();
     assert_eq!((counted.flushes, counted.trims, counted.zeroes, counted.errors), (1, 1, 1, 0));
@@ -194,7 +194,7 @@ fn what_a_stopped_server_left_is_done_by_the_next() {
     drop(server);
     // Nobody serves: these wait.
     for slot in 1..10 {
-        master.put(Master::data_at(slot), &[slot as u8; 512]);
+        master.put(Master::data_at(slot), &[u8::try_from(slot).unwrap(); 512]);
         master.submit(slot, WRITE, u64::from(slot), 512);
     }
     assert_eq!(master.completed(50), None);

@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn only_what_is_not_zeros_is_written_to_a_sparse_volume() {
         let mut data = vec![0; 5 * GRAIN + 10];
-        assert_eq!(parts(&data, true), []);
+        assert!(parts(&data, true).is_empty());
         data[GRAIN] = 1;
         data[3 * GRAIN - 1] = 1;
         data[5 * GRAIN + 9] = 1;
