@@ -15,14 +15,11 @@
 //! somebody who also stops the process before its next one. `docs/freshness.md` says it to operators.
 //!
 //! Deliberately absent: a clock (the owner calls [`Attachment::tick`]) and TPM commands (the host
-//! agent's; [`Anchor`] is what it implements).
+//! agent counts for its volumes in a table of its own, by the same rules).
 
 mod attachment;
 mod file;
-mod host;
-mod merkle;
 mod protocol;
-mod records;
 mod volume;
 
 #[cfg(test)]
@@ -32,10 +29,7 @@ use std::{fmt::Debug, io};
 
 pub use attachment::{Anchored, Attachment};
 pub use file::FileAnchor;
-pub use host::{HostTree, HostTreeAnchor};
-pub use merkle::{Proof, verify_proof};
 pub use protocol::{Action, Event, State, accept, step};
-pub use records::VolumeRecord;
 
 /// A counter that an attacker cannot set back.
 ///

@@ -72,13 +72,7 @@ pub(crate) fn read_start(medium: &dyn Medium) -> Result<Box<[u8; START_BYTES]>, 
 }
 
 fn check_anchor(header: &Header, anchor: Option<u64>) -> Result<(), Rejection> {
-    match anchor {
-        Some(count) if header.anchor_count < count => Err(Rejection::RolledBack),
-        Some(count) if header.anchor_count > count.saturating_add(1) => {
-            Err(Rejection::AnchorMismatch)
-        }
-        Some(_) | None => Ok(()),
-    }
+    anchor.map_or(Ok(()), |counter| crate::anchor::accept(counter, header.anchor_count))
 }
 
 /// An opening in progress.
