@@ -24,6 +24,7 @@ pub mod luks1;
 pub mod luks2;
 pub mod nbd;
 mod open;
+mod partial;
 mod raw;
 mod rejection;
 mod spread;

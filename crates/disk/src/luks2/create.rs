@@ -10,24 +10,23 @@
 //! sector of an XTS volume would read as noise.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
     ops::ControlFlow,
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
 };
 
 use aws_lc_rs::digest;
 use model::{Digest, Kmi, Secret};
 use rustix::{
-    fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with},
+    fs::{FlockOperation, flock},
     io::Errno,
 };
 
 pub use super::format::SlotKind;
 use super::format::{AREA_AT, DATA_AT, Formatted, SECTOR, format};
-use crate::{Rejection, VolumeError, cipher::SectorCipher};
+use crate::{Rejection, VolumeError, cipher::SectorCipher, partial::Partial};
 
 /// Bytes that are read, hashed, encrypted and written at a time.
 const RUN: usize = 1 << 20;
@@ -77,16 +76,16 @@ pub fn create(
     let total = length(&mut source).map_err(VolumeError::io("measure the source"))?;
     refuse_containers(&source)?;
     let size = checked_size(total.next_multiple_of(u64::from(SECTOR)))?;
-    let partial = Partial::begin(new.path, size)?;
+    let (file, partial) = begin(new.path, size)?;
     let made = prepare(new)?;
     let cipher = SectorCipher::new(made.volume_key.clone(), RUN_SECTOR, 0)
         .map_err(|_| VolumeError::Crypto { what: "take the volume key" })?;
-    let mut stream = Stream { source, total, file: &partial.file, cipher, progress };
+    let mut stream = Stream { source, total, file: &file, cipher, progress };
     let found = stream.run()?;
     if expected.is_some_and(|expected| *expected != found) {
         return Err(Rejection::SourceDigestMismatch { found }.into());
     }
-    partial.finish(&made)?;
+    finish(partial, &file, &made)?;
     Ok(Created { size, uuid: made.uuid, source: Some(found) })
 }
 
@@ -97,9 +96,9 @@ pub fn create(
 /// As for [`create`].
 pub fn create_empty(new: &NewVolume<'_>, size: u64) -> Result<Created, VolumeError> {
     let size = checked_size(size)?;
-    let partial = Partial::begin(new.path, size)?;
+    let (file, partial) = begin(new.path, size)?;
     let made = prepare(new)?;
-    partial.finish(&made)?;
+    finish(partial, &file, &made)?;
     Ok(Created { size, uuid: made.uuid, source: None })
 }
 
@@ -190,79 +189,28 @@ impl Stream<'_> {
     }
 }
 
-/// A volume in the making; removed when dropped unfinished.
-struct Partial {
-    file: File,
-    path: PathBuf,
-    target: PathBuf,
-    finished: bool,
+/// An empty file of the volume's size, locked.
+fn begin(target: &Path, size: u64) -> Result<(File, Partial), VolumeError> {
+    let (file, partial) = Partial::begin(target, lock, |file| file)?;
+    file.set_len(DATA_AT.saturating_add(size)).map_err(VolumeError::io("size the volume"))?;
+    Ok((file, partial))
 }
 
-impl Partial {
-    fn begin(target: &Path, size: u64) -> Result<Self, VolumeError> {
-        if fs::symlink_metadata(target).is_ok() {
-            return Err(Rejection::AlreadyExists.into());
-        }
-        let path = partial_path(target)?;
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(VolumeError::io("create the volume"))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(Rejection::InUse.into()),
-            Err(e) => return Err(VolumeError::io("lock the volume")(e.into())),
-        }
-        // Its maker may have finished and renamed it between our opening and locking it.
-        let ours = file.metadata().map_err(VolumeError::io("look at the volume"))?;
-        if !fs::metadata(&path).is_ok_and(|there| there.ino() == ours.ino()) {
-            return Err(Rejection::InUse.into());
-        }
-        let partial = Self { file, path, target: target.to_owned(), finished: false };
-        let end = DATA_AT.saturating_add(size);
-        let sized = partial.file.set_len(0).and_then(|()| partial.file.set_len(end));
-        sized.map_err(VolumeError::io("size the volume"))?;
-        Ok(partial)
-    }
-
-    fn finish(mut self, made: &Formatted) -> Result<(), VolumeError> {
-        let headers = self
-            .file
-            .write_all_at(&made.area, AREA_AT)
-            .and_then(|()| self.file.write_all_at(&made.headers, 0));
-        headers.map_err(VolumeError::io("write the header"))?;
-        self.file.sync_all().map_err(VolumeError::io("make the volume durable"))?;
-        match renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::NOREPLACE) {
-            Ok(()) => self.finished = true,
-            Err(Errno::EXIST) => return Err(Rejection::AlreadyExists.into()),
-            Err(e) => return Err(VolumeError::io("name the volume")(e.into())),
-        }
-        let dir = self.target.parent().filter(|dir| !dir.as_os_str().is_empty());
-        File::open(dir.unwrap_or(Path::new(".")))
-            .and_then(|dir| dir.sync_all())
-            .map_err(VolumeError::io("make the volume's name durable"))
+fn lock(path: &Path) -> Result<File, VolumeError> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(path).map_err(VolumeError::io("create the volume"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(Rejection::InUse.into()),
+        Err(e) => Err(VolumeError::io("lock the volume")(e.into())),
     }
 }
 
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Nothing better can be done about a failure: the next creation takes the file over.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn partial_path(target: &Path) -> Result<PathBuf, VolumeError> {
-    let name = target
-        .file_name()
-        .ok_or_else(|| VolumeError::io("create the volume")(io::ErrorKind::InvalidInput.into()))?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(".partial");
-    Ok(target.with_file_name(hidden))
+/// Writes the headers and gives the file its name.
+fn finish(partial: Partial, file: &File, made: &Formatted) -> Result<(), VolumeError> {
+    let area = file.write_all_at(&made.area, AREA_AT);
+    area.and_then(|()| file.write_all_at(&made.headers, 0))
+        .map_err(VolumeError::io("write the header"))?;
+    partial.finish(file)
 }

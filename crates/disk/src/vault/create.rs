@@ -9,18 +9,17 @@
 //! existing file is replaced.
 
 use std::{
-    ffi::OsString,
-    fs::{self, File},
+    fs::File,
     io::{self, Read},
     ops::ControlFlow,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
     sync::Arc,
 };
 
 use model::Secret;
 use rustix::{
-    fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with},
+    fs::{FallocateFlags, fallocate},
     io::Errno,
 };
 
@@ -39,7 +38,9 @@ use super::{
     refs::Ref,
     unlock::HeaderCopy,
 };
-use crate::{OpenOptions, Rejection, Volume, VolumeError, open::Medium as FileMedium};
+use crate::{
+    OpenOptions, Rejection, Volume, VolumeError, open::Medium as FileMedium, partial::Partial,
+};
 
 /// Bytes of the source that are read and written at a time.
 const RUN: usize = 1 << 20;
@@ -75,10 +76,10 @@ pub struct Created {
 /// # Errors
 /// A [`Rejection`], or the system's error. Nothing is left behind.
 pub fn create(new: &NewVault<'_>) -> Result<Created, VolumeError> {
-    let partial = Partial::begin(new.path)?;
-    partial.reserve(new)?;
-    let created = create_on(partial.medium.as_ref(), new)?;
-    partial.finish()?;
+    let (medium, partial) = begin(new.path)?;
+    reserve(medium.file(), new)?;
+    let created = create_on(medium.as_ref(), new)?;
+    partial.finish(medium.file())?;
     Ok(created)
 }
 
@@ -94,16 +95,16 @@ pub fn create_from(
     source: &mut dyn Read,
     progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Created, VolumeError> {
-    let partial = Partial::begin(new.path)?;
-    partial.reserve(new)?;
-    let created = create_on(partial.medium.as_ref(), new)?;
-    let medium: Arc<dyn Medium> = Arc::clone(&partial.medium) as Arc<dyn Medium>;
+    let (file, partial) = begin(new.path)?;
+    reserve(file.file(), new)?;
+    let created = create_on(file.as_ref(), new)?;
+    let medium: Arc<dyn Medium> = Arc::clone(&file) as Arc<dyn Medium>;
     let secret = new.slots.first().map(secret_of).ok_or(Rejection::LastKeySlot)?;
     let volume = open_on(medium, secret, &OpenOptions::default())?;
     copy(&volume, source, progress)?;
     volume.close().map_err(VolumeError::io("make the volume durable"))?;
     drop(volume);
-    partial.finish()?;
+    partial.finish(file.file())?;
     Ok(created)
 }
 
@@ -234,78 +235,25 @@ fn new_header(
     })
 }
 
-/// A volume in the making; removed when dropped unfinished.
-struct Partial {
-    medium: Arc<FileMedium>,
-    path: PathBuf,
-    target: PathBuf,
-    finished: bool,
-}
-
-impl Partial {
-    fn begin(target: &Path) -> Result<Self, VolumeError> {
-        if fs::symlink_metadata(target).is_ok() {
-            return Err(Rejection::AlreadyExists.into());
-        }
-        let path = partial_path(target)?;
-        let failed = || VolumeError::io("create the volume");
+/// An empty file for the volume, locked as an open volume is.
+fn begin(target: &Path) -> Result<(Arc<FileMedium>, Partial), VolumeError> {
+    let lock = |path: &Path| {
         // Closed at once: a record lock goes with any descriptor of its file.
-        File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed())?;
-        let medium = FileMedium::open(&path, &OpenOptions::default())?;
-        // Its maker may have finished and renamed it between our opening and locking it.
-        let ours = medium.file().metadata().map_err(failed())?;
-        if !fs::metadata(&path).is_ok_and(|there| there.ino() == ours.ino()) {
-            return Err(Rejection::InUse.into());
-        }
-        medium.file().set_len(0).map_err(failed())?;
-        Ok(Self { medium: Arc::new(medium), path, target: target.to_owned(), finished: false })
-    }
-
-    /// Takes the room of headers, key areas and log, so that a flush needs none for its record;
-    /// where the system can promise that.
-    fn reserve(&self, new: &NewVault<'_>) -> Result<(), VolumeError> {
-        let end = byte_of(LOG_SLOT + u64::from(log_slots(new)));
-        match fallocate(self.medium.file(), FallocateFlags::empty(), 0, end) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
-            Err(e) => Err(VolumeError::io("size the volume")(e.into())),
-        }
-    }
-
-    fn finish(mut self) -> Result<(), VolumeError> {
-        self.medium.file().sync_all().map_err(VolumeError::io("make the volume durable"))?;
-        match renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::NOREPLACE) {
-            Ok(()) => self.finished = true,
-            Err(Errno::EXIST) => return Err(Rejection::AlreadyExists.into()),
-            Err(e) => return Err(VolumeError::io("name the volume")(e.into())),
-        }
-        let dir = self.target.parent().filter(|dir| !dir.as_os_str().is_empty());
-        File::open(dir.unwrap_or(Path::new(".")))
-            .and_then(|dir| dir.sync_all())
-            .map_err(VolumeError::io("make the volume's name durable"))
-    }
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        options.open(path).map_err(VolumeError::io("create the volume"))?;
+        FileMedium::open(path, &OpenOptions::default())
+    };
+    let (medium, partial) = Partial::begin(target, lock, FileMedium::file)?;
+    Ok((Arc::new(medium), partial))
 }
 
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Nothing better can be done about a failure: the next creation takes the file over.
-            let _ = fs::remove_file(&self.path);
-        }
+/// Takes the room of headers, key areas and log, so that a flush needs none for its record; where
+/// the system can promise that.
+fn reserve(file: &File, new: &NewVault<'_>) -> Result<(), VolumeError> {
+    let end = byte_of(LOG_SLOT + u64::from(log_slots(new)));
+    match fallocate(file, FallocateFlags::empty(), 0, end) {
+        Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(e) => Err(VolumeError::io("size the volume")(e.into())),
     }
-}
-
-fn partial_path(target: &Path) -> Result<PathBuf, VolumeError> {
-    let name = target
-        .file_name()
-        .ok_or_else(|| VolumeError::io("create the volume")(io::ErrorKind::InvalidInput.into()))?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(".partial");
-    Ok(target.with_file_name(hidden))
 }

@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::{Bytes as _, FileOffset, MmapRegion, VolatileMemory as _};
 
-use super::{Rejection, ring::RING_MAX};
+use super::{Rejection, memory::holds, ring::RING_MAX};
 
 const HEAD_BYTES: usize = 16;
 const ENTRY_BYTES: usize = 16;
@@ -73,6 +73,9 @@ impl Inflight {
         let (queues, queue_size) = (told.num_queues, told.queue_size);
         let length = checked(queues, queue_size, queues_max)?;
         if u64::try_from(length).ok() != Some(told.mmap_size) {
+            return Err(Rejection::InflightMalformed);
+        }
+        if !holds(&file, told.mmap_offset, told.mmap_size) {
             return Err(Rejection::InflightMalformed);
         }
         let place = FileOffset::new(file, told.mmap_offset);

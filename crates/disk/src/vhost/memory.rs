@@ -49,11 +49,10 @@ impl Memory {
                 && user.checked_add(length).is_some()
                 && guest.checked_add(length).is_some();
             let size = usize::try_from(length).map_err(|_| malformed())?;
-            let place = FileOffset::new(file, region.mmap_offset);
-            if !fits {
+            if !fits || !holds(&file, region.mmap_offset, length) {
                 return Err(malformed());
             }
-            // Refuses a file that is shorter than the region.
+            let place = FileOffset::new(file, region.mmap_offset);
             let mapping = MmapRegion::from_file(place, size).map_err(|_| malformed())?;
             let region =
                 GuestRegionMmap::new(mapping, GuestAddress(guest)).ok_or_else(malformed)?;
@@ -113,4 +112,10 @@ impl Memory {
             .store(value.to_le(), GuestAddress(at), ordering)
             .map_err(|_| Fault::OutsideMemory(at))
     }
+}
+
+/// Whether `file` is long enough to be mapped. Touching what it lacks would end the process.
+pub(super) fn holds(file: &File, offset: u64, length: u64) -> bool {
+    let end = offset.checked_add(length);
+    end.is_some_and(|end| file.metadata().is_ok_and(|there| end <= there.len()))
 }
