@@ -73,12 +73,7 @@ fn open_volume(args: &ServeArgs) -> anyhow::Result<Opened> {
         anchor: args.anchor_count,
         ..OpenOptions::default()
     };
-    let found = File::open(&args.image).context("cannot open the image")?;
-    let is_vault = match options.format {
-        Some(format) => format == Format::Vault,
-        None => recognise(&found)? == Some(Format::Vault),
-    };
-    if let (true, Some(secret)) = (is_vault, &secret) {
+    if let (true, Some(secret)) = (is_vault(&args.image, options.format)?, &secret) {
         let volume = Arc::new(vault::open(&args.image, secret, &options)?);
         return Ok((Arc::clone(&volume) as Arc<dyn Volume>, Some(volume)));
     }
@@ -89,6 +84,16 @@ fn open_volume(args: &ServeArgs) -> anyhow::Result<Opened> {
         tracing::warn!(detail = damage, "the volume's header needs repair");
     }
     Ok((volume, None))
+}
+
+/// Whether the image is a vault. What is opened here is closed before the volume is: its record lock
+/// would go with any descriptor of its file.
+fn is_vault(image: &Path, format: Option<Format>) -> anyhow::Result<bool> {
+    let found = match format {
+        Some(format) => Some(format),
+        None => recognise(&File::open(image).context("cannot open the image")?)?,
+    };
+    Ok(found == Some(Format::Vault))
 }
 
 /// The empty name, which clients ask for by default, and the file's stem.
