@@ -1,6 +1,6 @@
 //! XML Signature, the subset that XKMS needs: one reference, to one element by its `Id`.
 //!
-//! [`verify`] never answers yes or no: it returns the very element that the reference resolves to,
+//! [`verify()`] never answers yes or no: it returns the very element that the reference resolves to,
 //! after comparing it with the element the caller is about to process. What is read from it becomes
 //! a [`Signed`], whose constructor is private.
 //!
