@@ -108,6 +108,7 @@ fn fio_verifies_every_format_also_after_kill() {
             "--io_size=24M",
             "--iodepth=8",
             "--verify=crc32c",
+            "--verify_state_save=0",
             "--randseed=7",
             "--fsync=16",
             "--end_fsync=1",
