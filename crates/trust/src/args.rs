@@ -1,0 +1,39 @@
+//! The command line.
+
+use std::{os::fd::RawFd, path::PathBuf};
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Answers for keys: an XKMS 2.0 responder with its own CA.
+#[derive(Debug, Parser)]
+#[command(name = "vouchsafe-trust", version)]
+pub(crate) struct Args {
+    /// Configuration file (TOML).
+    #[arg(long, default_value = "/etc/vouchsafe/trust.toml")]
+    pub(crate) config: PathBuf,
+    /// Check the configuration, then exit.
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The half that meets strangers; started by the other half, never by hand.
+    #[command(hide = true)]
+    Reader(ReaderArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ReaderArgs {
+    /// Descriptor of the sealed file with the settings and the key that signs messages.
+    #[arg(long)]
+    pub(crate) start_fd: RawFd,
+    /// Descriptor of the bound listener.
+    #[arg(long)]
+    pub(crate) listen_fd: RawFd,
+    /// Descriptors of the channels to the keeper.
+    #[arg(long = "channel-fd", required = true)]
+    pub(crate) channel_fds: Vec<RawFd>,
+}

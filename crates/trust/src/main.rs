@@ -1,0 +1,29 @@
+//! `vouchsafe-trust`: answers for keys over XKMS 2.0 and JSON, with a CA of its own.
+//!
+//! ```text
+//!   client --HTTP--> [reader] --frames of model::keys--> [keeper]
+//!                    XML, message signatures             CA key, library, audit
+//! ```
+//!
+//! The keeper is the process that was started; the reader is its child, confined, and started again
+//! when it dies. **Invariants:** the process that parses strangers' bytes holds neither the CA's key
+//! nor the library; the process that holds those never sees XML.
+
+#![forbid(unsafe_code)]
+
+mod args;
+
+use std::process::ExitCode;
+
+use serve::{exit::Exit, shell};
+
+use self::args::Args;
+
+fn main() -> ExitCode {
+    shell::main(start, |error: &anyhow::Error| shell::failure(error.as_ref(), None))
+}
+
+fn start(args: Args) -> anyhow::Result<Exit> {
+    tracing::debug!(config = %args.config.display(), "starting");
+    Ok(Exit::Done)
+}
