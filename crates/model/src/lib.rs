@@ -11,6 +11,7 @@ pub mod audit;
 pub mod child;
 pub mod digest;
 pub mod id;
+pub mod keys;
 pub mod kmi;
 pub mod secret;
 

@@ -11,10 +11,10 @@ use crate::{Digest, Epoch, Guard, HostId, KeyOrigin, Kmi, KmiOrigin, Nonce, VmId
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeFormat {
-    /// LUKS2, AES-256-XTS, 4 KiB sectors.
-    #[default]
+    /// LUKS2, AES-256-XTS, 4 KiB sectors: confidential only.
     Luks2,
     /// Authenticated: every block is sealed and the volume cannot be set back unnoticed.
+    #[default]
     Vault,
 }
 

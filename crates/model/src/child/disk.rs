@@ -77,8 +77,23 @@ pub struct Status {
     pub kmi: Option<Kmi>,
     /// A flush failed; until the volume is opened again every flush is answered with an error.
     pub flush_failed: bool,
+    /// The first thing that a request of the guest met and that is not authentic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<Damage>,
     /// What was done since the start.
     pub counters: Counters,
+}
+
+/// Something in a volume that is not authentic; the request was answered with an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Damage {
+    /// Name of the refusal: `sector-damaged`, `page-damaged`.
+    pub code: String,
+    /// Byte of the disk.
+    pub position: u64,
+    /// In words.
+    pub detail: String,
 }
 
 /// Counts since the process began to serve. Bytes are of plaintext.

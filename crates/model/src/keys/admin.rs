@@ -1,0 +1,179 @@
+//! What an operator asks of a running trust service, on the unix socket in its state directory:
+//! the frames of [`crate::child`], a request and its reply in turn. Who may ask is decided by the
+//! socket: processes of the service's own user.
+
+use serde::{Deserialize, Serialize};
+
+use super::{KeyBinding, KeyUse, UseWith, order::KeyOperation};
+use crate::{api::Bytes, keys::order::SecretBytes};
+
+/// Name of the socket in the state directory.
+pub const SOCKET: &str = "admin.sock";
+
+/// What an operator asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AdminRequest {
+    /// A pass phrase for one registration: [`AdminReply::Authorized`].
+    Authorize(Authorize),
+    /// Bindings, orders and authorizations: [`AdminReply::Listed`].
+    List {
+        /// Only bindings whose id is after this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+        /// At most so many bindings.
+        limit: u32,
+    },
+    /// Ends a binding: [`AdminReply::Revoked`].
+    Revoke {
+        /// Which.
+        id: String,
+        /// Who says so.
+        operator: String,
+    },
+    /// Decides an order that waits: [`AdminReply::Decided`].
+    Approve {
+        /// Which.
+        order: String,
+        /// Who says so.
+        operator: String,
+        /// Yes or no.
+        approve: bool,
+    },
+    /// Approves that an escrowed key is given back: [`AdminReply::RecoveryApproved`].
+    ApproveRecovery {
+        /// Id of the binding.
+        id: String,
+        /// Who says so; two different operators must.
+        operator: String,
+    },
+    /// How it stands: [`AdminReply::Status`].
+    Status,
+}
+
+/// What a pass phrase is to allow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authorize {
+    /// The only key name that may be registered with it.
+    pub name: String,
+    /// The uses that may be asked for; none leaves them to the service.
+    #[serde(default)]
+    pub uses: Vec<KeyUse>,
+    /// The applications and names that may be asked for.
+    #[serde(default)]
+    pub use_with: Vec<UseWith>,
+    /// How long it stands, seconds; none is the configured life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life_s: Option<u64>,
+    /// Who allows it.
+    pub operator: String,
+}
+
+/// A binding in a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListedBinding {
+    /// The binding, with its status now.
+    pub binding: KeyBinding,
+    /// Since when it is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<u64>,
+    /// Whether its private key is in escrow.
+    pub escrowed: bool,
+}
+
+/// An order that waits for an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListedOrder {
+    /// What it is known by here.
+    pub order: String,
+    /// What is to be done.
+    pub operation: KeyOperation,
+    /// The key's name.
+    pub name: String,
+    /// When it was put off.
+    pub at: u64,
+}
+
+/// The replies.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AdminReply {
+    /// To [`AdminRequest::Authorize`].
+    Authorized {
+        /// The pass phrase: shown once, kept nowhere in clear.
+        pass_phrase: SecretBytes,
+        /// The key name it is for.
+        name: String,
+        /// When it ends.
+        expires_at: u64,
+    },
+    /// To [`AdminRequest::List`].
+    Listed {
+        /// Bindings by id.
+        bindings: Vec<ListedBinding>,
+        /// Whether there are more.
+        more: bool,
+        /// Orders that wait, at most 1000.
+        orders: Vec<ListedOrder>,
+    },
+    /// To [`AdminRequest::Revoke`].
+    Revoked {
+        /// Which.
+        id: String,
+        /// Since when.
+        at: u64,
+    },
+    /// To [`AdminRequest::Approve`].
+    Decided {
+        /// Which.
+        order: String,
+        /// Name of the refusal, if it was not carried out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
+    },
+    /// To [`AdminRequest::ApproveRecovery`].
+    RecoveryApproved {
+        /// Which binding.
+        id: String,
+        /// How many operators are missing.
+        missing: u32,
+        /// The pass phrase that recovers, once: shown to the operator whose approval was the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pass_phrase: Option<SecretBytes>,
+    },
+    /// To [`AdminRequest::Status`].
+    Status(KeeperStatus),
+    /// A rule said no.
+    Refused {
+        /// Its name.
+        name: String,
+        /// What it says.
+        detail: String,
+        /// What the operator can do next.
+        hint: String,
+    },
+    /// It could not be decided.
+    Failed {
+        /// In words, without secrets.
+        detail: String,
+    },
+}
+
+/// How a keeper stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeeperStatus {
+    /// Its process id.
+    pub pid: u32,
+    /// The CA's certificate, DER.
+    pub ca: Bytes,
+    /// Number of the newest full CRL.
+    pub crl_number: u64,
+    /// Entries of the audit log.
+    pub audit_entries: u64,
+    /// The store's revision.
+    pub revision: u64,
+}
