@@ -15,7 +15,7 @@ use model::Secret;
 use time::OffsetDateTime;
 use xkms::{
     c14n::{Context, Method, canonicalize},
-    client::{Client, Exchange},
+    client::{Client, Exchange, ServiceTrust},
     dsig::{Curve, SignaturePolicy, Signer, SigningKey},
     message::*,
     nonce::NonceBook,
@@ -102,7 +102,7 @@ fn main() {
         service: SERVICE.to_owned(),
         version: Version::V11,
         signer,
-        service_key: None,
+        trust: ServiceTrust::UnsignedAnswersAccepted,
         signatures: SignaturePolicy::default(),
     };
     let query = QueryKeyBinding { binding: service.binding.binding.clone(), time: None };
@@ -114,9 +114,13 @@ fn main() {
     println!("request: {} octets signed, {} not", signed.len(), unsigned.len());
 
     let nonces = NonceBook::new(&Secret::new(vec![1; 32]), time::Duration::MINUTE, 1000);
-    let mut responder =
-        Responder::new(ResponderPolicy::new(SERVICE), nonces, Some(Box::new(server)));
-    let at = Circumstances { now: OffsetDateTime::UNIX_EPOCH, requester: b"", confidential: false };
+    let responder = Responder::new(ResponderPolicy::new(SERVICE), nonces, Some(Box::new(server)));
+    let at = Circumstances {
+        now: OffsetDateTime::UNIX_EPOCH,
+        requester: b"",
+        confidential: false,
+        under_load: false,
+    };
     let document = Document::parse(signed.as_bytes(), &Limits::MESSAGE).unwrap();
     measure("read", || drop(Document::parse(signed.as_bytes(), &Limits::MESSAGE)));
     measure("canonicalise", || {

@@ -9,15 +9,16 @@
 //! ```
 //!
 //! **Invariants:** an answer is taken only if it answers this request (`RequestId`, kind, service),
-//! only signed by the service's key if the client knows one, and read from the signed element; what
-//! was not offered (*Represent*, *Pending*) is not followed; a request is presented again once.
+//! only signed by the service's key unless the caller chose otherwise ([`ServiceTrust`]), and read
+//! from the signed element; what was not offered (*Represent*, *Pending*) is not followed; a request
+//! is presented again once.
 
 use thiserror::Error;
 
 use crate::{
     dsig::{
-        KeyError, Place, SignaturePolicy, SignatureRejection, Signer, VerifyingKey,
-        detached_signature, sign_enveloped, verify,
+        KeyError, Place, SignaturePolicy, SignatureRejection, Signer, detached_signature,
+        sign_enveloped, verify,
     },
     message::{
         Answer, AnswerBody, Authentication, Major, Mechanism, MessageRejection, Operation, Request,
@@ -98,6 +99,15 @@ impl ClientRejection {
     }
 }
 
+/// Which answers of the service a client takes.
+#[derive(Clone, Debug)]
+pub enum ServiceTrust {
+    /// Those that this key of the service signed.
+    Key(AuthenticationKey),
+    /// All, signed or not: who answers, the channel alone says, and a signature is not looked at.
+    UnsignedAnswersAccepted,
+}
+
 /// How a client speaks to one service.
 #[derive(Debug)]
 pub struct Client<'k> {
@@ -107,8 +117,8 @@ pub struct Client<'k> {
     pub version: Version,
     /// The key that signs requests as a whole.
     pub signer: Option<&'k dyn Signer>,
-    /// The service's key; with one, unsigned answers are refused.
-    pub service_key: Option<AuthenticationKey>,
+    /// Which answers are taken.
+    pub trust: ServiceTrust,
     /// Which algorithms count.
     pub signatures: SignaturePolicy,
 }
@@ -221,12 +231,11 @@ impl<'c> Exchange<'c> {
         if let Some(reason) = soap::fault_reason(message) {
             return Err(ClientRejection::Fault(reason.to_owned()));
         }
-        let Some(key) = &self.client.service_key else {
-            return Answer::read(message).map_err(ClientRejection::Message);
-        };
-        let key = match key {
-            AuthenticationKey::Public(key) => VerifyingKey::Public(key),
-            AuthenticationKey::Mac(secret) => VerifyingKey::Mac(secret),
+        let key = match &self.client.trust {
+            ServiceTrust::Key(key) => key.verifying(),
+            ServiceTrust::UnsignedAnswersAccepted => {
+                return Answer::read(message).map_err(ClientRejection::Message);
+            }
         };
         let signature = signature_of(message);
         let signature = signature.ok_or(ClientRejection::Signature(SignatureRejection::Missing))?;

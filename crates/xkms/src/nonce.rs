@@ -5,7 +5,10 @@
 //! and the first request's Id and content. **Invariant:** memory is bounded by the capacity of the
 //! window; when that is full, nonces are refused, never forgotten before they expire.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
 
 use aws_lc_rs::hmac;
 use model::Secret;
@@ -53,14 +56,14 @@ pub struct FirstRequest<'a> {
     pub requester: &'a [u8],
 }
 
-/// Gives nonces, and takes each back once.
+/// Gives nonces, and takes each back once. Many threads may use one book.
 #[derive(Debug)]
 pub struct NonceBook {
     key: hmac::Key,
     lifetime: Duration,
     capacity: usize,
     /// Expiry and random part of what was used.
-    used: BTreeSet<(i64, [u8; 16])>,
+    used: Mutex<BTreeSet<(i64, [u8; 16])>>,
 }
 
 impl NonceBook {
@@ -69,7 +72,7 @@ impl NonceBook {
     #[must_use]
     pub fn new(key: &Secret<Vec<u8>>, lifetime: Duration, capacity: usize) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
-        Self { key, lifetime, capacity, used: BTreeSet::new() }
+        Self { key, lifetime, capacity, used: Mutex::new(BTreeSet::new()) }
     }
 
     /// A nonce for `first`.
@@ -87,7 +90,7 @@ impl NonceBook {
 
     /// Takes a nonce that was given for `first`.
     pub fn redeem(
-        &mut self,
+        &self,
         nonce: &[u8],
         first: &FirstRequest<'_>,
         now: OffsetDateTime,
@@ -101,14 +104,18 @@ impl NonceBook {
         if expiry <= now {
             return Err(NonceRejection::Expired);
         }
-        self.used = self.used.split_off(&(now, [0; 16]));
-        if self.used.contains(&(expiry, *random)) {
+        // A set that a thread left in the middle of an insertion is still a set.
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        while used.first().is_some_and(|(oldest, _)| *oldest < now) {
+            used.pop_first();
+        }
+        if used.contains(&(expiry, *random)) {
             return Err(NonceRejection::Used);
         }
-        if self.used.len() >= self.capacity {
+        if used.len() >= self.capacity {
             return Err(NonceRejection::WindowFull);
         }
-        self.used.insert((expiry, *random));
+        used.insert((expiry, *random));
         Ok(())
     }
 
@@ -140,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_nonce_counts_once_for_its_own_request_and_time() {
-        let mut book = book(10);
+        let book = book(10);
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(1);
         let nonce = book.issue(&FIRST, now, [1; 16]);
         for other in [
@@ -163,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_window_is_bounded_and_forgets_only_what_expired() {
-        let mut book = book(100);
+        let book = book(100);
         let now = OffsetDateTime::UNIX_EPOCH + Duration::days(1);
         let nonce = |book: &NonceBook, n: u8, now| book.issue(&FIRST, now, [n; 16]);
         for n in 0..100 {
@@ -176,6 +183,6 @@ mod tests {
         let later = now + Duration::minutes(3);
         let fresh = nonce(&book, 201, later);
         assert_eq!(book.redeem(&fresh, &FIRST, later), Ok(()));
-        assert_eq!(book.used.len(), 1);
+        assert_eq!(book.used.lock().unwrap().len(), 1);
     }
 }

@@ -23,17 +23,29 @@ use time::OffsetDateTime;
 
 use crate::{
     c14n::{Context as Surroundings, Method, canonicalize},
-    dsig::{DigestAlgorithm, Place, SignaturePolicy, Signer, VerifyingKey, sign_enveloped, verify},
+    dsig::{DigestAlgorithm, Place, SignaturePolicy, Signer, sign_enveloped, verify},
     message::{
         Answer, AnswerBody, KeyInfo, Major, Mechanism, Minor, Operation, Request, RequestBody,
         RequestHead, ResultHead, is_id, signature_of,
     },
     nonce::{FirstRequest, NonceBook, NonceRejection},
-    service::{AuthenticationKey, Failure, KeyService},
+    service::{Failure, KeyService},
     soap::{self, FaultCode, Version},
     uri,
     xml::{Document, ElementRef, Limits},
 };
+
+/// When an operation takes two phases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TwoPhase {
+    /// Each time: a client that does not offer it is told to.
+    #[default]
+    Always,
+    /// When the client offers it, and, under load, from everyone.
+    UnderLoad,
+    /// Never: a nonce that is presented all the same is ignored.
+    Never,
+}
 
 /// What the responder insists on.
 #[derive(Clone, Debug)]
@@ -44,8 +56,10 @@ pub struct ResponderPolicy {
     pub signatures: SignaturePolicy,
     /// Whether a request must be signed as a whole.
     pub signed_requests: bool,
-    /// Operations that take two phases.
+    /// Operations that may take two phases.
     pub two_phase: Vec<Operation>,
+    /// When they do.
+    pub when: TwoPhase,
     /// At most so many bindings in a result.
     pub result_limit: usize,
     /// Bounds of a message.
@@ -66,6 +80,7 @@ impl ResponderPolicy {
                 Operation::Revoke,
                 Operation::Recover,
             ],
+            when: TwoPhase::Always,
             result_limit: 64,
             limits: Limits::MESSAGE,
         }
@@ -82,6 +97,8 @@ pub struct Circumstances<'a> {
     /// Whether the channel is confidential and tells the client who serves: without that, a
     /// `NotBoundAuthentication` is refused.
     pub confidential: bool,
+    /// Whether more is asked of the service than it likes to do in one phase.
+    pub under_load: bool,
 }
 
 /// An answer on the level of HTTP.
@@ -120,12 +137,12 @@ impl From<Failure> for Refused {
     }
 }
 
-/// The responder: policy, nonces, and the key that signs results.
+/// The responder: policy, nonces, and the key that signs results. Many threads may use one.
 #[derive(Debug)]
 pub struct Responder {
     policy: ResponderPolicy,
     nonces: NonceBook,
-    signer: Option<Box<dyn Signer + Send>>,
+    signer: Option<Box<dyn Signer + Send + Sync>>,
 }
 
 /// Everything one request is worked on with.
@@ -160,14 +177,14 @@ impl Responder {
     pub fn new(
         policy: ResponderPolicy,
         nonces: NonceBook,
-        signer: Option<Box<dyn Signer + Send>>,
+        signer: Option<Box<dyn Signer + Send + Sync>>,
     ) -> Self {
         Self { policy, nonces, signer }
     }
 
     /// Answers one document. `random` gives 16 fresh random bytes at each call.
     pub fn respond(
-        &mut self,
+        &self,
         service: &mut dyn KeyService,
         bytes: &[u8],
         circumstances: Circumstances<'_>,
@@ -184,7 +201,7 @@ impl Responder {
         };
         let policy = &self.policy;
         let mut work = Work { policy, service, random, circumstances, refusal: None };
-        let (answer, operation) = answer(&mut self.nonces, message, &mut work);
+        let (answer, operation) = answer(&self.nonces, message, &mut work);
         let refusal = work.refusal;
         let mut element = answer.to_element();
         if let Some(signer) = &self.signer {
@@ -215,7 +232,7 @@ fn fault(version: Version, code: FaultCode, reason: &str, name: &'static str) ->
 
 /// The answer to `message`, whatever it is.
 fn answer(
-    nonces: &mut NonceBook,
+    nonces: &NonceBook,
     message: ElementRef<'_>,
     work: &mut Work<'_>,
 ) -> (Answer, Option<Operation>) {
@@ -273,7 +290,7 @@ enum Admitted {
 }
 
 fn admit(
-    nonces: &mut NonceBook,
+    nonces: &NonceBook,
     message: ElementRef<'_>,
     request: &Request,
     work: &mut Work<'_>,
@@ -291,7 +308,7 @@ fn admit(
     let value = match (signature, &key) {
         (Some(signature), Some(key)) => {
             let place = Place { message, target: message };
-            let signed = verify(signature, place, verifying(key), work.policy.signatures);
+            let signed = verify(signature, place, key.verifying(), work.policy.signatures);
             let signed = signed.map_err(|r| Refused::sender(Minor::NoAuthentication, r.code()))?;
             Some(signed.value().to_vec())
         }
@@ -303,16 +320,9 @@ fn admit(
     Ok(Admitted::Signed(value))
 }
 
-pub(crate) const fn verifying(key: &AuthenticationKey) -> VerifyingKey<'_> {
-    match key {
-        AuthenticationKey::Public(key) => VerifyingKey::Public(key),
-        AuthenticationKey::Mac(secret) => VerifyingKey::Mac(secret),
-    }
-}
-
 /// The nonce to present the request with, if it takes two phases and this is the first.
 fn two_phase(
-    nonces: &mut NonceBook,
+    nonces: &NonceBook,
     message: ElementRef<'_>,
     request: &Request,
     work: &mut Work<'_>,
@@ -323,10 +333,19 @@ fn two_phase(
     } else {
         false
     };
-    if !takes_two(request.operation()) && !inner {
+    let head = &request.head;
+    let wanted = match work.policy.when {
+        TwoPhase::Always => true,
+        TwoPhase::UnderLoad => {
+            work.circumstances.under_load
+                || head.offers(&Mechanism::Represent)
+                || head.nonce.is_some()
+        }
+        TwoPhase::Never => false,
+    };
+    if !wanted || (!takes_two(request.operation()) && !inner) {
         return Ok(None);
     }
-    let head = &request.head;
     let (now, requester) = (work.circumstances.now, work.circumstances.requester);
     let content = content(message);
     let first = |id| FirstRequest { id, content: &content, requester };

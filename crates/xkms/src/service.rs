@@ -5,7 +5,7 @@ use model::Secret;
 use time::OffsetDateTime;
 
 use crate::{
-    dsig::PublicKey,
+    dsig::{PublicKey, VerifyingKey},
     message::{
         Binding, Counts, KeyBinding, KeyInfo, Major, Minor, Operation, PrototypeKeyBinding,
         RespondWith, UnverifiedKeyBinding,
@@ -44,6 +44,16 @@ pub enum AuthenticationKey {
     Public(PublicKey),
     /// A shared secret, as it goes into the MAC.
     Mac(Secret<Vec<u8>>),
+}
+
+impl AuthenticationKey {
+    /// As signatures are verified with it.
+    pub(crate) const fn verifying(&self) -> VerifyingKey<'_> {
+        match self {
+            Self::Public(key) => VerifyingKey::Public(key),
+            Self::Mac(secret) => VerifyingKey::Mac(secret),
+        }
+    }
 }
 
 /// Who asks, after it was verified.

@@ -1,3 +1,5 @@
+//! Signatures: each key verifies what it made, and each refusal has its name.
+
 use model::Secret;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Messages: each refusal has its name, and the schema's edges.
+
 use super::*;
 use crate::xml::{Document, Limits};
 

@@ -1,6 +1,6 @@
 //! Who may give an order, and whether the key is theirs.
 
-use super::{Refused, Work, verifying};
+use super::{Refused, Work};
 use crate::{
     dsig::{Place, PublicKey, VerifyingKey, verify},
     message::{Authentication, Binding, Minor, Operation, Request},
@@ -62,7 +62,7 @@ fn by_signature(
     let mut outcome = refused("authentication-key-unknown");
     let keys = work.service.authentication_keys(operation, binding);
     for (name, key) in keys.into_iter().take(KEYS) {
-        match verify(signature, place, verifying(&key), work.policy.signatures) {
+        match verify(signature, place, key.verifying(), work.policy.signatures) {
             Ok(_) => return Ok(name),
             Err(r) => outcome = refused(r.code()),
         }

@@ -1,3 +1,5 @@
+//! Encryption: what is delivered opens whole, and each refusal has its name.
+
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
     rsa::{KeyPair, KeySize},

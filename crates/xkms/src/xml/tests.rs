@@ -1,3 +1,5 @@
+//! The reader: each refusal has its name, and no bytes make it panic.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -7,12 +7,12 @@ use aws_lc_rs::{
 use model::Secret;
 use time::{Duration, OffsetDateTime};
 use xkms::{
-    client::{Client, ClientRejection, Exchange, Step, sign_order},
+    client::{Client, ClientRejection, Exchange, ServiceTrust, Step, sign_order},
     dsig::{Curve, SignaturePolicy, Signer, SigningKey},
     message::*,
     nonce::NonceBook,
     passphrase::revocation_code_identifier,
-    responder::{Circumstances, Reply, Responder, ResponderPolicy},
+    responder::{Circumstances, Reply, Responder, ResponderPolicy, TwoPhase},
     service::AuthenticationKey,
     soap::Version,
     xenc::{EncryptionPolicy, RsaKeyPair},
@@ -24,6 +24,9 @@ use crate::{
     samples::{SERVICE, head},
 };
 
+mod answers;
+mod orders;
+
 struct World {
     responder: Responder,
     fake: Fake,
@@ -31,6 +34,7 @@ struct World {
     now: OffsetDateTime,
     counter: u8,
     confidential: bool,
+    under_load: bool,
 }
 
 fn world() -> World {
@@ -43,13 +47,25 @@ fn world_with(policy: ResponderPolicy) -> World {
     let nonces = NonceBook::new(&Secret::new(vec![5; 32]), Duration::minutes(2), 1000);
     let responder = Responder::new(policy, nonces, Some(Box::new(signer)));
     let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
-    World { responder, fake: Fake::new(phrase()), key, now, counter: 0, confidential: true }
+    World {
+        responder,
+        fake: Fake::new(phrase()),
+        key,
+        now,
+        counter: 0,
+        confidential: true,
+        under_load: false,
+    }
 }
 
 impl World {
     fn reply(&mut self, text: &str) -> Reply {
-        let circumstances =
-            Circumstances { now: self.now, requester: b"peer", confidential: self.confidential };
+        let circumstances = Circumstances {
+            now: self.now,
+            requester: b"peer",
+            confidential: self.confidential,
+            under_load: self.under_load,
+        };
         let counter = &mut self.counter;
         let mut random = || {
             *counter = counter.wrapping_add(1);
@@ -63,7 +79,7 @@ impl World {
             service: SERVICE.to_owned(),
             version,
             signer,
-            service_key: Some(AuthenticationKey::Public(self.key.clone())),
+            trust: ServiceTrust::Key(AuthenticationKey::Public(self.key.clone())),
             signatures: SignaturePolicy::default(),
         }
     }
@@ -229,313 +245,4 @@ fn a_key_made_by_the_service_is_delivered_to_who_has_the_phrase() {
     sign_order(&mut body, &mac(), None).unwrap();
     let answer = world.ask(Request { head: patient("R2"), body });
     assert!(matches!(answer.body, AnswerBody::Recover(_, Some(_))));
-}
-
-#[test]
-fn orders_without_right_or_key_are_refused_by_name() {
-    let mut world = without_nonce();
-    let (key, other) = (ec(), ec());
-    let none = (Minor::NoAuthentication, "authentication-missing");
-    let mut bare = register(&key, &mac(), &key);
-    if let RequestBody::Register { authentication, .. } = &mut bare.body {
-        *authentication = Authentication::default();
-    }
-    let mut unproven = register(&key, &mac(), &key);
-    if let RequestBody::Register { possession, .. } = &mut unproven.body {
-        *possession = None;
-    }
-    let mut changed = register(&key, &mac(), &key);
-    if let RequestBody::Register { prototype, .. } = &mut changed.body {
-        prototype.binding.use_with[0].identifier = "CN=somebody else".into();
-    }
-    let mut token = bare.clone();
-    if let RequestBody::Register { authentication, .. } = &mut token.body {
-        authentication.not_bound =
-            Some(NotBoundAuthentication { protocol: "urn:p".into(), value: vec![1] });
-    }
-    let foreign = SigningKey::mac(&wrong());
-    for (request, (minor, code)) in [
-        (bare, none),
-        (unproven, (Minor::ProofOfPossessionRequired, "possession-missing")),
-        (changed, (Minor::NoAuthentication, "signature-digest")),
-        (register(&key, &foreign, &key), (Minor::NoAuthentication, "signature-value")),
-        (register(&key, &mac(), &other), (Minor::ProofOfPossessionRequired, "signature-value")),
-    ] {
-        assert_eq!(world.refused(&request), (Major::Sender, Some(minor), Some(code)));
-    }
-    assert_eq!(world.fake.failed, 2);
-    world.confidential = false;
-    let refusal = (Major::Sender, Some(Minor::NoAuthentication), Some("authentication-channel"));
-    assert_eq!(world.refused(&token), refusal);
-    assert_eq!(world.fake.orders, 0);
-    world.confidential = true;
-    assert_eq!(world.refused(&token).0, Major::Success);
-
-    let code = |code: Vec<u8>| Request {
-        head: patient("K1"),
-        body: RequestBody::Revoke { binding: about(&key), proof: RevokeProof::Code(code) },
-    };
-    let refusal = (Major::Sender, Some(Minor::NoAuthentication), Some("service-no-authentication"));
-    assert_eq!(world.refused(&code(vec![0; 20])), refusal);
-    let identifier = revocation_code_identifier(phrase().revocation_code().expose());
-    assert_eq!(world.refused(&code(identifier)), refusal);
-}
-
-#[test]
-fn two_phases_take_each_nonce_once_and_only_where_offered() {
-    let mut world = world();
-    let key = ec();
-    let mut request = register(&key, &mac(), &key);
-    request.head.mechanisms = vec![];
-    let required = (Major::Sender, Some(Minor::RepresentRequired), Some("nonce-missing"));
-    assert_eq!(world.refused(&request), required);
-
-    request.head.mechanisms = vec![Mechanism::Represent];
-    let reply = world.reply(&request.to_element().to_xml());
-    let document = Document::parse(reply.body.as_bytes(), &Limits::MESSAGE).unwrap();
-    let answer = Answer::read(document.root()).unwrap();
-    assert_eq!((&answer.head.major, world.fake.orders), (&Major::Represent, 0));
-    let mut second = request.clone();
-    second.head.id = "R2".into();
-    second.head.nonce.clone_from(&answer.head.nonce);
-    second.head.original_request_id = Some("R1".into());
-
-    let refused = |code| (Major::Sender, Some(Minor::Refused), Some(code));
-    let mut foreign = second.clone();
-    foreign.head.original_request_id = Some("R9".into());
-    assert_eq!(world.refused(&foreign), refused("nonce-foreign"));
-    let mut forged = second.clone();
-    forged.head.nonce.as_mut().unwrap()[30] ^= 1;
-    assert_eq!(world.refused(&forged), refused("nonce-foreign"));
-    let other = ec();
-    let mut swapped = register(&other, &mac(), &other);
-    swapped.head = second.head.clone();
-    assert_eq!(world.refused(&swapped), refused("nonce-foreign"));
-    world.now += Duration::minutes(5);
-    assert_eq!(world.refused(&second).0, Major::Represent);
-    world.now -= Duration::minutes(5);
-    assert_eq!(world.refused(&second), (Major::Success, None, None));
-    assert_eq!(world.refused(&second), refused("nonce-used"));
-    assert_eq!(world.fake.orders, 1);
-}
-
-#[test]
-fn what_is_put_off_is_collected_by_its_receipt_only() {
-    let mut world = without_nonce();
-    world.fake.slow = true;
-    let key = ec();
-    let mut hasty = register(&key, &mac(), &key);
-    hasty.head.mechanisms = vec![];
-    let refusal = (Major::Receiver, Some(Minor::NotSynchronous), Some("service-not-synchronous"));
-    assert_eq!(world.refused(&hasty), refusal);
-
-    let client = world.client(Version::V12, None);
-    let (mut exchange, document) = Exchange::begin(&client, register(&key, &mac(), &key)).unwrap();
-    let reply = world.reply(&document);
-    assert_eq!(exchange.receive(reply.body.as_bytes(), "x"), Ok(Step::Wait));
-    let status = exchange.status_request("T1").unwrap();
-    let mut unknown = status.clone();
-    unknown.head.original_request_id = Some("R9".into());
-    let refusal = (Major::Sender, Some(Minor::UnknownResponseId), Some("response-id-unknown"));
-    assert_eq!(world.refused(&unknown), refusal);
-    let answer = world.ask(status);
-    let counts = Counts { success: Some(0), failure: Some(0), pending: Some(1) };
-    assert_eq!(answer.body, AnswerBody::Status(counts));
-    for _ in 0..2 {
-        let document = exchange.poll("P1").unwrap();
-        let reply = world.reply(&document);
-        if let Step::Done(answer) = exchange.receive(reply.body.as_bytes(), "x").unwrap() {
-            assert!(matches!(answer.body, AnswerBody::Register(found, None) if found.len() == 1));
-            return;
-        }
-    }
-    panic!("it is not done after it was asked for twice");
-}
-
-#[test]
-fn one_failure_in_a_compound_leaves_the_others_alone() {
-    let mut world = world();
-    let key = ec();
-    let query = QueryKeyBinding::default();
-    let inner = |id: &str, body| Request { head: RequestHead::new(id, SERVICE), body };
-    let mut wrong_service = inner("i4", RequestBody::Locate(query.clone()));
-    wrong_service.head.service = "urn:other".into();
-    let good = register(&key, &mac(), &key);
-    let mut bad = register(&key, &mac(), &key);
-    bad.head.id = "i3".into();
-    if let RequestBody::Register { prototype, .. } = &mut bad.body {
-        prototype.binding.id = Some("B3".into());
-    }
-    let all = vec![
-        inner("i1", RequestBody::Locate(query.clone())),
-        good,
-        bad,
-        wrong_service,
-        inner("i5", RequestBody::Validate(query)),
-    ];
-    let answer = world.ask(Request { head: patient("C1"), body: RequestBody::Compound(all) });
-    let AnswerBody::Compound(answers) = answer.body else { panic!() };
-    let told: Vec<_> =
-        answers.iter().map(|a| (a.head.request_id.as_deref().unwrap(), &a.head.major)).collect();
-    let expected = [
-        ("i1", &Major::Success),
-        ("R1", &Major::Success),
-        ("i3", &Major::Sender),
-        ("i4", &Major::Sender),
-        ("i5", &Major::Success),
-    ];
-    assert_eq!(told, expected);
-    assert!(matches!(&answers[4].body, AnswerBody::Validate(found) if found.len() == 1));
-}
-
-#[test]
-fn limits_instants_and_respond_with_are_obeyed() {
-    let mut world = without_nonce();
-    for _ in 0..3 {
-        let key = ec();
-        world.ask(register(&key, &mac(), &key));
-    }
-    let ask = |world: &mut World, head: RequestHead, time| {
-        let query = QueryKeyBinding { binding: Binding::default(), time };
-        world.ask(Request { head, body: RequestBody::Locate(query) })
-    };
-    let plain = |id: &str| RequestHead { response_limit: None, ..patient(id) };
-    let count = |answer: &Answer| {
-        if let AnswerBody::Locate(found) = &answer.body { found.len() } else { 99 }
-    };
-    let answer = ask(&mut world, plain("L1"), None);
-    assert_eq!((count(&answer), &answer.head.minor), (3, &None));
-    let answer = ask(&mut world, RequestHead { response_limit: Some(2), ..plain("L2") }, None);
-    assert_eq!((count(&answer), &answer.head.minor), (2, &Some(Minor::TooManyResponses)));
-    let answer = ask(
-        &mut world,
-        RequestHead { respond_with: vec![RespondWith::KeyName], ..plain("L3") },
-        None,
-    );
-    let AnswerBody::Locate(found) = &answer.body else { panic!() };
-    assert_eq!(found[0].binding.key_info, Some(KeyInfo::named("certified")));
-    let answer = ask(
-        &mut world,
-        RequestHead { respond_with: vec![RespondWith::X509Cert], ..plain("L4") },
-        None,
-    );
-    assert_eq!(answer.head.minor, Some(Minor::Incomplete));
-    let now = world.now;
-    let answer = ask(&mut world, plain("L5"), Some(now));
-    assert_eq!(answer.head.minor, Some(Minor::TimeInstantNotSupported));
-    let with = UseKeyWith { application: "urn:x".into(), identifier: "nobody".into() };
-    let query = QueryKeyBinding {
-        binding: Binding { use_with: vec![with], ..Binding::default() },
-        time: None,
-    };
-    let answer = world.ask(Request { head: plain("L6"), body: RequestBody::Locate(query) });
-    assert_eq!((answer.head.major, answer.head.minor), (Major::Success, Some(Minor::NoMatch)));
-}
-
-#[test]
-fn what_is_no_request_to_this_service_is_answered_as_such() {
-    let mut world = world();
-    let query = RequestBody::Locate(QueryKeyBinding::default());
-    let elsewhere = Request { head: RequestHead::new("I1", "urn:other"), body: query.clone() };
-    assert_eq!(
-        world.refused(&elsewhere),
-        (Major::Sender, Some(Minor::Failure), Some("service-uri"))
-    );
-    for (text, status, code) in [
-        ("<", 500, "xml-malformed"),
-        ("<!DOCTYPE x><x/>", 500, "xml-doctype"),
-        ("<Envelope/>", 500, "soap-envelope"),
-        (
-            "<s:Envelope xmlns:s='http://www.w3.org/2003/05/soap-envelope'><s:Body/></s:Envelope>",
-            400,
-            "soap-body",
-        ),
-        ("<x/>", 200, "message-unknown"),
-        (
-            "<FooRequest xmlns='http://www.w3.org/2002/03/xkms#' Id='a' Service='b'/>",
-            200,
-            "message-unknown",
-        ),
-        (
-            "<LocateRequest xmlns='http://www.w3.org/2002/03/xkms#' Id='a' Service='b'/>",
-            200,
-            "message-element",
-        ),
-    ] {
-        let reply = world.reply(text);
-        assert_eq!((reply.status, reply.refusal), (status, Some(code)), "{text}");
-    }
-    let mut world =
-        world_with(ResponderPolicy { signed_requests: true, ..ResponderPolicy::new(SERVICE) });
-    let unsigned = Request { head: RequestHead::new("I1", SERVICE), body: query };
-    let refusal = (Major::Sender, Some(Minor::NoAuthentication), Some("signature-missing"));
-    assert_eq!(world.refused(&unsigned), refusal);
-}
-
-#[test]
-fn answers_that_do_not_fit_are_refused_by_name() {
-    let mut world = world();
-    let signer = ec();
-    world.fake.known = signer.public_key();
-    let request = |mechanisms| Request {
-        head: RequestHead { mechanisms, ..patient("I1") },
-        body: RequestBody::Locate(QueryKeyBinding::default()),
-    };
-    let mut client = world.client(Version::Bare, Some(&signer));
-    let (mut exchange, document) =
-        Exchange::begin(&client, request(vec![Mechanism::RequestSignatureValue])).unwrap();
-    let body = world.reply(&document).body;
-    let forged = body.replace("NoMatch", "Failure");
-    let refused = exchange.receive(forged.as_bytes(), "x").unwrap_err();
-    assert_eq!(refused.code(), "answer-signature");
-    assert_eq!(exchange.receive(body.as_bytes(), "x"), Err(ClientRejection::Finished));
-
-    client.service_key = None;
-    for (from, to, code) in [
-        ("RequestId=\"I1\"", "RequestId=\"I2\"", "answer-request-id"),
-        (SERVICE, "urn:other", "answer-service"),
-        ("LocateResult", "ValidateResult", "answer-kind"),
-        ("LocateResult", "LocateRequest", "answer-message"),
-        ("xkms#Success", "xkms#Represent", "answer-not-offered"),
-        ("xkms#Success", "xkms#Pending", "answer-not-offered"),
-        ("YWJj", "YWJk", "answer-opaque"),
-        (
-            "<RequestSignatureValue>",
-            "<RequestSignatureValue>AAAA",
-            "answer-request-signature-value",
-        ),
-        ("<LocateResult", "<!DOCTYPE x><LocateResult", "answer-xml"),
-    ] {
-        let (mut exchange, document) =
-            Exchange::begin(&client, request(vec![Mechanism::RequestSignatureValue])).unwrap();
-        let body = world.reply(&document).body;
-        assert!(body.contains(from), "{from}");
-        let refused = exchange.receive(body.replace(from, to).as_bytes(), "x").unwrap_err();
-        assert_eq!(refused.code(), code);
-    }
-    let (mut exchange, _) = Exchange::begin(&client, request(vec![Mechanism::Represent])).unwrap();
-    let represent = format!(
-        "<Result xmlns='http://www.w3.org/2002/03/xkms#' Id='a' Service='{SERVICE}' RequestId='I1' Nonce='AAAA' ResultMajor='http://www.w3.org/2002/03/xkms#Represent'/>"
-    );
-    assert!(matches!(exchange.receive(represent.as_bytes(), "I3"), Ok(Step::Send(_))));
-    let again = represent.replace("I1", "I3");
-    assert_eq!(exchange.receive(again.as_bytes(), "I4"), Err(ClientRejection::RepresentTwice));
-    let (mut exchange, _) = Exchange::begin(&client, request(vec![])).unwrap();
-    let fault = world.reply("<").body;
-    assert_eq!(exchange.receive(fault.as_bytes(), "x").unwrap_err().code(), "answer-fault");
-}
-
-#[test]
-fn a_flood_of_first_phases_costs_no_memory_and_the_others_are_served() {
-    let mut world = world();
-    let key = ec();
-    let request = register(&key, &mac(), &key);
-    let text = request.to_element().to_xml();
-    for _ in 0..2000 {
-        assert!(world.reply(&text).body.contains("#Represent"));
-    }
-    // The window of used nonces holds 1000: the flood has taken nothing of it.
-    let answer = world.ask(request);
-    assert_eq!(answer.head.major, Major::Success);
-    assert_eq!((world.fake.orders, world.fake.failed), (1, 0));
 }

@@ -3,11 +3,12 @@
 
 use xkms::{
     dsig::{
-        Curve, Place, SignaturePolicy, Signer, SigningKey, VerifyingKey, sign_enveloped, verify,
+        Curve, Place, SignaturePolicy, SignedElement, Signer, SigningKey, VerifyingKey,
+        sign_enveloped, verify,
     },
     message::{QueryKeyBinding, Request, RequestBody, RequestHead, signature_of},
     soap,
-    xml::{Document, Limits},
+    xml::{Document, ElementRef, Limits},
 };
 
 use crate::samples::SERVICE;
@@ -31,9 +32,35 @@ fn good() -> Good {
     let bare = element.to_xml();
     sign_enveloped(&mut element, &key, None).unwrap();
     let whole = element.to_xml();
-    let (_, rest) = whole.split_once("<ds:Signature").unwrap();
-    let (inner, _) = rest.split_once("</ds:Signature>").unwrap();
-    Good { key, signature: format!("<ds:Signature{inner}</ds:Signature>"), whole, bare }
+    Good { key, signature: cut_out(&whole, "ds:Signature"), whole, bare }
+}
+
+/// The first element of this name in `text`.
+fn cut_out(text: &str, name: &str) -> String {
+    let (_, rest) = text.split_once(&format!("<{name}")).unwrap();
+    let (inner, _) = rest.split_once(&format!("</{name}>")).unwrap();
+    format!("<{name}{inner}</{name}>")
+}
+
+/// The element that `signature` covers at `place`, or by what name it does not.
+fn verified<'d>(
+    signature: ElementRef<'d>,
+    place: Place<'d>,
+    key: &SigningKey,
+) -> Result<SignedElement<'d>, &'static str> {
+    let public = key.public_key().unwrap();
+    verify(signature, place, VerifyingKey::Public(&public), SignaturePolicy::default())
+        .map_err(|r| r.code())
+}
+
+/// Asserts that each shape is refused by its name.
+fn refused<S: AsRef<str>>(
+    key: &SigningKey,
+    shapes: impl IntoIterator<Item = (&'static str, S, &'static str)>,
+) {
+    for (shape, text, code) in shapes {
+        assert_eq!(receive(text.as_ref(), key), Err(code), "{shape}");
+    }
 }
 
 /// What a service does with bytes: the Id of the request it would process, or the refusal.
@@ -41,11 +68,8 @@ fn receive(text: &str, key: &SigningKey) -> Result<String, &'static str> {
     let document = Document::parse(text.as_bytes(), &Limits::MESSAGE).map_err(|r| r.code())?;
     let message = soap::open(&document).1.map_err(|r| r.code())?;
     let signature = signature_of(message).ok_or("signature-missing")?;
-    let public = key.public_key().unwrap();
-    let place = Place { message, target: message };
-    let signed =
-        verify(signature, place, VerifyingKey::Public(&public), SignaturePolicy::default());
-    let request = signed.map_err(|r| r.code())?.read(Request::read).map_err(|r| r.code())?;
+    let signed = verified(signature, Place { message, target: message }, key)?;
+    let request = signed.read(Request::read).map_err(|r| r.code())?;
     Ok(request.get().head.id.clone())
 }
 
@@ -72,7 +96,7 @@ fn a_signature_that_covers_another_element_is_refused() {
     };
     let object = signature
         .replace("</ds:Signature>", &format!("<ds:Object>{bare}</ds:Object></ds:Signature>"));
-    for (shape, text, code) in [
+    let shapes = [
         (
             "the original in a header, its signature in the forgery",
             envelope(&bare, &evil),
@@ -150,9 +174,8 @@ fn a_signature_that_covers_another_element_is_refused() {
             "signature-missing",
         ),
         ("the signature without what it signs", evil.clone(), "signature-reference-unresolved"),
-    ] {
-        assert_eq!(receive(&text, &key), Err(code), "{shape}");
-    }
+    ];
+    refused(&key, shapes);
 }
 
 #[test]
@@ -180,33 +203,21 @@ fn references_and_transforms_that_select_otherwise_are_refused() {
     let with = |algorithm: &str| {
         whole.replace(enveloped, &format!("{enveloped}<ds:Transform Algorithm=\"{algorithm}\"/>"))
     };
-    let reference = {
-        let (_, rest) = whole.split_once("<ds:Reference").unwrap();
-        let (inner, _) = rest.split_once("</ds:Reference>").unwrap();
-        format!("<ds:Reference{inner}</ds:Reference>")
-    };
-    for (shape, text, code) in [
-        ("the whole document", whole.replace("\"#I1\"", "\"\""), "signature-reference-external"),
-        (
-            "a pointer",
-            whole.replace("\"#I1\"", "\"#xpointer(id('I1'))\""),
-            "signature-reference-external",
-        ),
-        (
-            "the root by a pointer",
-            whole.replace("\"#I1\"", "\"#xpointer(/)\""),
-            "signature-reference-external",
-        ),
-        (
-            "a file",
-            whole.replace("\"#I1\"", "\"file:///etc/passwd\""),
-            "signature-reference-external",
-        ),
-        (
-            "a host",
-            whole.replace("\"#I1\"", "\"http://127.0.0.1/#I1\""),
-            "signature-reference-external",
-        ),
+    let reference = cut_out(&whole, "ds:Reference");
+    let external = [
+        ("the whole document", "\"\""),
+        ("a pointer", "\"#xpointer(id('I1'))\""),
+        ("the root by a pointer", "\"#xpointer(/)\""),
+        ("a file", "\"file:///etc/passwd\""),
+        ("a host", "\"http://127.0.0.1/#I1\""),
+    ];
+    refused(
+        &key,
+        external.map(|(shape, uri)| {
+            (shape, whole.replace("\"#I1\"", uri), "signature-reference-external")
+        }),
+    );
+    let shapes = [
         ("no URI", whole.replace(" URI=\"#I1\"", ""), "signature-reference-external"),
         (
             "XPath",
@@ -246,9 +257,8 @@ fn references_and_transforms_that_select_otherwise_are_refused() {
             whole.replace("#ecdsa-sha256", "#hmac-sha256"),
             "signature-key-mismatch",
         ),
-    ] {
-        assert_eq!(receive(&text, &key), Err(code), "{shape}");
-    }
+    ];
+    refused(&key, shapes);
     let many = "p ".repeat(1000);
     let list = format!(
         "c14n#\"><i:InclusiveNamespaces xmlns:i=\"http://www.w3.org/2001/10/xml-exc-c14n#\" \
@@ -265,7 +275,7 @@ fn references_and_transforms_that_select_otherwise_are_refused() {
 #[test]
 fn what_readers_see_differently_is_refused() {
     let Good { key, whole, .. } = good();
-    for (shape, text, code) in [
+    let shapes = [
         (
             "a comment in a value",
             whole.replace("<ds:DigestValue>", "<ds:DigestValue><!-- -->"),
@@ -288,9 +298,8 @@ fn what_readers_see_differently_is_refused() {
             whole.replace("<ds:SignatureValue>", "<ds:SignatureValue>AAAA"),
             "signature-value",
         ),
-    ] {
-        assert_eq!(receive(&text, &key), Err(code), "{shape}");
-    }
+    ];
+    refused(&key, shapes);
     // A comment between elements changes neither what is verified nor what is read.
     let text = whole.replace("<QueryKeyBinding>", "<!-- a --><QueryKeyBinding>");
     assert_eq!(receive(&text, &key).as_deref(), Ok("I1"));
@@ -299,7 +308,6 @@ fn what_readers_see_differently_is_refused() {
 #[test]
 fn a_binding_that_was_not_signed_is_not_authenticated() {
     let key = SigningKey::generate_ec(Curve::P256).unwrap();
-    let public = key.public_key().unwrap();
     let asked = crate::samples::prototype("P1");
     let signature =
         xkms::dsig::detached_signature(&asked.to_element(), &key, None).unwrap().to_xml();
@@ -316,10 +324,7 @@ fn a_binding_that_was_not_signed_is_not_authenticated() {
         let message = document.root();
         let target = Request::binding_of(message).ok_or("no binding")?;
         let signature = Request::authentication_of(message).ok_or("no signature")?;
-        let place = Place { message, target };
-        let signed =
-            verify(signature, place, VerifyingKey::Public(&public), SignaturePolicy::default());
-        signed.map(|_| ()).map_err(|r| r.code())
+        verified(signature, Place { message, target }, &key).map(|_| ())
     };
     let good = asked.to_element().to_xml();
     assert_eq!(check(&request(&good, "")), Ok(()));
