@@ -1,7 +1,7 @@
 //! Freshness: that a volume is the latest one, by a counter that an attacker cannot set back.
 //!
 //! ```text
-//!   protocol: State x Event -> State x Action      (pure; model-checked as it is)
+//!   model::anchor: State x Event -> State x Action      (pure; model-checked here as it is)
 //!        ^                        |
 //!   Attachment: the driver    header of the volume | increment of the Anchor
 //! ```
@@ -19,17 +19,15 @@
 
 mod attachment;
 mod file;
-mod protocol;
 mod volume;
 
 #[cfg(test)]
-mod model;
+mod checked;
 
 use std::{fmt::Debug, io};
 
 pub use attachment::{Anchored, Attachment};
 pub use file::FileAnchor;
-pub use protocol::{Action, Event, State, accept, step};
 
 /// A counter that an attacker cannot set back.
 ///

@@ -128,6 +128,12 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// The rejection inside an error of the data path, if a rule said no and not the medium.
+    #[must_use]
+    pub fn inside(error: &io::Error) -> Option<&Self> {
+        error.get_ref().and_then(|inner| inner.downcast_ref())
+    }
+
     /// The name of the refusal, in kebab-case, for machines and logs.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -200,6 +206,21 @@ pub enum VolumeError {
     /// The caller asked to stop.
     #[error("stopped on request")]
     Cancelled,
+}
+
+impl From<model::anchor::Rejection> for Rejection {
+    fn from(rejection: model::anchor::Rejection) -> Self {
+        match rejection {
+            model::anchor::Rejection::AnchorMismatch => Self::AnchorMismatch,
+            model::anchor::Rejection::RolledBack => Self::RolledBack,
+        }
+    }
+}
+
+impl From<model::anchor::Rejection> for VolumeError {
+    fn from(rejection: model::anchor::Rejection) -> Self {
+        Self::Refused(rejection.into())
+    }
 }
 
 impl VolumeError {

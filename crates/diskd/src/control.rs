@@ -75,6 +75,7 @@ fn status(server: &Export) -> Status {
         header_damaged: volume.header_damage().map(str::to_owned),
         kmi: volume.kmi().cloned(),
         flush_failed: volume.flush_failed(),
+        damage: server.damage(),
         counters: server.counters(),
     }
 }

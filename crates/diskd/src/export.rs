@@ -3,7 +3,7 @@
 use std::io;
 
 use disk::{Volume, nbd, vhost};
-use model::child::disk::Counters;
+use model::child::disk::{Counters, Damage};
 
 /// A volume that is served.
 #[derive(Debug)]
@@ -21,9 +21,18 @@ impl Export {
     }
 
     pub(crate) fn counters(&self) -> Counters {
+        self.counted().snapshot()
+    }
+
+    /// The first damage that the guest met.
+    pub(crate) fn damage(&self) -> Option<Damage> {
+        self.counted().damage().cloned()
+    }
+
+    fn counted(&self) -> &nbd::Counters {
         match self {
-            Self::Nbd(server) => server.counters().snapshot(),
-            Self::Vhost(server) => server.counters().snapshot(),
+            Self::Nbd(server) => server.counters(),
+            Self::Vhost(server) => server.counters(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! malformed is parsed on entry and cannot exist in a malformed state.
 
 pub mod agent;
+pub mod anchor;
 pub mod api;
 pub mod audit;
 pub mod child;

@@ -6,10 +6,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{
-    Anchor,
-    protocol::{Action, Event, State, step},
-};
+use model::anchor::{Action, Event, State, step};
+
+use super::Anchor;
 use crate::VolumeError;
 
 /// Something with a header that counts.

@@ -292,7 +292,8 @@ impl Transmission<'_> {
                     error = %error,
                     "request failed"
                 );
-                self.fail(request, error_number(&error));
+                self.counters.failed(request.offset, &error);
+                self.refuse(request, error_number(&error));
             }
         }
         Ok(())
@@ -344,8 +345,13 @@ impl Transmission<'_> {
         }
     }
 
+    /// Answers what is malformed or not allowed.
     fn fail(&mut self, request: &Request, error: u32) {
         add(&self.counters.errors, 1);
+        self.refuse(request, error);
+    }
+
+    fn refuse(&mut self, request: &Request, error: u32) {
         let chunked = matches!(request.command, Command::Read | Command::BlockStatus);
         if self.peer.agreed.structured && chunked {
             self.replies.structured_error(request.cookie, error);

@@ -1,8 +1,16 @@
 //! What an export has done, counted without locks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    io,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use model::child::disk::Counters as Snapshot;
+use model::child::disk::{Counters as Snapshot, Damage};
+
+use crate::Rejection;
 
 /// Running counts of one server, shared by its connections.
 #[derive(Debug, Default)]
@@ -18,9 +26,31 @@ pub struct Counters {
     pub(crate) trims: AtomicU64,
     pub(crate) zeroes: AtomicU64,
     pub(crate) errors: AtomicU64,
+    damage: OnceLock<Damage>,
 }
 
 impl Counters {
+    /// Counts a request at `offset` that failed, and keeps the first that a rule refused: something
+    /// in the volume is not authentic.
+    pub(crate) fn failed(&self, offset: u64, error: &io::Error) {
+        add(&self.errors, 1);
+        if let Some(rejection) = Rejection::inside(error) {
+            let position = if let Rejection::SectorDamaged { position } = rejection {
+                *position
+            } else {
+                offset
+            };
+            let code = rejection.code().to_owned();
+            self.damage.get_or_init(|| Damage { code, position, detail: rejection.to_string() });
+        }
+    }
+
+    /// The first damage that a request met.
+    #[must_use]
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.get()
+    }
+
     /// The counts now; each is exact, together they are of nearly one moment.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

@@ -249,7 +249,7 @@ impl Work {
                 (STATUS_ERROR, 0)
             }
             Err(Trouble::Io(error)) => {
-                add(&self.job.counters.errors, 1);
+                self.job.counters.failed(request.sector.saturating_mul(512), &error);
                 self.faults = self.faults.saturating_add(1);
                 if self.faults <= FAULTS_LOGGED {
                     let kind = format!("{:?}", request.kind);

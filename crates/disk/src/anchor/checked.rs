@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-use super::protocol::{Action as Task, Event, State as Phase, step};
+use model::anchor::{Action as Task, Event, State as Phase, step};
 
 /// A header on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

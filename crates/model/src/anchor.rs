@@ -1,4 +1,7 @@
-//! The protocol between a volume's header and its anchor, as a pure transition.
+//! The protocol between something that can be put back to an earlier state (a volume's header, a
+//! table in a file) and the counter that it is anchored in, as a pure transition. Whoever keeps a
+//! counter runs this very function: `disk` for volumes that stand alone, the host agent for those of
+//! its VMs and for its own table.
 //!
 //! ```text
 //!            Opened          HeaderDurable          Incremented
@@ -8,11 +11,33 @@
 //!                                              +-----------------------> Detached
 //! ```
 //!
-//! **Invariants** (checked by `super::model` on this very function): no header older than what the
+//! **Invariants** (model-checked in the `disk` crate on this very function): no header older than what the
 //! last completed advance covered is ever accepted for writing; a crash at any point leaves a
 //! volume that is accepted.
 
-use crate::Rejection;
+use thiserror::Error;
+
+/// Why a header is not used with its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Rejection {
+    /// The header counts further than the counter, or somebody else moves the counter.
+    #[error("it is not the one that its anchor counts")]
+    AnchorMismatch,
+    /// The header is older than what the counter says was written.
+    #[error("it is older than its anchor says: an earlier copy was put in its place")]
+    RolledBack,
+}
+
+impl Rejection {
+    /// The name of the refusal, in kebab-case.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::AnchorMismatch => "anchor-mismatch",
+            Self::RolledBack => "rolled-back",
+        }
+    }
+}
 
 /// How many advances come before the first write of an attachment, and after one that failed: each
 /// leaves no acceptable header behind that an interrupted advance to the same count wrote.
