@@ -72,7 +72,7 @@ pub(crate) fn read_start(medium: &dyn Medium) -> Result<Box<[u8; START_BYTES]>, 
 }
 
 fn check_anchor(header: &Header, anchor: Option<u64>) -> Result<(), Rejection> {
-    anchor.map_or(Ok(()), |counter| crate::anchor::accept(counter, header.anchor_count))
+    Ok(anchor.map_or(Ok(()), |counter| model::anchor::accept(counter, header.anchor_count))?)
 }
 
 /// An opening in progress.
