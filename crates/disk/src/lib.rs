@@ -35,7 +35,7 @@ pub mod vhost;
 mod volume;
 
 pub use cipher::CryptVolume;
-pub use open::{Format, OpenOptions, TrimPolicy, open, recognise};
+pub use open::{Format, OpenOptions, Opened, TrimPolicy, open, recognise};
 pub use raw::RawVolume;
 pub use rejection::{Rejection, VolumeError};
 pub use volume::{Extent, Volume};

@@ -1,5 +1,5 @@
 //! One door to every format: [`open`] recognises the volume by its first bytes and gives it as a
-//! [`Volume`].
+//! [`Volume`]; one in our own format also as what it is ([`Opened`]).
 //!
 //! ```text
 //!   file -> lock -> first bytes -> vault | luks2 | luks1      (raw only if the caller says so)
@@ -11,12 +11,16 @@
 mod direct;
 mod medium;
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path, sync::Arc};
+use std::{fs::File, io, ops::Deref, os::unix::fs::FileExt, path::Path, sync::Arc};
 
 use model::{Kmi, Secret};
 
 pub(crate) use self::medium::{Medium, Run};
-use crate::{Rejection, Volume, VolumeError, luks1, luks2, raw::RawVolume, vault};
+use crate::{
+    Rejection, Volume, VolumeError, luks1, luks2,
+    raw::RawVolume,
+    vault::{self, VaultVolume},
+};
 
 /// The first bytes of a volume in our authenticated format.
 const VAULT_MAGIC: &[u8] = b"VSAFEVLT";
@@ -83,6 +87,46 @@ pub struct OpenOptions {
     pub cache_bytes: Option<u64>,
 }
 
+/// An open volume.
+#[derive(Clone, Debug)]
+pub enum Opened {
+    /// In our own format, which can do more than a [`Volume`].
+    Vault(Arc<VaultVolume>),
+    /// In any other.
+    Other(Arc<dyn Volume>),
+}
+
+impl Opened {
+    /// The volume, to export it.
+    #[must_use]
+    pub fn volume(&self) -> Arc<dyn Volume> {
+        match self {
+            Self::Vault(vault) => Arc::clone(vault) as Arc<dyn Volume>,
+            Self::Other(volume) => Arc::clone(volume),
+        }
+    }
+
+    /// The same volume, if it is in our own format.
+    #[must_use]
+    pub const fn vault(&self) -> Option<&Arc<VaultVolume>> {
+        match self {
+            Self::Vault(vault) => Some(vault),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+impl Deref for Opened {
+    type Target = dyn Volume;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Vault(vault) => &**vault,
+            Self::Other(volume) => &**volume,
+        }
+    }
+}
+
 /// Opens the volume at `path` with the secret of one of its key slots, and locks it: alone, or
 /// shared if read-only. A raw volume takes no secret.
 ///
@@ -93,7 +137,7 @@ pub fn open(
     path: &Path,
     secret: Option<&Secret<Vec<u8>>>,
     options: &OpenOptions,
-) -> Result<Arc<dyn Volume>, VolumeError> {
+) -> Result<Opened, VolumeError> {
     let medium = Medium::open(path, options)?;
     let format = match options.format {
         Some(format) => format,
@@ -101,10 +145,12 @@ pub fn open(
     };
     let needed = || secret.ok_or(Rejection::KeyMissing);
     Ok(match format {
-        Format::Luks1 => Arc::new(luks1::open_on(medium, needed()?, options)?),
-        Format::Luks2 => Arc::new(luks2::open_on(medium, needed()?, options)?),
-        Format::Raw => Arc::new(RawVolume::new(medium, options)?),
-        Format::Vault => open_vault(medium, needed()?, options)?,
+        Format::Luks1 => Opened::Other(Arc::new(luks1::open_on(medium, needed()?, options)?)),
+        Format::Luks2 => Opened::Other(Arc::new(luks2::open_on(medium, needed()?, options)?)),
+        Format::Raw => Opened::Other(Arc::new(RawVolume::new(medium, options)?)),
+        Format::Vault => {
+            Opened::Vault(Arc::new(vault::open_on(Arc::new(medium), needed()?, options)?))
+        }
     })
 }
 
@@ -142,13 +188,4 @@ fn start_of(file: &File, at: u64) -> Result<[u8; 16], VolumeError> {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok([0; 16]),
         Err(e) => Err(VolumeError::io("read the header")(e)),
     }
-}
-
-/// Opens a volume of our authenticated format.
-fn open_vault(
-    medium: Medium,
-    secret: &Secret<Vec<u8>>,
-    options: &OpenOptions,
-) -> Result<Arc<dyn Volume>, VolumeError> {
-    Ok(Arc::new(vault::open_on(Arc::new(medium), secret, options)?))
 }

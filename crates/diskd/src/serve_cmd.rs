@@ -1,21 +1,19 @@
 //! `vouchsafe-disk serve`.
 
-use std::{fs::File, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use disk::{
-    Format, OpenOptions, TrimPolicy, Volume,
+    OpenOptions, Opened, TrimPolicy, Volume,
     nbd::{self, PeerPolicy, bind},
-    open, recognise,
-    vault::{self, VaultVolume},
-    vhost,
+    open, vhost,
 };
 use serve::{exit::Exit, process::read_secret_fd, sandbox, shutdown::Shutdown};
 
 use crate::{args::ServeArgs, control::Control, create::parent, export::Export, report::KEY_MAX};
 
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
-    let (volume, vault) = open_volume(args)?;
+    let volume = open_volume(args)?;
     let peers = PeerPolicy::with_users(args.client_uids.clone());
     let socket = bind(&args.socket, &peers).context("the export's socket")?;
     let control = bind(&args.control, &PeerPolicy::default()).context("the control socket")?;
@@ -24,8 +22,8 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     let files = sandbox::restrict_files(&[], &dirs)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { Shutdown::on_signals() })?;
-    let server = Arc::new(export(args, volume, socket, peers)?);
-    let control = Control { server: Arc::clone(&server), vault, socket: control };
+    let server = Arc::new(export(args, volume.volume(), socket, peers)?);
+    let control = Control { server: Arc::clone(&server), vault: volume.vault().cloned(), socket: control };
     serve::control::start(control, stop.clone())?;
     tracing::info!(
         sandbox.files = files.as_str(),
@@ -58,9 +56,6 @@ fn export(
     nbd::Server::start(volume, socket, options).map(Export::Nbd)
 }
 
-/// The volume, and once more as a vault if it is one.
-type Opened = (Arc<dyn Volume>, Option<Arc<VaultVolume>>);
-
 fn open_volume(args: &ServeArgs) -> anyhow::Result<Opened> {
     let secret = args.key_fd.map(|fd| read_secret_fd(fd, KEY_MAX)).transpose();
     let secret = secret.context("cannot read the key")?;
@@ -73,27 +68,14 @@ fn open_volume(args: &ServeArgs) -> anyhow::Result<Opened> {
         anchor: args.anchor_count,
         ..OpenOptions::default()
     };
-    if let (true, Some(secret)) = (is_vault(&args.image, options.format)?, &secret) {
-        let volume = Arc::new(vault::open(&args.image, secret, &options)?);
-        return Ok((Arc::clone(&volume) as Arc<dyn Volume>, Some(volume)));
-    }
-    // Only a vault has a header that counts.
-    anyhow::ensure!(args.anchor_count.is_none(), "only a vault volume can be anchored");
     let volume = open(&args.image, secret.as_ref(), &options)?;
+    // Only a vault has a header that counts.
+    let anchored = args.anchor_count.is_some();
+    anyhow::ensure!(!anchored || volume.vault().is_some(), "only a vault volume can be anchored");
     if let Some(damage) = volume.header_damage() {
         tracing::warn!(detail = damage, "the volume's header needs repair");
     }
-    Ok((volume, None))
-}
-
-/// Whether the image is a vault. What is opened here is closed before the volume is: its record lock
-/// would go with any descriptor of its file.
-fn is_vault(image: &Path, format: Option<Format>) -> anyhow::Result<bool> {
-    let found = match format {
-        Some(format) => Some(format),
-        None => recognise(&File::open(image).context("cannot open the image")?)?,
-    };
-    Ok(found == Some(Format::Vault))
+    Ok(volume)
 }
 
 /// The empty name, which clients ask for by default, and the file's stem.

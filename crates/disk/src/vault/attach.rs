@@ -192,7 +192,9 @@ impl<'a> Attachment<'a> {
         };
         let barrier = self.snapshots.iter().map(|entry| entry.barrier).max().unwrap_or(0);
         let first_slot = header.data_slot();
-        let shape = Shape { ring: self.ring, size, depth, barrier, first_slot };
+        // Who writes has walked all of it, and goes behind this header's end.
+        let end = if self.options.read_only { header.end } else { SLOT_LIMIT };
+        let shape = Shape { ring: self.ring, size, depth, barrier, first_slot, end };
         let cache = self.options.cache_bytes.unwrap_or(CACHE_BYTES);
         let tree = Tree::new(Arc::clone(&self.medium), root, cache);
         let committer = Committer {

@@ -44,7 +44,8 @@ impl VaultVolume {
     /// `progress` gets bytes done and bytes in all, and may stop the work. Requests go on.
     ///
     /// # Errors
-    /// [`VolumeError::Cancelled`], or the medium's error.
+    /// [`VolumeError::Cancelled`], [`Rejection::MetadataMalformed`] if a page is authentic and not
+    /// possible, or the medium's error.
     pub fn check(
         &self,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
@@ -67,7 +68,7 @@ impl VaultVolume {
                     }
                     _ => bad.push(found),
                 })
-                .map_err(VolumeError::io("check the volume"))?;
+                .map_err(volume_error("check the volume"))?;
             leaf += 1;
         }
     }
@@ -133,7 +134,9 @@ impl Engine {
     }
 }
 
-/// The error says that something is not authentic, not that the medium failed.
+/// The error says that something is not authentic; not that the medium failed, nor that something
+/// authentic makes no sense, which refuses all of the volume.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.downcast_ref::<Rejection>().is_some())
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Rejection>());
+    matches!(inner, Some(Rejection::PageDamaged | Rejection::SectorDamaged { .. }))
 }

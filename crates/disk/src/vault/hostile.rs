@@ -1,9 +1,11 @@
 //! Doors for the fuzz targets: the decoders of what normally only a right tag lets through.
 
 use super::{
-    header::{LOG_SLOT, LOG_SLOTS},
+    header::{LOG_SLOT, LOG_SLOTS, SLOT_LIMIT},
     inspect::{Inspection, inspect_start},
-    log, page, sessions, snapshots,
+    log,
+    node::NodeId,
+    page, sessions, snapshots,
     unlock::START_BYTES,
 };
 use crate::Rejection;
@@ -30,7 +32,10 @@ pub fn body(bytes: &[u8]) -> Result<(), Rejection> {
     let Some((kind, bytes)) = bytes.split_first() else { return Ok(()) };
     let data_slot = LOG_SLOT + u64::from(*LOG_SLOTS.start());
     match kind {
-        0 => page::decode(bytes, data_slot).map(|_| ()),
+        0 => {
+            let bounds = page::Bounds { first_slot: data_slot, end: SLOT_LIMIT, sectors: 100 };
+            page::decode(bytes, NodeId { level: 1, number: 0 }, &bounds).map(|_| ())
+        }
         1 => sessions::decode(bytes, data_slot).map(|_| ()),
         2 => snapshots::decode(bytes, data_slot).map(|_| ()),
         3 => {

@@ -38,6 +38,12 @@ impl NodeId {
         (parent, (self.number % 128) as usize)
     }
 
+    /// The first sector that the page, or the sector at level 0, leads to.
+    pub(crate) const fn first_sector(self) -> u64 {
+        // 128 to the power of the level, which is at most 6.
+        self.number.saturating_mul(1 << (7 * self.level as u32))
+    }
+
     /// The page's child at `index`.
     pub(crate) fn child(self, index: usize) -> Self {
         let index = u64::try_from(index).unwrap_or(0);

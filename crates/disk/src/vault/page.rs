@@ -35,18 +35,50 @@ pub(crate) fn encode(refs: &[Ref; FAN]) -> Vec<u8> {
     refs.iter().flat_map(Ref::encode).collect()
 }
 
-/// Reads a page whose references must not point in front of `first_slot`.
+/// What the references of a tree's pages must keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// First slot of data.
+    pub(crate) first_slot: u64,
+    /// Nothing is at or behind this slot.
+    pub(crate) end: u64,
+    /// Length of the disk in sectors; references behind it are null.
+    pub(crate) sectors: u64,
+}
+
+impl Bounds {
+    /// Whether a reference of the page `id` at `index` may be there.
+    fn allow(&self, id: NodeId, index: usize, name: &Ref) -> Result<(), Rejection> {
+        if name.is_null() {
+            return Ok(());
+        }
+        if name.slot >= self.end {
+            return Err(Rejection::malformed("a reference behind the end"));
+        }
+        if id.child(index).first_sector() >= self.sectors {
+            return Err(Rejection::malformed("a reference behind the disk's end"));
+        }
+        Ok(())
+    }
+}
+
+/// Reads the page `id`.
 ///
 /// # Errors
-/// [`Rejection::MetadataMalformed`].
-pub(crate) fn decode(bytes: &[u8], first_slot: u64) -> Result<Box<[Ref; FAN]>, Rejection> {
+/// [`Rejection::MetadataMalformed`], also if a reference is out of `bounds`.
+pub(crate) fn decode(
+    bytes: &[u8],
+    id: NodeId,
+    bounds: &Bounds,
+) -> Result<Box<[Ref; FAN]>, Rejection> {
     let mut refs = Box::new([Ref::NULL; FAN]);
     let (chunks, rest) = bytes.as_chunks::<REF_BYTES>();
     if chunks.len() != FAN || !rest.is_empty() {
         return Err(Rejection::malformed("a page is not 128 references"));
     }
-    for (place, chunk) in refs.iter_mut().zip(chunks) {
-        *place = Ref::decode(chunk, first_slot)?;
+    for (index, (place, chunk)) in refs.iter_mut().zip(chunks).enumerate() {
+        *place = Ref::decode(chunk, bounds.first_slot)?;
+        bounds.allow(id, index, place)?;
     }
     Ok(refs)
 }
@@ -91,8 +123,8 @@ pub(crate) fn read(
     ring: &Keyring,
     name: &Ref,
     id: NodeId,
-    first_slot: u64,
+    bounds: &Bounds,
 ) -> io::Result<Box<[Ref; FAN]>> {
     let bytes = read_unit(medium, ring, name, Unit::Page(id.level, id.number))?;
-    decode(&bytes, first_slot).map_err(refused)
+    decode(&bytes, id, bounds).map_err(refused)
 }

@@ -17,7 +17,7 @@ use super::{
     keyring::Keyring,
     medium::Medium,
     node::{Freed, Node, NodeId, Replaced, State},
-    page,
+    page::{self, Bounds},
     refs::Ref,
 };
 
@@ -32,11 +32,18 @@ pub(crate) struct Shape {
     pub(crate) barrier: u64,
     /// First slot of data.
     pub(crate) first_slot: u64,
+    /// No slot that a page leads to is at or behind this one.
+    pub(crate) end: u64,
 }
 
 impl Shape {
     pub(crate) const fn sectors(&self) -> u64 {
         self.size.div_ceil(4096)
+    }
+
+    /// What pages that are read must keep to.
+    const fn bounds(&self) -> Bounds {
+        Bounds { first_slot: self.first_slot, end: self.end, sectors: self.sectors() }
     }
 
     /// Level-1 pages.
@@ -146,7 +153,7 @@ impl Tree {
                 State::empty()
             } else {
                 let medium = self.medium.as_ref();
-                State::new(page::read(medium, &shape.ring, &name, id, shape.first_slot)?)
+                State::new(page::read(medium, &shape.ring, &name, id, &shape.bounds())?)
             });
         }
         state.as_mut().ok_or_else(|| io::ErrorKind::Other.into())

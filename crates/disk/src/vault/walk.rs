@@ -8,7 +8,7 @@ use super::{
     keyring::Keyring,
     medium::Medium,
     node::NodeId,
-    page::{self, refused},
+    page::{self, Bounds, refused},
     refs::Ref,
     snapshots::Entry,
 };
@@ -30,10 +30,7 @@ pub(crate) struct Survey {
 pub(crate) struct Root {
     pub(crate) name: Ref,
     pub(crate) depth: u8,
-    /// Length of the disk in sectors.
-    pub(crate) sectors: u64,
-    /// No slot that it reaches is at or behind this one.
-    pub(crate) end: u64,
+    pub(crate) bounds: Bounds,
     /// It is the live disk, whose sectors have homes.
     pub(crate) live: bool,
 }
@@ -54,16 +51,15 @@ impl Survey {
         snapshots: &[Entry],
         chain: &[u64],
     ) -> io::Result<Self> {
-        let (first_slot, sectors) = (header.data_slot(), header.size.div_ceil(4096));
-        let mut survey = Self::new(Slots::new(first_slot, sectors));
-        let live =
-            Root { name: header.root, depth: header.depth, sectors, end: header.end, live: true };
-        survey.walk(medium, ring, live, first_slot)?;
+        let (first_slot, end) = (header.data_slot(), header.end);
+        let bounds = Bounds { first_slot, end, sectors: header.size.div_ceil(4096) };
+        let mut survey = Self::new(Slots::new(first_slot, bounds.sectors));
+        let live = Root { name: header.root, depth: header.depth, bounds, live: true };
+        survey.walk(medium, ring, live)?;
         for entry in snapshots {
             let (name, depth) = (entry.root, entry.depth);
-            let sectors = entry.size.div_ceil(4096);
-            let root = Root { name, depth, sectors, end: header.end, live: false };
-            survey.walk(medium, ring, root, first_slot)?;
+            let bounds = Bounds { sectors: entry.size.div_ceil(4096), ..bounds };
+            survey.walk(medium, ring, Root { name, depth, bounds, live: false })?;
         }
         for name in [&header.sessions, &header.snapshots].into_iter().filter(|r| !r.is_null()) {
             survey.take(name, ring, header.end)?;
@@ -83,7 +79,6 @@ impl Survey {
         medium: &dyn Medium,
         ring: &Keyring,
         root: Root,
-        first_slot: u64,
     ) -> io::Result<()> {
         let mut open = vec![(root.name, NodeId { level: root.depth, number: 0 })];
         while let Some((name, id)) = open.pop() {
@@ -91,14 +86,14 @@ impl Survey {
                 continue;
             }
             // A page that two trees share was walked with all that is below it.
-            if !self.take(&name, ring, root.end)? {
+            if !self.take(&name, ring, root.bounds.end)? {
                 if root.live {
                     return Err(refused(Rejection::malformed("a page that has two places")));
                 }
                 continue;
             }
             self.pages += 1;
-            let refs = page::read(medium, ring, &name, id, first_slot)?;
+            let refs = page::read(medium, ring, &name, id, &root.bounds)?;
             for (index, child) in refs.iter().enumerate().filter(|(_, child)| !child.is_null()) {
                 let below = id.child(index);
                 if id.level > 1 {
@@ -107,12 +102,9 @@ impl Survey {
                 }
                 // The child of a page of level 1 is a sector of that number.
                 let sector = below.number;
-                if sector >= root.sectors {
-                    return Err(refused(Rejection::malformed("a sector behind the disk's end")));
-                }
                 self.sectors += 1;
-                self.take(child, ring, root.end)?;
-                if root.live && child.slot != first_slot.saturating_add(sector) {
+                self.take(child, ring, root.bounds.end)?;
+                if root.live && child.slot != root.bounds.first_slot.saturating_add(sector) {
                     self.slots.displaced(sector);
                 }
             }

@@ -30,7 +30,7 @@ pub(super) fn run(path: &Path, key: &OpenKey, printer: Printer) -> Result<Exit, 
     let header = volume.header_damage().map(str::to_owned);
     let bar = progress::bar(printer, "checking", volume.size());
     let mut bad: Vec<Range<u64>> = Vec::new();
-    walk(volume.as_ref(), &mut |range, read| {
+    walk(&*volume, &mut |range, read| {
         bar.set_position(range.end);
         if read.is_none() {
             join(&mut bad, range);

@@ -68,7 +68,7 @@ pub(super) fn run(args: &VolumeConvert, printer: Printer) -> Result<(), Failure>
         disk::open(&places.volume, Some(&secret), &OpenOptions::default()).map_err(failure::of)?;
     let mut copy = Copy {
         source: source.as_mut(),
-        volume,
+        volume: volume.volume(),
         sparse: args.to == NewFormat::Vault,
         buffer: vec![0; RUN],
         written: 0,

@@ -48,7 +48,7 @@ pub(super) fn run(
     copy.set_len(volume.size())?;
     let bar = progress::bar(printer, "salvaging", volume.size());
     let (mut bad, mut copied): (Vec<Range<u64>>, u64) = (Vec::new(), 0);
-    walk(volume.as_ref(), &mut |range, read| {
+    walk(&*volume, &mut |range, read| {
         bar.set_position(range.end);
         match read {
             Some(data) => {

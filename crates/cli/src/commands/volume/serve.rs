@@ -104,7 +104,7 @@ fn open(args: &VolumeServe) -> Result<Opened, Failure> {
         return Ok((Arc::clone(&anchored) as Arc<dyn Volume>, Some(anchored)));
     }
     let volume = disk::open(&args.path, secret.as_ref(), &options).map_err(failure::of)?;
-    Ok((volume, None))
+    Ok((volume.volume(), None))
 }
 
 /// What is served, on stdout; what is not checked, on stderr.

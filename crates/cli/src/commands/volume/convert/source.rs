@@ -91,7 +91,7 @@ pub(super) fn open(
     if volume.header_damage().is_some() {
         tracing::warn!("one copy of the source's header is damaged");
     }
-    Ok(Box::new(Opened(volume)))
+    Ok(Box::new(Opened(volume.volume())))
 }
 
 fn recognise(path: &Path) -> Result<Format, Failure> {
