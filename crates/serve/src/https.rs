@@ -1,4 +1,5 @@
-//! An axum router over TLS 1.3, or over a unix socket for local callers.
+//! An axum router over TLS 1.3, over a unix socket for local callers, or, where messages are
+//! protected by themselves, over plain HTTP.
 //!
 //! **Invariants:** TLS 1.3 only; no session is resumed, so every connection's client certificate
 //! was verified against the present trust anchors; every size and every wait has a bound; the

@@ -14,6 +14,7 @@ mod key;
 mod parse;
 mod rejection;
 mod sign;
+mod spki;
 mod verify;
 
 pub use algorithm::{Curve, DigestAlgorithm, Sha1, SignatureAlgorithm, SignaturePolicy};

@@ -54,8 +54,9 @@ pub struct ResponderPolicy {
     pub service: String,
     /// Which algorithms count.
     pub signatures: SignaturePolicy,
-    /// Whether a request must be signed as a whole.
-    pub signed_requests: bool,
+    /// Whether questions (Locate, Validate) must be signed as a whole by a key that the service knows;
+    /// orders carry an authentication of their own.
+    pub signed_questions: bool,
     /// Operations that may take two phases.
     pub two_phase: Vec<Operation>,
     /// When they do.
@@ -73,7 +74,7 @@ impl ResponderPolicy {
         Self {
             service: service.to_owned(),
             signatures: SignaturePolicy::default(),
-            signed_requests: false,
+            signed_questions: false,
             two_phase: vec![
                 Operation::Register,
                 Operation::Reissue,
@@ -314,10 +315,24 @@ fn admit(
         }
         _ => None,
     };
-    if value.is_none() && work.policy.signed_requests {
+    if value.is_none() && work.policy.signed_questions && asks(request) {
         return Err(Refused::sender(Minor::NoAuthentication, "signature-missing"));
     }
     Ok(Admitted::Signed(value))
+}
+
+/// Whether `request` is a question, or has one in it.
+fn asks(request: &Request) -> bool {
+    match &request.body {
+        RequestBody::Locate(_) | RequestBody::Validate(_) => true,
+        RequestBody::Compound(all) => all.iter().any(asks),
+        RequestBody::Register { .. }
+        | RequestBody::Reissue { .. }
+        | RequestBody::Revoke { .. }
+        | RequestBody::Recover { .. }
+        | RequestBody::Pending { .. }
+        | RequestBody::Status { .. } => false,
+    }
 }
 
 /// The nonce to present the request with, if it takes two phases and this is the first.

@@ -45,16 +45,32 @@ impl ListenError {
     }
 }
 
-/// A bound HTTPS server.
+/// A bound HTTPS server, or a plain HTTP one ([`Server::adopt`]).
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    tls: ServerTls,
+    tls: Option<ServerTls>,
     limits: Limits,
 }
 
 impl Server {
+    /// Takes over a listener that is bound already. Without `tls` it speaks plain HTTP: only for
+    /// services whose messages are protected by themselves.
+    ///
+    /// # Errors
+    /// [`ListenError`] if the runtime cannot take the listener. Needs a tokio runtime.
+    pub fn adopt(
+        listener: std::net::TcpListener,
+        tls: Option<ServerTls>,
+        limits: Limits,
+    ) -> Result<Self, ListenError> {
+        let address = listener.local_addr().map_err(ListenError::bind("an inherited socket"))?;
+        listener.set_nonblocking(true).map_err(ListenError::bind(address))?;
+        let listener = TcpListener::from_std(listener).map_err(ListenError::bind(address))?;
+        Ok(Self { listener, address, tls, limits })
+    }
+
     /// Binds `address`; port 0 takes a free one, see [`Server::local_addr`].
     ///
     /// # Errors
@@ -66,7 +82,7 @@ impl Server {
     ) -> Result<Self, ListenError> {
         let listener = TcpListener::bind(address).await.map_err(ListenError::bind(address))?;
         let address = listener.local_addr().map_err(ListenError::bind(address))?;
-        Ok(Self { listener, address, tls, limits })
+        Ok(Self { listener, address, tls: Some(tls), limits })
     }
 
     /// The address that was bound.
@@ -78,7 +94,7 @@ impl Server {
     /// Serves until `shutdown`, then lets running requests end within the drain limit.
     pub async fn run(self, router: Router, shutdown: Shutdown) {
         let router = connection::prepare(router);
-        let acceptor = TlsAcceptor::from(self.tls.config);
+        let acceptor = self.tls.map(|tls| TlsAcceptor::from(tls.config));
         let mut open = Connections::new(&self.limits);
         while let Some((permit, stream)) = open.next(&shutdown, || self.listener.accept()).await {
             let (router, limits, shutdown) =
@@ -86,7 +102,14 @@ impl Server {
             let acceptor = acceptor.clone();
             open.tasks.spawn(async move {
                 let _permit = permit;
-                serve_tls(stream, acceptor, router, limits, shutdown).await;
+                // Small answers must not wait for the acknowledgement of the one before.
+                let _ = stream.set_nodelay(true);
+                if let Some(acceptor) = acceptor {
+                    serve_tls(stream, acceptor, router, limits, shutdown).await;
+                } else {
+                    let peer = Peer::anonymous(stream.peer_addr().ok());
+                    connection::serve(stream, peer, router, limits, shutdown).await;
+                }
             });
         }
         drop(self.listener);
@@ -102,8 +125,6 @@ async fn serve_tls(
     shutdown: Shutdown,
 ) {
     let address = stream.peer_addr().ok();
-    // Small answers must not wait for the acknowledgement of the one before.
-    let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {

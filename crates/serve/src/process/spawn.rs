@@ -72,6 +72,7 @@ pub struct Spawn {
     extra_env: Vec<(OsString, OsString)>,
     dir: Option<PathBuf>,
     log: Option<PathBuf>,
+    share_stderr: bool,
     inherit: Vec<OwnedFd>,
     session: bool,
     death_signal: Option<Signal>,
@@ -86,6 +87,7 @@ impl Spawn {
             extra_env: Vec::new(),
             dir: None,
             log: None,
+            share_stderr: false,
             inherit: Vec::new(),
             session: true,
             death_signal: None,
@@ -124,6 +126,13 @@ impl Spawn {
     #[must_use]
     pub fn log_file(mut self, path: impl AsRef<Path>) -> Self {
         self.log = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Lets the child write to our own stderr, so that its words stand among ours.
+    #[must_use]
+    pub const fn share_stderr(mut self) -> Self {
+        self.share_stderr = true;
         self
     }
 
@@ -197,6 +206,7 @@ impl Spawn {
         }
         command.envs(self.extra_env);
         let (out, err) = log_streams(self.log.as_deref())?;
+        let err = if self.share_stderr { Stdio::inherit() } else { err };
         command.stdout(if piped { Stdio::piped() } else { out }).stderr(err);
         raw::before_exec(&mut command, self.inherit, self.session, self.death_signal);
         let mut child = command

@@ -80,7 +80,7 @@ fn what_is_no_request_to_this_service_is_answered_as_such() {
         assert_eq!((reply.status, reply.refusal), (status, Some(code)), "{text}");
     }
     let mut world =
-        world_with(ResponderPolicy { signed_requests: true, ..ResponderPolicy::new(SERVICE) });
+        world_with(ResponderPolicy { signed_questions: true, ..ResponderPolicy::new(SERVICE) });
     let unsigned = Request { head: RequestHead::new("I1", SERVICE), body: query };
     let refusal = (Major::Sender, Some(Minor::NoAuthentication), Some("signature-missing"));
     assert_eq!(world.refused(&unsigned), refusal);

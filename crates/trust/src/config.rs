@@ -1,0 +1,163 @@
+//! The configuration file. Unknown keys are refused; relative paths are relative to the file.
+//! `config/trust.toml` is a complete example.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use serve::telemetry::Log;
+use thiserror::Error;
+use trust::keeper;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Everything that the keeper makes and keeps.
+    pub(crate) state_dir: PathBuf,
+    /// Where to listen; port 0 lets the kernel choose.
+    pub(crate) listen: SocketAddr,
+    /// Where the bound address is written once the server answers.
+    pub(crate) address_file: Option<PathBuf>,
+    /// The URI that requests must be addressed to; without it, `/xkms` at the bound address.
+    pub(crate) service: Option<String>,
+    /// Certificate and key of the server; without it, it speaks plain HTTP.
+    pub(crate) tls: Option<Tls>,
+    /// What strangers may ask, and how.
+    #[serde(default)]
+    pub(crate) front: Front,
+    /// The library, the CA, and what it certifies.
+    #[serde(default)]
+    pub(crate) keeper: keeper::Settings,
+    /// Logging.
+    #[serde(default)]
+    pub(crate) log: Log,
+}
+
+/// Certificate and key of the server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// Chain, leaf first, PEM.
+    pub(crate) certificates: PathBuf,
+    /// Key, PKCS#8 PEM, closed to others.
+    pub(crate) key: PathBuf,
+}
+
+/// When orders take two phases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TwoPhase {
+    /// Each time.
+    #[default]
+    Always,
+    /// When the client offers it, and above `orders_per_second` from everyone.
+    UnderLoad,
+    /// Never.
+    Never,
+}
+
+/// What strangers may ask, and how.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Front {
+    /// Whether questions are answered that no known key signed: for the lab only.
+    pub(crate) open_queries: bool,
+    /// When orders take two phases.
+    pub(crate) two_phase: TwoPhase,
+    /// How many orders in a second are taken in one phase, where `two_phase = "under-load"`.
+    pub(crate) orders_per_second: u32,
+    /// How long a nonce of the first phase counts, seconds.
+    pub(crate) nonce_s: u32,
+    /// How many nonces are taken back in that time; more are refused.
+    pub(crate) nonces: usize,
+    /// Whether SHA-1 counts in the MACs of old clients.
+    pub(crate) sha1_in_macs: bool,
+    /// At most so many bindings in an answer.
+    pub(crate) answers: u32,
+    /// Longest request, bytes.
+    pub(crate) body_bytes: usize,
+    /// Connections open at once.
+    pub(crate) connections: usize,
+    /// How long a client may take for a request, seconds.
+    pub(crate) request_s: u64,
+    /// Questions worked on at once.
+    pub(crate) channels: usize,
+    /// Orders worked on at once.
+    pub(crate) order_channels: usize,
+    /// Refusals of its own that the reader has audited one by one in a second; what is over is
+    /// counted.
+    pub(crate) refusals_per_second: u32,
+}
+
+impl Default for Front {
+    fn default() -> Self {
+        Self {
+            open_queries: false,
+            two_phase: TwoPhase::Always,
+            orders_per_second: 20,
+            nonce_s: 120,
+            nonces: 100_000,
+            sha1_in_macs: false,
+            answers: 64,
+            body_bytes: 256 << 10,
+            connections: 1024,
+            request_s: 10,
+            channels: 8,
+            order_channels: 8,
+            refusals_per_second: 20,
+        }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, Error)]
+pub(crate) enum ConfigError {
+    /// The files.
+    #[error(transparent)]
+    Load(#[from] serve::config::ConfigError),
+    /// A bound that lets nothing pass.
+    #[error("front.{0} must be at least 1")]
+    Zero(&'static str),
+    /// A value of the keeper.
+    #[error("{0} {1}")]
+    Keeper(&'static str, &'static str),
+}
+
+impl Config {
+    /// Reads `path` and its refinements.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = serve::config::load(path)?;
+        let base = path.parent().unwrap_or_else(|| Path::new("."));
+        let absolute = |path: &mut PathBuf| *path = base.join(&*path);
+        absolute(&mut config.state_dir);
+        config.address_file.iter_mut().for_each(absolute);
+        if let Some(tls) = &mut config.tls {
+            absolute(&mut tls.certificates);
+            absolute(&mut tls.key);
+        }
+        config.keeper = config.keeper.resolved(base);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let front = &self.front;
+        let bounds = [
+            ("channels", front.channels),
+            ("order_channels", front.order_channels),
+            ("connections", front.connections),
+            ("body_bytes", front.body_bytes),
+            ("nonces", front.nonces),
+        ];
+        if let Some((name, _)) = bounds.into_iter().find(|(_, bound)| *bound == 0) {
+            return Err(ConfigError::Zero(name));
+        }
+        self.keeper.problem().map_or(Ok(()), |(key, wrong)| Err(ConfigError::Keeper(key, wrong)))
+    }
+}

@@ -1,0 +1,209 @@
+//! The keeper's process: it binds, opens the library, and has a reader as long as it lives.
+//!
+//! ```text
+//! bind ─► keeper ─► admin socket ─► reader ─┬─ it ends: wait a little, start another
+//!                                           └─ SIGTERM: ask it to end, let it drain, close
+//! ```
+//!
+//! **Invariants:** the reader gets the bound listener, its channels and its own keys by descriptor,
+//! and dies with this process; connections wait in the kernel's queue while there is no reader.
+
+mod channel;
+
+use std::{
+    net::TcpListener,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use model::{
+    api::Bytes,
+    keys::{
+        order::SecretBytes,
+        rpc::{KeyAnswer, KeyRequest},
+    },
+};
+use serve::{
+    clock::SystemClock,
+    config::SecretSource,
+    exit::Exit,
+    fsfile, pem,
+    process::{ProcessId, Signal, Spawn},
+    random, sandbox,
+    shutdown::Shutdown,
+};
+use trust::keeper::Keeper;
+
+use self::channel::Answers;
+use crate::{
+    config::{Config, Tls},
+    reader::DRAIN,
+    start::{Identity, Start},
+};
+
+/// How long to wait before a reader that died is started again; it doubles each time.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// The longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// A reader that lived so long is not in a loop of deaths.
+const HEALTHY: Duration = Duration::from_secs(10);
+/// How often the keeper looks after what has a date.
+const TIDY: Duration = Duration::from_secs(1);
+
+impl Answers for Keeper {
+    fn answer(&self, request: KeyRequest) -> KeyAnswer {
+        self.serve(request)
+    }
+}
+
+/// Serves until SIGTERM.
+pub(crate) fn run(config: &Config) -> anyhow::Result<Exit> {
+    // The reader dies with the thread that starts it: this one, which lives as long as the process.
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> anyhow::Result<Exit> {
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let tls = config.tls.as_ref().map(tls_identity).transpose()?;
+    let listener = TcpListener::bind(config.listen)
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let address = listener.local_addr()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let service =
+        config.service.clone().unwrap_or_else(|| format!("{scheme}://{address}/xkms"));
+    fsfile::create_private_dir(&config.state_dir)?;
+    confine(config, &program)?;
+    let keeper = Keeper::open(&config.keeper, &config.state_dir, SystemClock::shared())?;
+    let keeper = Arc::new(keeper);
+    Keeper::start_admin(Arc::clone(&keeper))?;
+    let (chain, key) = keeper.message_identity();
+    let start = Start {
+        service,
+        front: config.front,
+        message: Identity {
+            chain: chain.into_iter().map(Bytes).collect(),
+            key: SecretBytes::new(key),
+        },
+        tls,
+        nonce_key: SecretBytes::new(model::Secret::new(random::secret::<32>()?.expose().to_vec())),
+    };
+    if let Some(file) = &config.address_file {
+        fsfile::write_atomic(file, address.to_string().as_bytes(), 0o600)?;
+    }
+    tokio::spawn(tidy(Arc::clone(&keeper)));
+    let reader = Reader { program, listener, start: serde_json::to_vec(&start)? };
+    attend(&reader, &keeper, config, &shutdown).await?;
+    keeper.close();
+    Ok(Exit::Done)
+}
+
+/// The keeper touches its state and what the configuration names. Its reader inherits this.
+fn confine(config: &Config, program: &Path) -> anyhow::Result<()> {
+    let mut write = vec![config.state_dir.as_path()];
+    write.extend(config.address_file.as_deref().and_then(|file| file.parent()));
+    // What the reader is started from: itself and its libraries.
+    let mut read = vec![program];
+    read.extend(["/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/proc"].map(Path::new));
+    let keeper = &config.keeper;
+    let named = [&keeper.anchors, &keeper.intermediates, &keeper.crls];
+    // Their folders, because a list is replaced by renaming.
+    read.extend(named.into_iter().flatten().filter_map(|file| file.parent()));
+    let keys = [&keeper.root_key, &keeper.escrow_key];
+    read.extend(keys.into_iter().flatten().filter_map(|source| match source {
+        SecretSource::Path(path) => Some(path.as_path()),
+        SecretSource::Fd(_) => None,
+    }));
+    let files = sandbox::restrict_files(&read, &write)?;
+    tracing::info!(files = files.as_str(), "confined");
+    Ok(())
+}
+
+fn tls_identity(tls: &Tls) -> anyhow::Result<Identity> {
+    let chain = pem::read_certificates(&tls.certificates)?;
+    let key = pem::read_key(&tls.key)?;
+    Ok(Identity {
+        chain: chain.into_iter().map(Bytes).collect(),
+        key: SecretBytes::new(key),
+    })
+}
+
+async fn tidy(keeper: Arc<Keeper>) {
+    loop {
+        tokio::time::sleep(TIDY).await;
+        let keeper = Arc::clone(&keeper);
+        // It fails only when the runtime ends.
+        let _ = tokio::task::spawn_blocking(move || keeper.tidy()).await;
+    }
+}
+
+/// Everything a reader is started from.
+struct Reader {
+    program: PathBuf,
+    listener: TcpListener,
+    start: Vec<u8>,
+}
+
+impl Reader {
+    fn spawn(&self, channels: Vec<OwnedFd>) -> anyhow::Result<ProcessId> {
+        let listener: OwnedFd = self.listener.try_clone()?.into();
+        let mut spawn = Spawn::new(&self.program)
+            .arg("reader")
+            .secret_arg("--start-fd", &self.start)?
+            .fd_arg("--listen-fd", listener)
+            .same_session()
+            .share_stderr()
+            .die_with_parent(Signal::KILL);
+        for channel in channels {
+            spawn = spawn.fd_arg("--channel-fd", channel);
+        }
+        Ok(spawn.spawn()?)
+    }
+}
+
+/// Has a reader until the process is to end.
+async fn attend(
+    reader: &Reader,
+    keeper: &Arc<Keeper>,
+    config: &Config,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let mut wait = FIRST_WAIT;
+    loop {
+        let count = config.front.channels.saturating_add(config.front.order_channels);
+        let process = reader.spawn(channel::open(keeper, count)?)?;
+        tracing::info!(pid = process.pid, "reader started");
+        let lived = tokio::time::Instant::now();
+        tokio::select! {
+            () = shutdown.requested() => {
+                process.stop(DRAIN.saturating_mul(2)).await?;
+                return Ok(());
+            }
+            ended = ended(&process) => {
+                tracing::error!(?ended, "the reader died");
+            }
+        }
+        wait = if lived.elapsed() > HEALTHY { FIRST_WAIT } else { wait };
+        tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            () = tokio::time::sleep(wait) => wait = wait.saturating_mul(2).min(LONGEST_WAIT),
+        }
+    }
+}
+
+/// How `process` ended, once it has.
+async fn ended(process: &ProcessId) -> serve::process::Exit {
+    loop {
+        match process.wait_exit(Duration::from_secs(3600)).await {
+            Ok(Some(exit)) => return exit,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "the reader cannot be watched");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}

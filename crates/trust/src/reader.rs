@@ -1,0 +1,95 @@
+//! The half that meets strangers: HTTP, XML, and the signatures of messages.
+//!
+//! ```text
+//! descriptors -> keys from their sealed file -> confine -> serve -> SIGTERM -> drain -> end
+//! ```
+//!
+//! **Invariants:** it opens no file once it serves; it holds the key that signs messages and no
+//! other; what it cannot decide it asks the keeper; it dies with the keeper.
+
+mod decimal;
+mod front;
+mod json;
+mod link;
+mod load;
+mod notes;
+mod openapi;
+mod routes;
+mod service;
+mod translate;
+mod wsdl;
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use serve::{
+    clock::SystemClock,
+    exit::Exit,
+    https::{Limits, Server, ServerTls},
+    process, sandbox,
+    shutdown::Shutdown,
+};
+
+use self::{front::Front, link::Link, routes::App};
+use crate::{
+    args::ReaderArgs,
+    start::{self, Identity, Start},
+};
+
+/// How often what was only counted is noted.
+const TIDY: Duration = Duration::from_secs(1);
+/// How long running requests may go on after the wish to end.
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);
+/// Threads that may wait for the keeper beyond those that have a channel.
+const SPARE_THREADS: usize = 8;
+
+/// Serves until SIGTERM.
+pub(crate) fn run(args: &ReaderArgs) -> anyhow::Result<Exit> {
+    let secret = process::read_secret_fd(args.start_fd, start::LIMIT)?;
+    let start: Start = serde_json::from_slice(secret.expose())?;
+    drop(secret);
+    let listener = TcpListener::from(process::take_inherited_fd(args.listen_fd)?);
+    let channels = args.channel_fds.iter().map(|fd| process::take_inherited_fd(*fd));
+    let channels: Vec<_> = channels.collect::<Result<_, _>>()?;
+    let files = sandbox::restrict_files(&[], &[])?;
+    tracing::info!(files = files.as_str(), "confined");
+    let threads = channels.len() + SPARE_THREADS;
+    let front = Arc::new(Front::new(&start, Link::new(channels, start.front.order_channels))?);
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(threads)
+        .build()?
+        .block_on(serve(&start, listener, front))
+}
+
+async fn serve(start: &Start, listener: TcpListener, front: Arc<Front>) -> anyhow::Result<Exit> {
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let tls = start.tls.as_ref().map(server_tls).transpose()?;
+    let request = Duration::from_secs(start.front.request_s);
+    let limits = Limits {
+        body: start.front.body_bytes,
+        head: request,
+        handshake: request,
+        connections: start.front.connections,
+        drain: DRAIN,
+    };
+    let server = Server::adopt(listener, tls, limits)?;
+    let noting = Arc::clone(&front);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(TIDY).await;
+            let noting = Arc::clone(&noting);
+            // It fails only when the runtime ends.
+            let _ = tokio::task::spawn_blocking(move || noting.tidy()).await;
+        }
+    });
+    tracing::info!(service = start.service, "serving");
+    server.run(routes::router(App::new(Arc::clone(&front), start)), shutdown).await;
+    tokio::task::spawn_blocking(move || front.tidy()).await?;
+    Ok(Exit::Done)
+}
+
+fn server_tls(identity: &Identity) -> anyhow::Result<ServerTls> {
+    let chain: Vec<Vec<u8>> = identity.chain.iter().map(|der| der.0.clone()).collect();
+    Ok(ServerTls::new(&chain, &identity.key.0, &[], SystemClock::shared())?)
+}

@@ -1,0 +1,202 @@
+//! The keeper as the key service that the XKMS responder speaks to.
+
+use model::{
+    api::Bytes,
+    keys::{
+        Query as NeutralQuery,
+        order::{AboutBinding, KeyOperation, Order as NeutralOrder, Receipt as NeutralReceipt},
+        rpc::{Collected, KeyAnswer, KeyRequest},
+    },
+};
+use xkms::{
+    message::{
+        Binding, Counts, KeyBinding, KeyInfo, Operation, PrototypeKeyBinding, RespondWith,
+        UnverifiedKeyBinding,
+    },
+    service::{
+        AuthenticationKey, Failure, Found, KeyService, Order, Outcome, Query, Receipt,
+    },
+};
+
+use super::{
+    link::Link,
+    translate::{self, Wanted},
+};
+
+/// The keeper, for one request.
+#[derive(Debug)]
+pub(super) struct Kept<'l> {
+    link: &'l Link,
+}
+
+/// An answer that the question does not have: the two halves are not of one version.
+fn unexpected(answer: &KeyAnswer) -> Failure {
+    if let KeyAnswer::Failed(failure) = answer {
+        return translate::failure(*failure);
+    }
+    tracing::error!("the keeper answered something else than was asked");
+    Failure::Internal
+}
+
+impl<'l> Kept<'l> {
+    pub(super) const fn new(link: &'l Link) -> Self {
+        Self { link }
+    }
+
+    /// What an answer shall carry; the list of revocations is fetched only where it is asked for.
+    fn wanted<'a>(&self, kinds: &'a [RespondWith]) -> Wanted<'a> {
+        let crl = kinds.contains(&RespondWith::X509Crl).then(|| {
+            let answer = self.link.ask(&KeyRequest::Crl);
+            if let KeyAnswer::Published(der) = answer { Some(der.0) } else { None }
+        });
+        Wanted::new(kinds, crl.flatten())
+    }
+
+    fn found(&self, request: &KeyRequest) -> Result<model::keys::Found, Failure> {
+        match self.link.ask(request) {
+            KeyAnswer::Found(found) => Ok(found),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn outcome(&self, request: &KeyRequest, kinds: &[RespondWith]) -> Result<Outcome, Failure> {
+        match self.link.ask(request) {
+            KeyAnswer::Outcome(outcome) => self.wanted(kinds).outcome(outcome),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn query(of: &Query<'_>) -> NeutralQuery {
+    NeutralQuery {
+        binding: translate::example(of.binding),
+        instant: of.instant.map(translate::millis),
+        limit: u32::try_from(of.limit).unwrap_or(u32::MAX),
+    }
+}
+
+fn receipt(of: &Receipt<'_>) -> NeutralReceipt {
+    NeutralReceipt {
+        response_id: of.response_id.to_owned(),
+        request_id: of.request_id.to_owned(),
+    }
+}
+
+fn order(of: &Order<'_>) -> NeutralOrder {
+    NeutralOrder {
+        requester: translate::requester(of.requester),
+        possessed: of.possessed.map(|key| Bytes(key.to_spki())),
+        receipt: receipt(&of.receipt),
+        may_wait: of.may_wait,
+    }
+}
+
+fn about(of: &Order<'_>, binding: &KeyBinding) -> AboutBinding {
+    AboutBinding { order: order(of), binding: translate::example(&binding.binding) }
+}
+
+fn operation(of: Operation) -> Option<KeyOperation> {
+    translate::operation(of)
+}
+
+impl KeyService for Kept<'_> {
+    fn locate(&mut self, of: &Query<'_>) -> Result<Found<UnverifiedKeyBinding>, Failure> {
+        let found = self.found(&KeyRequest::Locate(query(of)))?;
+        let wanted = self.wanted(of.respond_with);
+        let bindings = found.bindings.into_iter().map(|binding| wanted.unverified(binding));
+        Ok(Found { bindings: bindings.collect(), more: found.more })
+    }
+
+    fn validate(&mut self, of: &Query<'_>) -> Result<Found<KeyBinding>, Failure> {
+        let found = self.found(&KeyRequest::Validate(query(of)))?;
+        let wanted = self.wanted(of.respond_with);
+        let bindings = found.bindings.into_iter().map(|binding| wanted.verified(binding));
+        Ok(Found { bindings: bindings.collect(), more: found.more })
+    }
+
+    fn authentication_keys(
+        &mut self,
+        of: Operation,
+        binding: &Binding,
+    ) -> Vec<(String, AuthenticationKey)> {
+        let Some(operation) = operation(of) else { return Vec::new() };
+        let binding = translate::example(binding);
+        match self.link.ask(&KeyRequest::AuthenticationKeys { operation, binding }) {
+            KeyAnswer::Keys(keys) => {
+                let key = |named: model::keys::order::NamedKey| {
+                    Some((named.holder, translate::authentication_key(named.key)?))
+                };
+                keys.into_iter().filter_map(key).collect()
+            }
+            other => {
+                unexpected(&other);
+                Vec::new()
+            }
+        }
+    }
+
+    fn authentication_failed(&mut self, of: Operation, binding: &Binding) {
+        let Some(operation) = operation(of) else { return };
+        let binding = translate::example(binding);
+        let request = KeyRequest::AuthenticationFailed { operation, binding };
+        if !matches!(self.link.ask(&request), KeyAnswer::Noted) {
+            tracing::error!("a failed authentication could not be counted");
+        }
+    }
+
+    fn message_key(&mut self, hint: Option<&KeyInfo>) -> Option<AuthenticationKey> {
+        let example = translate::example_of(hint?);
+        match self.link.ask(&KeyRequest::MessageKey(example)) {
+            KeyAnswer::Key(key) => key.and_then(translate::authentication_key),
+            other => {
+                unexpected(&other);
+                None
+            }
+        }
+    }
+
+    fn register(
+        &mut self,
+        of: &Order<'_>,
+        asked: &PrototypeKeyBinding,
+    ) -> Result<Outcome, Failure> {
+        let request =
+            KeyRequest::Register { order: order(of), asked: translate::prototype(asked) };
+        self.outcome(&request, of.respond_with)
+    }
+
+    fn reissue(&mut self, of: &Order<'_>, binding: &KeyBinding) -> Result<Outcome, Failure> {
+        self.outcome(&KeyRequest::Reissue(about(of, binding)), of.respond_with)
+    }
+
+    fn revoke(&mut self, of: &Order<'_>, binding: &KeyBinding) -> Result<Outcome, Failure> {
+        self.outcome(&KeyRequest::Revoke(about(of, binding)), of.respond_with)
+    }
+
+    fn recover(&mut self, of: &Order<'_>, binding: &KeyBinding) -> Result<Outcome, Failure> {
+        self.outcome(&KeyRequest::Recover(about(of, binding)), of.respond_with)
+    }
+
+    fn collect(&mut self, of: &Receipt<'_>) -> Option<Result<Outcome, Failure>> {
+        match self.link.ask(&KeyRequest::Collect(receipt(of))) {
+            KeyAnswer::Collected(None) => None,
+            KeyAnswer::Collected(Some(Collected::Outcome(outcome))) => {
+                Some(self.wanted(&[]).outcome(outcome))
+            }
+            KeyAnswer::Collected(Some(Collected::Failed(failed))) => {
+                Some(Err(translate::failure(failed)))
+            }
+            other => Some(Err(unexpected(&other))),
+        }
+    }
+
+    fn progress(&mut self, of: &Receipt<'_>) -> Option<Counts> {
+        match self.link.ask(&KeyRequest::Progress(receipt(of))) {
+            KeyAnswer::Progress(counts) => counts.map(translate::counts),
+            other => {
+                unexpected(&other);
+                None
+            }
+        }
+    }
+}
