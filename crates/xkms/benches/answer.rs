@@ -19,7 +19,7 @@ use xkms::{
     dsig::{Curve, SignaturePolicy, Signer, SigningKey},
     message::*,
     nonce::NonceBook,
-    responder::{Circumstances, Responder, ResponderPolicy},
+    responder::{AnswerKey, Circumstances, Responder, ResponderPolicy},
     service::{AuthenticationKey, Failure, Found, KeyService, Order, Outcome, Query, Receipt},
     soap::Version,
     xml::{Document, Limits},
@@ -114,7 +114,7 @@ fn main() {
     println!("request: {} octets signed, {} not", signed.len(), unsigned.len());
 
     let nonces = NonceBook::new(&Secret::new(vec![1; 32]), time::Duration::MINUTE, 1000);
-    let responder = Responder::new(ResponderPolicy::new(SERVICE), nonces, Some(Box::new(server)));
+    let responder = Responder::new(ResponderPolicy::new(SERVICE), nonces, Some(AnswerKey::bare(Box::new(server))));
     let at = Circumstances {
         now: OffsetDateTime::UNIX_EPOCH,
         requester: b"",

@@ -32,7 +32,7 @@ use crate::{
     service::{Failure, KeyService},
     soap::{self, FaultCode, Version},
     uri,
-    xml::{Document, ElementRef, Limits},
+    xml::{Document, Element, ElementRef, Limits},
 };
 
 /// When an operation takes two phases.
@@ -138,12 +138,35 @@ impl From<Failure> for Refused {
     }
 }
 
+/// The key that signs results, and what results say of it.
+#[derive(Debug)]
+pub struct AnswerKey {
+    signer: Box<dyn Signer + Send + Sync>,
+    info: Option<Element>,
+}
+
+impl AnswerKey {
+    /// Results carry the public key itself.
+    #[must_use]
+    pub fn bare(signer: Box<dyn Signer + Send + Sync>) -> Self {
+        let info = signer.public_key().map(|key| KeyInfo::key(key).to_element());
+        Self { signer, info }
+    }
+
+    /// Results carry `info`: certificates, by which clients find their way from the key to an
+    /// issuer they know.
+    #[must_use]
+    pub fn vouched_for(signer: Box<dyn Signer + Send + Sync>, info: &KeyInfo) -> Self {
+        Self { signer, info: Some(info.to_element()) }
+    }
+}
+
 /// The responder: policy, nonces, and the key that signs results. Many threads may use one.
 #[derive(Debug)]
 pub struct Responder {
     policy: ResponderPolicy,
     nonces: NonceBook,
-    signer: Option<Box<dyn Signer + Send + Sync>>,
+    key: Option<AnswerKey>,
 }
 
 /// Everything one request is worked on with.
@@ -173,14 +196,10 @@ impl Work<'_> {
 }
 
 impl Responder {
-    /// A responder; without `signer`, results are not signed.
+    /// A responder; without `key`, results are not signed.
     #[must_use]
-    pub fn new(
-        policy: ResponderPolicy,
-        nonces: NonceBook,
-        signer: Option<Box<dyn Signer + Send + Sync>>,
-    ) -> Self {
-        Self { policy, nonces, signer }
+    pub const fn new(policy: ResponderPolicy, nonces: NonceBook, key: Option<AnswerKey>) -> Self {
+        Self { policy, nonces, key }
     }
 
     /// Answers one document. `random` gives 16 fresh random bytes at each call.
@@ -205,9 +224,8 @@ impl Responder {
         let (answer, operation) = answer(&self.nonces, message, &mut work);
         let refusal = work.refusal;
         let mut element = answer.to_element();
-        if let Some(signer) = &self.signer {
-            let info = signer.public_key().map(|key| KeyInfo::key(key).to_element());
-            if sign_enveloped(&mut element, signer.as_ref(), info).is_err() {
+        if let Some(AnswerKey { signer, info }) = &self.key {
+            if sign_enveloped(&mut element, signer.as_ref(), info.clone()).is_err() {
                 return fault(
                     version,
                     FaultCode::Receiver,

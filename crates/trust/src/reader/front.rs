@@ -12,9 +12,9 @@ use thiserror::Error;
 use time::Duration;
 use xkms::{
     dsig::{Sha1, SignaturePolicy, SigningKey},
-    message::Operation,
+    message::{KeyInfo, KeyInfoItem, Operation, X509Item},
     nonce::NonceBook,
-    responder::{self, Circumstances, Reply, Responder, ResponderPolicy},
+    responder::{self, AnswerKey, Circumstances, Reply, Responder, ResponderPolicy},
     xml::Limits,
 };
 
@@ -65,8 +65,12 @@ impl Front {
             limits: Limits::MESSAGE,
             ..ResponderPolicy::new(&start.service)
         };
+        let chain = start.message.chain.iter();
+        let chain = chain.map(|der| X509Item::Certificate(der.0.clone())).collect();
+        let info = KeyInfo { items: vec![KeyInfoItem::X509(chain)] };
+        let key = AnswerKey::vouched_for(Box::new(signer), &info);
         Ok(Self {
-            responder: Responder::new(policy, nonces, Some(Box::new(signer))),
+            responder: Responder::new(policy, nonces, Some(key)),
             link,
             notes: Notes::new(front.refusals_per_second),
             orders: Rate::new(front.orders_per_second),

@@ -12,7 +12,7 @@ use xkms::{
     message::*,
     nonce::NonceBook,
     passphrase::revocation_code_identifier,
-    responder::{Circumstances, Reply, Responder, ResponderPolicy, TwoPhase},
+    responder::{AnswerKey, Circumstances, Reply, Responder, ResponderPolicy, TwoPhase},
     service::AuthenticationKey,
     soap::Version,
     xenc::{EncryptionPolicy, RsaKeyPair},
@@ -45,7 +45,7 @@ fn world_with(policy: ResponderPolicy) -> World {
     let signer = SigningKey::generate_ec(Curve::P256).unwrap();
     let key = signer.public_key().unwrap();
     let nonces = NonceBook::new(&Secret::new(vec![5; 32]), Duration::minutes(2), 1000);
-    let responder = Responder::new(policy, nonces, Some(Box::new(signer)));
+    let responder = Responder::new(policy, nonces, Some(AnswerKey::bare(Box::new(signer))));
     let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
     World {
         responder,
