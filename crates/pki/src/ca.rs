@@ -15,6 +15,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use crate::{Profile, cert::Cert, verify::CertRejection};
+pub use key::CaSigner;
 pub(crate) use key::{CaKey, KeyKind, kind_of};
 
 /// A certificate or CRL could not be issued.
@@ -47,12 +48,26 @@ pub enum IssueError {
     /// No randomness for a key or serial number.
     #[error("the random generator failed")]
     Random,
+    /// The CA's key is elsewhere and did not sign; it may do so later.
+    #[error("the CA's key did not sign")]
+    Signer,
     /// A value could not be encoded.
     #[error("a value cannot be encoded")]
     Encode(#[source] der::Error),
     /// The certificate could not be built or signed.
     #[error("the certificate cannot be built")]
     Build(#[source] rcgen::Error),
+}
+
+impl IssueError {
+    /// What became of building and signing.
+    pub(crate) fn building(error: rcgen::Error) -> Self {
+        if matches!(error, rcgen::Error::RemoteKeyError) {
+            Self::Signer
+        } else {
+            Self::Build(error)
+        }
+    }
 }
 
 /// When a certificate is valid; whole seconds.
@@ -123,9 +138,20 @@ impl Ca {
     /// [`IssueError`].
     pub fn create_root(spec: &CaSpec) -> Result<(Self, Secret<Vec<u8>>), IssueError> {
         let (key, pkcs8) = CaKey::generate()?;
-        let params = ca_params(spec)?;
-        let certificate = params.self_signed(&key).map_err(IssueError::Build)?.der().to_vec();
-        Ok((Self::load(certificate, &pkcs8)?, pkcs8))
+        Ok((Self::root(spec, key)?, pkcs8))
+    }
+
+    /// A new root for a key that is elsewhere.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub fn create_root_for(spec: &CaSpec, key: Box<dyn CaSigner>) -> Result<Self, IssueError> {
+        Self::root(spec, CaKey::elsewhere(key)?)
+    }
+
+    fn root(spec: &CaSpec, key: CaKey) -> Result<Self, IssueError> {
+        let certificate = ca_params(spec)?.self_signed(&key).map_err(IssueError::building)?;
+        Self::assemble(certificate.der().to_vec(), key)
     }
 
     /// A new CA below this one, with a new key, returned as PKCS#8 DER.
@@ -133,15 +159,31 @@ impl Ca {
     /// # Errors
     /// [`IssueError`], also if it would be deeper or live longer than this CA allows.
     pub fn create_sub(&self, spec: &CaSpec) -> Result<(Self, Secret<Vec<u8>>), IssueError> {
+        let (key, pkcs8) = CaKey::generate()?;
+        Ok((self.sub(spec, key)?, pkcs8))
+    }
+
+    /// A new CA below this one, for a key that is elsewhere.
+    ///
+    /// # Errors
+    /// As [`Ca::create_sub`].
+    pub fn create_sub_for(
+        &self,
+        spec: &CaSpec,
+        key: Box<dyn CaSigner>,
+    ) -> Result<Self, IssueError> {
+        self.sub(spec, CaKey::elsewhere(key)?)
+    }
+
+    fn sub(&self, spec: &CaSpec, key: CaKey) -> Result<Self, IssueError> {
         if self.path_length.is_some_and(|mine| spec.path_length >= mine) {
             return Err(IssueError::PathLength);
         }
         self.check_validity(spec.validity)?;
-        let (key, pkcs8) = CaKey::generate()?;
         let mut params = ca_params(spec)?;
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(IssueError::Build)?;
-        Ok((Self::load(certificate.der().to_vec(), &pkcs8)?, pkcs8))
+        let certificate = params.signed_by(&key, &self.issuer).map_err(IssueError::building)?;
+        Self::assemble(certificate.der().to_vec(), key)
     }
 
     /// A CA from its certificate (DER) and key (PKCS#8 DER).
@@ -149,7 +191,18 @@ impl Ca {
     /// # Errors
     /// [`IssueError`] if they do not belong together or are no CA.
     pub fn load(certificate: Vec<u8>, key: &Secret<Vec<u8>>) -> Result<Self, IssueError> {
-        let key = CaKey::from_pkcs8(key.expose())?;
+        Self::assemble(certificate, CaKey::from_pkcs8(key.expose())?)
+    }
+
+    /// A CA from its certificate (DER) and a key that is elsewhere.
+    ///
+    /// # Errors
+    /// As [`Ca::load`].
+    pub fn load_for(certificate: Vec<u8>, key: Box<dyn CaSigner>) -> Result<Self, IssueError> {
+        Self::assemble(certificate, CaKey::elsewhere(key)?)
+    }
+
+    fn assemble(certificate: Vec<u8>, key: CaKey) -> Result<Self, IssueError> {
         let parsed = Cert::parse(&certificate).map_err(IssueError::CaCertificate)?;
         let constraints = parsed.issuing().map_err(IssueError::CaCertificate)?;
         if parsed.spki() != key.spki() {
@@ -157,7 +210,7 @@ impl Ca {
         }
         let (not_before, not_after) = (parsed.not_before(), parsed.not_after());
         let der = CertificateDer::from(certificate.as_slice());
-        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(IssueError::Build)?;
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(IssueError::building)?;
         let validity = Validity { not_before, not_after };
         Ok(Self { issuer, validity, path_length: constraints, certificate })
     }
@@ -205,7 +258,7 @@ impl Ca {
         let subject = SubjectPublicKeyInfo::from_der(spki).map_err(|_| IssueError::SubjectKey)?;
         let mut params = profile.params(kind)?;
         stamp(&mut params, serial, validity);
-        let certificate = params.signed_by(&subject, &self.issuer).map_err(IssueError::Build)?;
+        let certificate = params.signed_by(&subject, &self.issuer).map_err(IssueError::building)?;
         Ok(Issued { der: certificate.der().to_vec(), serial, validity })
     }
 

@@ -143,7 +143,7 @@ impl Ca {
             revoked_certs,
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        let crl = params.signed_by(self.issuer()).map_err(IssueError::Build)?;
+        let crl = params.signed_by(self.issuer()).map_err(IssueError::building)?;
         Ok(crl.der().to_vec())
     }
 }

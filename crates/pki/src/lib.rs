@@ -8,13 +8,15 @@
 //! **Invariants:** no clock here, `now` comes in; every certificate that goes in is bounded in size,
 //! number and search effort; what a certificate says (names, keys) is only readable after it was
 //! verified; a verdict is valid only if every aspect was checked. Deliberately absent: sockets
-//! (CRLs and OCSP answers come in as bytes), signatures other than ECDSA P-256/P-384 and RSA from
+//! (CRLs and OCSP answers come in as bytes, foreign CAs are reached through the caller's
+//! [`Transport`]), signatures other than ECDSA P-256/P-384 and RSA from
 //! 2048 bits, attribute certificates.
 
 mod ca;
 mod cert;
 mod crl;
 mod dn;
+mod facts;
 mod identity;
 mod ocsp;
 mod path;
@@ -25,15 +27,17 @@ mod status;
 pub mod tcg;
 mod verify;
 
-pub use ca::{Ca, CaSpec, IssueError, Issued, Validity};
+pub use ca::{Ca, CaSigner, CaSpec, IssueError, Issued, Validity};
 pub use crl::{Crl, CrlEntry, CrlPlan, CrlRejection, CrlSubjects, Revocation, RevocationReason};
+pub use facts::CertFacts;
 pub use identity::Identity;
 pub use ocsp::{OcspRejection, OcspReply, OcspStatus, Responder, ocsp_request};
 pub use path::{Anchors, Effort, Limits, Oid, Pool, Terms, Usage, Validation, validate};
 pub use profile::{KeyUses, Profile, UserCert, UserName};
 pub use provider::{
-    Ask, Enrolment, Job, Ledger, LedgerEntry, LedgerError, Outcome, OwnCa, Patience, Progress,
-    Provider, ProviderError, Renewal, RequestId, RevocationAsk, Step,
+    AnswerRejection, Ask, Enrolment, HttpAnswer, HttpRequest, Job, Ledger, LedgerEntry,
+    LedgerError, Method, Outcome, OwnCa, Patience, Progress, Provider, ProviderError, Renewal,
+    RequestId, RevocationAsk, Step, Transport, TransportError,
 };
 pub use revocation::{CrlMark, Evidence};
 pub use status::{Aspect, Finding, Ground, Refusal, RevocationGround, Revoked, Status, Verdict};

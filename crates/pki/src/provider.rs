@@ -1,25 +1,29 @@
-//! Providers: PKIs that certify for us, behind one trait, and the job that drives a request to its
-//! end.
+//! Providers: PKIs that certify for us, behind one trait.
 //!
-//! ```text
-//! new --submit--> accepted --poll--> done
-//!  |  unavailable    |  unavailable or pending: again later, twice as late each time
-//!  +-----------------+--> refused (for good) | timed out
-//! ```
+//! | provider | the PKI behind it | what makes a repeated request the same request |
+//! |---|---|---|
+//! | [`OwnCa`] | our own CA, its key here or in a token ([`crate::CaSigner`]) | the serial number, reserved in the [`Ledger`] |
+//!
 //! **Invariant:** a request is known by its [`RequestId`], which the caller stores before the first
 //! try. Whatever was lost on the way, asking again under the same id leads to the same certificate
-//! and never to a second one.
+//! or to a refusal, and never to a second certificate. What goes over a network goes through the
+//! caller's [`Transport`].
 
+mod busy;
+mod digest;
+mod job;
 mod own;
+mod refusal;
+mod transport;
 
-use std::time::Duration;
-
-use thiserror::Error;
 use time::OffsetDateTime;
 
+pub use job::{Job, Patience, Step};
 pub use own::{Ledger, LedgerEntry, LedgerError, OwnCa};
+pub use refusal::{AnswerRejection, ProviderError};
+pub use transport::{HttpAnswer, HttpRequest, Method, Transport, TransportError};
 
-use crate::{CertRejection, IssueError, Profile, RevocationReason, Validity};
+use crate::{Profile, RevocationReason, Validity};
 
 /// What a request is known by: random, chosen by the caller, never used for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,8 +36,10 @@ pub struct Enrolment {
     pub profile: Profile,
     /// The key (SubjectPublicKeyInfo, DER). The caller knows that the subject holds it.
     pub spki: Vec<u8>,
-    /// When it is to be valid.
+    /// When it is to be valid. A foreign CA may decide otherwise.
     pub validity: Validity,
+    /// The subject's own request (PKCS #10, DER), for a provider that wants one (ACME).
+    pub request: Option<Vec<u8>>,
 }
 
 /// Asks for a new certificate for the key of an old one.
@@ -43,11 +49,13 @@ pub struct Renewal {
     pub certificate: Vec<u8>,
     /// What is to be in the new one.
     pub profile: Profile,
-    /// When it is to be valid.
+    /// When it is to be valid. A foreign CA may decide otherwise.
     pub validity: Validity,
+    /// The subject's own request (PKCS #10, DER), for a provider that wants one (ACME).
+    pub request: Option<Vec<u8>>,
 }
 
-/// Asks that a certificate be revoked.
+/// Asks that a certificate be revoked. One that is revoked stays so, with its first date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationAsk {
     /// The certificate, DER.
@@ -70,7 +78,8 @@ pub enum Ask {
 /// What came of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A certificate and those of the CAs above it but the root, each DER.
+    /// A certificate and those of the CAs above it but the root, each DER. It is for the key that
+    /// was asked for; whom it leads to is for [`crate::validate`] to say.
     Issued {
         /// The certificate.
         certificate: Vec<u8>,
@@ -90,80 +99,16 @@ pub enum Progress {
     Pending,
 }
 
-/// A provider said no, or could not say.
-#[derive(Debug, Error)]
-pub enum ProviderError {
-    /// The id was used for another request before.
-    #[error("the request's id was used for another request")]
-    IdReused,
-    /// The certificate cannot be issued as it was asked for.
-    #[error("the certificate cannot be issued")]
-    Issue(#[source] IssueError),
-    /// The certificate that is to be renewed or revoked is not one of this provider.
-    #[error("the certificate is not one of this provider")]
-    NotOurs(#[source] CertRejection),
-    /// The certificate that is to be renewed was revoked.
-    #[error("the certificate was revoked")]
-    Revoked,
-    /// It took longer than allowed; what became of it is not known.
-    #[error("the provider did not answer in time")]
-    TimedOut,
-    /// The provider cannot be asked now; the request may be repeated.
-    #[error("the provider is not available")]
-    Unavailable(#[source] LedgerError),
-    /// The provider knows no request with this id.
-    #[error("the provider knows no such request")]
-    UnknownRequest,
-}
-
-impl ProviderError {
-    /// Kebab-case name.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::IdReused => "provider-id-reused",
-            Self::Issue(_) => "provider-issue",
-            Self::NotOurs(_) => "provider-not-ours",
-            Self::Revoked => "provider-revoked",
-            Self::TimedOut => "provider-timed-out",
-            Self::Unavailable(_) => "provider-unavailable",
-            Self::UnknownRequest => "provider-unknown-request",
-        }
-    }
-}
-
 /// A PKI that certifies for us. Each call may be repeated: the id makes it one request.
 pub trait Provider {
-    /// Asks for a certificate.
+    /// Submits a request, or says how far the one is that was submitted under this id.
     ///
     /// # Errors
-    /// [`ProviderError`].
-    fn enrol(
+    /// [`ProviderError`]; after [`ProviderError::Unavailable`] it may be repeated.
+    fn submit(
         &self,
         id: RequestId,
-        ask: &Enrolment,
-        now: OffsetDateTime,
-    ) -> Result<Progress, ProviderError>;
-
-    /// Asks for a new certificate for the key of an old one.
-    ///
-    /// # Errors
-    /// [`ProviderError`].
-    fn renew(
-        &self,
-        id: RequestId,
-        ask: &Renewal,
-        now: OffsetDateTime,
-    ) -> Result<Progress, ProviderError>;
-
-    /// Asks that a certificate be revoked. One that is revoked stays so, with its first date.
-    ///
-    /// # Errors
-    /// [`ProviderError`].
-    fn revoke(
-        &self,
-        id: RequestId,
-        ask: &RevocationAsk,
+        ask: &Ask,
         now: OffsetDateTime,
     ) -> Result<Progress, ProviderError>;
 
@@ -172,92 +117,4 @@ pub trait Provider {
     /// # Errors
     /// [`ProviderError::UnknownRequest`] if it never arrived.
     fn poll(&self, id: RequestId, now: OffsetDateTime) -> Result<Progress, ProviderError>;
-}
-
-/// How long to wait for a provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
-    /// In all.
-    pub total: Duration,
-    /// Before the second try; each further wait is twice as long.
-    pub first: Duration,
-    /// The longest wait.
-    pub most: Duration,
-}
-
-/// What to do next about a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing: it is done.
-    Done(Outcome),
-    /// Call again then.
-    Wait(OffsetDateTime),
-}
-
-/// A request on its way: bookkeeping without a clock or a socket. After a restart a new job with
-/// the same id and request takes it up where it was.
-#[derive(Clone, Debug)]
-pub struct Job {
-    id: RequestId,
-    patience: Patience,
-    deadline: OffsetDateTime,
-    wait: Duration,
-    accepted: bool,
-}
-
-impl Job {
-    /// A job that begins at `now`.
-    #[must_use]
-    pub fn new(id: RequestId, patience: Patience, now: OffsetDateTime) -> Self {
-        let deadline = later(now, patience.total);
-        Self { id, patience, deadline, wait: patience.first, accepted: false }
-    }
-
-    /// Submits the request, or asks what became of it.
-    ///
-    /// # Errors
-    /// [`ProviderError`] ends the job, [`ProviderError::TimedOut`] if the time is over.
-    pub fn advance(
-        &mut self,
-        provider: &dyn Provider,
-        ask: &Ask,
-        now: OffsetDateTime,
-    ) -> Result<Step, ProviderError> {
-        if now > self.deadline {
-            return Err(ProviderError::TimedOut);
-        }
-        let progress = if self.accepted {
-            provider.poll(self.id, now)
-        } else {
-            submit(provider, self.id, ask, now)
-        };
-        match progress {
-            Ok(Progress::Done(outcome)) => return Ok(Step::Done(outcome)),
-            Ok(Progress::Pending) => self.accepted = true,
-            Err(ProviderError::Unavailable(_)) => {}
-            // It lost what it had accepted: the same id makes it the same request.
-            Err(ProviderError::UnknownRequest) if self.accepted => self.accepted = false,
-            Err(error) => return Err(error),
-        }
-        let at = later(now, self.wait).min(self.deadline);
-        self.wait = self.wait.saturating_mul(2).min(self.patience.most);
-        Ok(Step::Wait(at))
-    }
-}
-
-fn submit(
-    provider: &dyn Provider,
-    id: RequestId,
-    ask: &Ask,
-    now: OffsetDateTime,
-) -> Result<Progress, ProviderError> {
-    match ask {
-        Ask::Enrol(ask) => provider.enrol(id, ask, now),
-        Ask::Renew(ask) => provider.renew(id, ask, now),
-        Ask::Revoke(ask) => provider.revoke(id, ask, now),
-    }
-}
-
-fn later(now: OffsetDateTime, wait: Duration) -> OffsetDateTime {
-    now.saturating_add(time::Duration::try_from(wait).unwrap_or(time::Duration::MAX))
 }

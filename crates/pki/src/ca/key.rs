@@ -1,6 +1,6 @@
-//! The CA's own key, and which subject keys are certified.
+//! The CA's own key, here or elsewhere, and which subject keys are certified.
 
-use std::fmt;
+use std::{error::Error, fmt};
 
 use aws_lc_rs::{
     encoding::{AsDer as _, PublicKeyX509Der},
@@ -11,15 +11,38 @@ use aws_lc_rs::{
         EcdsaKeyPair, KeyPair as _, ParsedPublicKey,
     },
 };
+use der::Decode as _;
 use model::Secret;
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey};
+use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
 use super::IssueError;
 
-/// A P-256 key that signs certificates; aws-lc keeps it, and wipes it when it is dropped.
+/// A P-256 key that signs for a CA and stays where it is: in a token, or in another process.
+pub trait CaSigner: fmt::Debug + Send + Sync {
+    /// The public key: SubjectPublicKeyInfo, DER.
+    fn spki(&self) -> &[u8];
+
+    /// Signs the SHA-256 digest of `message`; the signature is an ECDSA-Sig-Value, DER.
+    ///
+    /// # Errors
+    /// Whatever kept it from signing; the CA then says [`IssueError::Signer`].
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>>;
+}
+
+/// A P-256 key that signs certificates.
 pub(crate) struct CaKey {
-    pair: EcdsaKeyPair,
+    place: Place,
     spki: Vec<u8>,
+    /// The point alone.
+    point: Vec<u8>,
+}
+
+/// Where the private key is.
+enum Place {
+    /// aws-lc keeps it, and wipes it when it is dropped.
+    Here(EcdsaKeyPair),
+    Elsewhere(Box<dyn CaSigner>),
 }
 
 impl fmt::Debug for CaKey {
@@ -29,7 +52,7 @@ impl fmt::Debug for CaKey {
 }
 
 impl CaKey {
-    pub(super) fn generate() -> Result<(Self, Secret<Vec<u8>>), IssueError> {
+    pub(crate) fn generate() -> Result<(Self, Secret<Vec<u8>>), IssueError> {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
             .map_err(|_| IssueError::Random)?;
         let document = pair.to_pkcs8v1().map_err(|_| IssueError::Random)?;
@@ -43,11 +66,22 @@ impl CaKey {
         Self::from_pair(pair)
     }
 
+    pub(super) fn elsewhere(signer: Box<dyn CaSigner>) -> Result<Self, IssueError> {
+        let spki = signer.spki().to_vec();
+        // Only a P-256 key parses so.
+        let parsed = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &spki);
+        parsed.map_err(|_| IssueError::CaKey)?;
+        let info = SubjectPublicKeyInfoOwned::from_der(&spki).map_err(|_| IssueError::CaKey)?;
+        let point = info.subject_public_key.as_bytes().ok_or(IssueError::CaKey)?.to_vec();
+        Ok(Self { place: Place::Elsewhere(signer), spki, point })
+    }
+
     fn from_pair(pair: EcdsaKeyPair) -> Result<Self, IssueError> {
         let spki: PublicKeyX509Der<'_> =
             pair.public_key().as_der().map_err(|_| IssueError::CaKey)?;
         let spki = spki.as_ref().to_vec();
-        Ok(Self { pair, spki })
+        let point = pair.public_key().as_ref().to_vec();
+        Ok(Self { place: Place::Here(pair), spki, point })
     }
 
     pub(crate) fn spki(&self) -> &[u8] {
@@ -57,7 +91,7 @@ impl CaKey {
 
 impl PublicKeyData for CaKey {
     fn der_bytes(&self) -> &[u8] {
-        self.pair.public_key().as_ref()
+        &self.point
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
@@ -67,11 +101,18 @@ impl PublicKeyData for CaKey {
 
 impl SigningKey for CaKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature = self
-            .pair
-            .sign(&SystemRandom::new(), message)
-            .map_err(|_| rcgen::Error::RemoteKeyError)?;
-        Ok(signature.as_ref().to_vec())
+        let remote = |_| rcgen::Error::RemoteKeyError;
+        let signature = match &self.place {
+            Place::Here(pair) => {
+                let signature = pair.sign(&SystemRandom::new(), message);
+                return Ok(signature.map_err(|_| rcgen::Error::RemoteKeyError)?.as_ref().to_vec());
+            }
+            Place::Elsewhere(signer) => signer.sign(message).map_err(remote)?,
+        };
+        // What is elsewhere may fail in ways of its own: no bad signature goes out.
+        let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.spki);
+        let good = key.is_ok_and(|key| key.verify_sig(message, &signature).is_ok());
+        if good { Ok(signature) } else { Err(rcgen::Error::RemoteKeyError) }
     }
 }
 

@@ -137,7 +137,7 @@ impl Ca {
         let list = self.tbs(plan, &own, entries)?;
         let algorithm = list.signature.clone();
         let tbs = list.to_der().map_err(IssueError::Encode)?;
-        let signature = self.issuer().key().sign(&tbs).map_err(IssueError::Build)?;
+        let signature = self.issuer().key().sign(&tbs).map_err(IssueError::building)?;
         let signature = BitString::from_bytes(&signature).map_err(IssueError::Encode)?;
         let list =
             CertificateList { tbs_cert_list: list, signature_algorithm: algorithm, signature };

@@ -123,7 +123,7 @@ impl Responder {
         let data = self.data(requests, nonce, (now, lifetime), lookup);
         let data = data.map_err(IssueError::Encode)?;
         let tbs = data.to_der().map_err(IssueError::Encode)?;
-        let signature = self.key.sign(&tbs).map_err(IssueError::Build)?;
+        let signature = self.key.sign(&tbs).map_err(IssueError::building)?;
         let delegated = self.own.der() != self.issuer.der();
         let wrap = || {
             let certs = delegated.then(|| Any::from_der(self.own.der()).map(|own| vec![own]));

@@ -1,11 +1,11 @@
 //! Our own CA as a provider, over a ledger that the caller keeps durably.
 
-use aws_lc_rs::digest;
 use thiserror::Error;
 use time::OffsetDateTime;
 
 use super::{
-    Enrolment, Outcome, Progress, Provider, ProviderError, Renewal, RequestId, RevocationAsk,
+    Ask, Enrolment, Outcome, Progress, Provider, ProviderError, Renewal, RequestId, RevocationAsk,
+    busy::Busy, digest,
 };
 use crate::{
     Ca, CertRejection, IssueError, Profile, Revocation, Validity, ca::random_serial, cert::Cert,
@@ -80,6 +80,7 @@ pub struct OwnCa<L> {
     own: Cert,
     chain: Vec<Vec<u8>>,
     ledger: L,
+    busy: Busy,
 }
 
 impl<L: Ledger> OwnCa<L> {
@@ -90,7 +91,7 @@ impl<L: Ledger> OwnCa<L> {
     /// [`IssueError::CaCertificate`].
     pub fn new(ca: Ca, chain: Vec<Vec<u8>>, ledger: L) -> Result<Self, IssueError> {
         let own = Cert::parse(ca.certificate()).map_err(IssueError::CaCertificate)?;
-        Ok(Self { ca, own, chain, ledger })
+        Ok(Self { ca, own, chain, ledger, busy: Busy::default() })
     }
 
     /// The CA.
@@ -105,15 +106,10 @@ impl<L: Ledger> OwnCa<L> {
 
     /// What is recorded about `id`, if it is about the same request.
     fn known(&self, id: RequestId, ask: &[u8; 32]) -> Result<Option<LedgerEntry>, ProviderError> {
-        let entry = self.ledger.find(id).map_err(ProviderError::Unavailable)?;
-        match entry {
+        match self.ledger.find(id)? {
             Some(entry) if entry.ask() != ask => Err(ProviderError::IdReused),
             entry => Ok(entry),
         }
-    }
-
-    fn record(&self, id: RequestId, entry: &LedgerEntry) -> Result<(), ProviderError> {
-        self.ledger.record(id, entry).map_err(ProviderError::Unavailable)
     }
 
     fn issue(
@@ -129,14 +125,14 @@ impl<L: Ledger> OwnCa<L> {
             Some(LedgerEntry::Issuing { serial, .. }) => serial,
             None => {
                 let serial = random_serial().map_err(ProviderError::Issue)?;
-                self.record(id, &LedgerEntry::Issuing { ask, serial })?;
+                self.ledger.record(id, &LedgerEntry::Issuing { ask, serial })?;
                 serial
             }
         };
         let issued = self.ca.issue_as(serial, profile, spki, validity);
-        let certificate = issued.map_err(ProviderError::Issue)?.der;
+        let certificate = issued.map_err(refused)?.der;
         let entry = LedgerEntry::Issued { ask, serial, certificate: certificate.clone() };
-        self.record(id, &entry)?;
+        self.ledger.record(id, &entry)?;
         Ok(self.done(certificate))
     }
 
@@ -157,62 +153,66 @@ impl<L: Ledger> OwnCa<L> {
     }
 }
 
-impl<L: Ledger> Provider for OwnCa<L> {
-    fn enrol(
-        &self,
-        id: RequestId,
-        ask: &Enrolment,
-        _now: OffsetDateTime,
-    ) -> Result<Progress, ProviderError> {
-        let Enrolment { profile, spki, validity } = ask;
-        let digest = digest_of(&[b"enrol", text(profile).as_bytes(), spki, &dates(*validity)]);
-        self.issue(id, digest, (profile, spki, *validity))
-    }
-
+impl<L: Ledger> OwnCa<L> {
     fn renew(
         &self,
         id: RequestId,
+        digest: [u8; 32],
         ask: &Renewal,
         now: OffsetDateTime,
     ) -> Result<Progress, ProviderError> {
-        let Renewal { certificate, profile, validity } = ask;
-        let profile_text = text(profile);
-        let digest =
-            digest_of(&[b"renew", profile_text.as_bytes(), certificate, &dates(*validity)]);
-        let (old, serial) = self.ours(certificate)?;
+        let (old, serial) = self.ours(&ask.certificate)?;
         // A renewal that was answered before is answered again, whatever happened since.
         if !matches!(self.known(id, &digest)?, Some(LedgerEntry::Issued { .. })) {
             old.check_time(now).map_err(ProviderError::NotOurs)?;
-            if self.ledger.revocation(&serial).map_err(ProviderError::Unavailable)?.is_some() {
+            if self.ledger.revocation(&serial)?.is_some() {
                 return Err(ProviderError::Revoked);
             }
         }
-        self.issue(id, digest, (profile, old.spki(), *validity))
+        self.issue(id, digest, (&ask.profile, old.spki(), ask.validity))
     }
 
     fn revoke(
         &self,
         id: RequestId,
+        digest: [u8; 32],
         ask: &RevocationAsk,
         now: OffsetDateTime,
     ) -> Result<Progress, ProviderError> {
-        let reason = text(&ask.reason);
-        let digest = digest_of(&[b"revoke", &ask.certificate, reason.as_bytes()]);
         let (_, serial) = self.ours(&ask.certificate)?;
         let known = match self.known(id, &digest)? {
             Some(LedgerEntry::Revoked { revocation, .. }) => Some(revocation),
             Some(LedgerEntry::Issuing { .. } | LedgerEntry::Issued { .. }) => {
                 return Err(ProviderError::IdReused);
             }
-            None => self.ledger.revocation(&serial).map_err(ProviderError::Unavailable)?,
+            None => self.ledger.revocation(&serial)?,
         };
         let revocation = known.unwrap_or(Revocation { serial, at: now, reason: ask.reason });
-        self.record(id, &LedgerEntry::Revoked { ask: digest, revocation })?;
+        self.ledger.record(id, &LedgerEntry::Revoked { ask: digest, revocation })?;
         Ok(Progress::Done(Outcome::Revoked(revocation.at)))
+    }
+}
+
+impl<L: Ledger> Provider for OwnCa<L> {
+    fn submit(
+        &self,
+        id: RequestId,
+        ask: &Ask,
+        now: OffsetDateTime,
+    ) -> Result<Progress, ProviderError> {
+        let Some(_turn) = self.busy.take(id) else { return Ok(Progress::Pending) };
+        let digest = digest::of(ask);
+        match ask {
+            Ask::Enrol(Enrolment { profile, spki, validity, request: _ }) => {
+                self.issue(id, digest, (profile, spki, *validity))
+            }
+            Ask::Renew(ask) => self.renew(id, digest, ask, now),
+            Ask::Revoke(ask) => self.revoke(id, digest, ask, now),
+        }
     }
 
     fn poll(&self, id: RequestId, _now: OffsetDateTime) -> Result<Progress, ProviderError> {
-        match self.ledger.find(id).map_err(ProviderError::Unavailable)? {
+        match self.ledger.find(id)? {
             Some(LedgerEntry::Issued { certificate, .. }) => Ok(self.done(certificate)),
             Some(LedgerEntry::Revoked { revocation, .. }) => {
                 Ok(Progress::Done(Outcome::Revoked(revocation.at)))
@@ -223,29 +223,11 @@ impl<L: Ledger> Provider for OwnCa<L> {
     }
 }
 
-fn text(value: &impl std::fmt::Debug) -> String {
-    format!("{value:?}")
-}
-
-fn dates(validity: Validity) -> [u8; 16] {
-    let mut dates = [0; 16];
-    let (from, until) = (validity.not_before, validity.not_after);
-    let bytes = [from.unix_timestamp().to_be_bytes(), until.unix_timestamp().to_be_bytes()];
-    for (to, from) in dates.iter_mut().zip(bytes.as_flattened()) {
-        *to = *from;
+/// A key that cannot sign now may sign later.
+fn refused(error: IssueError) -> ProviderError {
+    if matches!(error, IssueError::Signer) {
+        ProviderError::Unavailable(Box::new(error))
+    } else {
+        ProviderError::Issue(error)
     }
-    dates
-}
-
-fn digest_of(parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in parts {
-        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        context.update(part);
-    }
-    let mut out = [0; 32];
-    for (to, from) in out.iter_mut().zip(context.finish().as_ref()) {
-        *to = *from;
-    }
-    out
 }

@@ -67,8 +67,17 @@ fn user(uses: KeyUses) -> Profile {
 
 const SIGN: KeyUses = KeyUses { signature: true, encryption: false, exchange: false };
 
-fn ask() -> Enrolment {
-    Enrolment { profile: user(SIGN), spki: p256(), validity: day() }
+fn ask() -> Ask {
+    enrolment(p256())
+}
+
+fn enrolment(spki: Vec<u8>) -> Ask {
+    Ask::Enrol(Enrolment { profile: user(SIGN), spki, validity: day(), request: None })
+}
+
+fn renewal(certificate: Vec<u8>) -> Ask {
+    let (profile, validity) = (user(SIGN), day());
+    Ask::Renew(Renewal { certificate, profile, validity, request: None })
 }
 
 fn provider() -> OwnCa<Memory> {
@@ -96,11 +105,10 @@ const ID: RequestId = RequestId([1; 16]);
 fn a_repeated_request_is_answered_by_the_same_certificate_and_another_is_refused() {
     let provider = provider();
     let ask = ask();
-    let first = issued(provider.enrol(ID, &ask, NOW).unwrap());
-    assert_eq!(issued(provider.enrol(ID, &ask, NOW + DAY).unwrap()), first);
+    let first = issued(provider.submit(ID, &ask, NOW).unwrap());
+    assert_eq!(issued(provider.submit(ID, &ask, NOW + DAY).unwrap()), first);
     assert_eq!(issued(provider.poll(ID, NOW).unwrap()), first);
-    let other = Enrolment { spki: p256(), ..ask };
-    let refused = provider.enrol(ID, &other, NOW).unwrap_err();
+    let refused = provider.submit(ID, &enrolment(p256()), NOW).unwrap_err();
     assert_eq!(refused.code(), "provider-id-reused");
     let unknown = provider.poll(RequestId([2; 16]), NOW).unwrap_err();
     assert_eq!(unknown.code(), "provider-unknown-request");
@@ -112,7 +120,7 @@ fn a_crash_at_each_write_leads_to_one_serial_number_only() {
         let provider = provider();
         let ask = ask();
         *provider.ledger().fail.borrow_mut() = Some((write, written));
-        let lost = provider.enrol(ID, &ask, NOW).unwrap_err();
+        let lost = provider.submit(ID, &ask, NOW).unwrap_err();
         assert_eq!(lost.code(), "provider-unavailable");
         let reserved = match provider.ledger().find(ID).unwrap() {
             Some(LedgerEntry::Issuing { serial, .. } | LedgerEntry::Issued { serial, .. }) => {
@@ -120,47 +128,46 @@ fn a_crash_at_each_write_leads_to_one_serial_number_only() {
             }
             _ => None,
         };
-        let certificate = issued(provider.enrol(ID, &ask, NOW).unwrap());
+        let certificate = issued(provider.submit(ID, &ask, NOW).unwrap());
         if let Some(reserved) = reserved {
             let hex: String = reserved.iter().map(|byte| format!("{byte:02X}")).collect();
             assert!(serial(&certificate).contains(&hex));
         }
-        assert_eq!(issued(provider.enrol(ID, &ask, NOW).unwrap()), certificate);
+        assert_eq!(issued(provider.submit(ID, &ask, NOW).unwrap()), certificate);
     }
 }
 
 #[test]
 fn a_renewal_keeps_the_key_and_a_revoked_or_foreign_certificate_is_not_renewed() {
     let provider = provider();
-    let old = issued(provider.enrol(ID, &ask(), NOW).unwrap());
-    let renewal = Renewal { certificate: old.clone(), profile: user(SIGN), validity: day() };
-    let new = issued(provider.renew(RequestId([2; 16]), &renewal, NOW).unwrap());
+    let old = issued(provider.submit(ID, &ask(), NOW).unwrap());
+    let again = renewal(old.clone());
+    let new = issued(provider.submit(RequestId([2; 16]), &again, NOW).unwrap());
     assert_ne!(serial(&new), serial(&old));
-    let late = provider.renew(RequestId([9; 16]), &renewal, NOW + 2 * DAY).unwrap_err();
+    let late = provider.submit(RequestId([9; 16]), &again, NOW + 2 * DAY).unwrap_err();
     assert_eq!(late.code(), "provider-not-ours");
     let reason = RevocationReason::KeyCompromise;
-    let revoke = RevocationAsk { certificate: old, reason };
+    let revoke = Ask::Revoke(RevocationAsk { certificate: old, reason });
     let when = |progress| match progress {
         Progress::Done(Outcome::Revoked(at)) => at,
         other => panic!("{other:?}"),
     };
-    assert_eq!(when(provider.revoke(RequestId([3; 16]), &revoke, NOW).unwrap()), NOW);
+    assert_eq!(when(provider.submit(RequestId([3; 16]), &revoke, NOW).unwrap()), NOW);
     // Again, later, under the same id and under another: it stays revoked since then.
     for id in [3, 4] {
-        let at = when(provider.revoke(RequestId([id; 16]), &revoke, NOW + DAY).unwrap());
+        let at = when(provider.submit(RequestId([id; 16]), &revoke, NOW + DAY).unwrap());
         assert_eq!(at, NOW);
     }
-    let refused = provider.renew(RequestId([5; 16]), &renewal, NOW).unwrap_err();
+    let refused = provider.submit(RequestId([5; 16]), &again, NOW).unwrap_err();
     assert_eq!(refused.code(), "provider-revoked");
     // The one that was answered before is answered again.
-    assert_eq!(issued(provider.renew(RequestId([2; 16]), &renewal, NOW).unwrap()), new);
+    assert_eq!(issued(provider.submit(RequestId([2; 16]), &again, NOW).unwrap()), new);
     let foreign = Pki::new().sub.issue(&user(SIGN), &p256(), day()).unwrap().der;
-    let foreign = Renewal { certificate: foreign, ..renewal };
-    let refused = provider.renew(RequestId([6; 16]), &foreign, NOW).unwrap_err();
+    let refused = provider.submit(RequestId([6; 16]), &renewal(foreign), NOW).unwrap_err();
     assert_eq!(refused.code(), "provider-not-ours");
-    let junk = RevocationAsk { certificate: vec![1], reason };
+    let junk = Ask::Revoke(RevocationAsk { certificate: vec![1], reason });
     assert_eq!(
-        provider.revoke(RequestId([7; 16]), &junk, NOW).unwrap_err().code(),
+        provider.submit(RequestId([7; 16]), &junk, NOW).unwrap_err().code(),
         "provider-not-ours"
     );
 }
@@ -205,7 +212,7 @@ impl Slow {
             let mut left = left.borrow_mut();
             if *left > 0 {
                 *left -= 1;
-                let away = || ProviderError::Unavailable(LedgerError("away".into()));
+                let away = || ProviderError::Unavailable("away".into());
                 return Some(if answer { Ok(Progress::Pending) } else { Err(away()) });
             }
         }
@@ -214,32 +221,14 @@ impl Slow {
 }
 
 impl Provider for Slow {
-    fn enrol(
+    fn submit(
         &self,
         id: RequestId,
-        ask: &Enrolment,
+        ask: &Ask,
         now: OffsetDateTime,
     ) -> Result<Progress, ProviderError> {
         *self.submitted.borrow_mut() += 1;
-        self.delay().unwrap_or_else(|| self.inner.enrol(id, ask, now))
-    }
-
-    fn renew(
-        &self,
-        id: RequestId,
-        ask: &Renewal,
-        now: OffsetDateTime,
-    ) -> Result<Progress, ProviderError> {
-        self.inner.renew(id, ask, now)
-    }
-
-    fn revoke(
-        &self,
-        id: RequestId,
-        ask: &RevocationAsk,
-        now: OffsetDateTime,
-    ) -> Result<Progress, ProviderError> {
-        self.inner.revoke(id, ask, now)
+        self.delay().unwrap_or_else(|| self.inner.submit(id, ask, now))
     }
 
     fn poll(&self, id: RequestId, now: OffsetDateTime) -> Result<Progress, ProviderError> {
@@ -247,12 +236,12 @@ impl Provider for Slow {
             return Err(ProviderError::UnknownRequest);
         }
         // Somebody on its side did the work meanwhile.
-        self.delay().unwrap_or_else(|| self.inner.enrol(id, &ASK.with(Clone::clone), now))
+        self.delay().unwrap_or_else(|| self.inner.submit(id, &ASK.with(Clone::clone), now))
     }
 }
 
 thread_local! {
-    static ASK: Enrolment = ask();
+    static ASK: Ask = ask();
 }
 
 fn slow(unavailable: usize, pending: usize, forgets: bool) -> Slow {
@@ -271,7 +260,7 @@ fn drive(provider: &Slow) -> (Vec<i64>, Result<Outcome, ProviderError>) {
     let (mut now, mut waits) = (NOW, Vec::new());
     let mut job = Job::new(ID, PATIENCE, now);
     loop {
-        match job.advance(provider, &Ask::Enrol(ASK.with(Clone::clone)), now) {
+        match job.advance(provider, &ASK.with(Clone::clone), now) {
             Ok(Step::Done(outcome)) => return (waits, Ok(outcome)),
             Ok(Step::Wait(until)) => {
                 waits.push((until - now).whole_seconds());
