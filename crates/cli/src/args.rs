@@ -6,7 +6,7 @@ mod volume;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::{HostId, VmId};
+use model::{HostId, PcrBanks, VmId};
 
 pub use self::volume::{
     AnyFormat, Cipher, NewFormat, NewKey, OpenKey, SnapshotNamed, Volume, VolumeConvert,
@@ -313,6 +313,9 @@ pub struct Create {
     /// Give its virtual TPM an RSA-2048 endorsement key as well.
     #[arg(long)]
     pub vtpm_rsa_ek: bool,
+    /// PCR banks of its virtual TPM; firmware measures everything once for each.
+    #[arg(long, value_name = "ALG,..", default_value_t = PcrBanks::default())]
+    pub pcr_banks: PcrBanks,
     /// What happens to it if its guest's verdict is bad [default: the policy's line].
     #[arg(long, value_enum)]
     pub on_bad_guest: Option<BadGuest>,

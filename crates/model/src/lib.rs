@@ -9,6 +9,7 @@ pub mod agent;
 pub mod anchor;
 pub mod api;
 pub mod audit;
+pub mod banks;
 pub mod child;
 pub mod digest;
 pub mod id;
@@ -17,6 +18,7 @@ pub mod kmi;
 pub mod secret;
 
 pub use audit::{AuditEntry, AuditEvent, Outcome};
+pub use banks::{BanksError, PcrBanks};
 pub use digest::{Digest, HashAlg, Nonce};
 pub use id::{GrantId, HostId, NameError, OperationId, VmId};
 pub use kmi::{Epoch, Guard, Incarnation, KeyOrigin, Kmi, KmiOrigin};

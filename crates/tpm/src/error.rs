@@ -182,6 +182,9 @@ pub enum TpmError {
         /// The index.
         index: u32,
     },
+    /// The TPM cannot allocate these PCR banks.
+    #[error("the TPM has no room for these PCR banks")]
+    NoRoom,
     /// A policy step lacks what is needed to satisfy it (an approval's signature).
     #[error("the policy cannot be satisfied: {0}")]
     Policy(&'static str),

@@ -78,6 +78,7 @@ fn tpm_fault(error: &TpmError) -> Fault {
         | TpmError::Crypto(_)
         | TpmError::Malformed { .. }
         | TpmError::NoIndex { .. }
+        | TpmError::NoRoom
         | TpmError::Policy(_)
         | TpmError::TooLong
         | TpmError::Transport(_) => Fault::Vtpm,

@@ -18,6 +18,7 @@ mod agent;
 mod args;
 mod control;
 mod keys;
+mod listed;
 mod manufacture;
 mod observed;
 mod qemu;

@@ -1,7 +1,7 @@
 //! The host's work on a vTPM that no guest uses: making its keys, installing its certificates. All
 //! over the data channel; the guest's firmware comes later and takes the platform hierarchy over.
 
-use model::{Secret, child::vtpm::Identity};
+use model::{PcrBanks, Secret, child::vtpm::Identity};
 use tpm::{
     Auth, AuthValue, Hierarchy, NvAttributes, NvPublic, Object, Tpm, TpmError, handle, template,
 };
@@ -11,8 +11,19 @@ use crate::{agent::RequestError, keys::Keys};
 /// The longest certificate that is installed.
 const MAX_CERTIFICATE: usize = 2048;
 
-/// Makes what is missing of EK and host AK, and tells all.
-pub(crate) fn make(tpm: &mut Tpm, keys: &Keys, rsa: bool) -> Result<Identity, RequestError> {
+/// Allocates the banks, makes what is missing of EK and host AK, and tells all.
+///
+/// The banks are there for the guest's first boot: QEMU's coming ends the host's own work, and its
+/// INIT is the power cycle at which TPM2_PCR_Allocate takes effect.
+pub(crate) fn make(
+    tpm: &mut Tpm,
+    keys: &Keys,
+    rsa: bool,
+    banks: &PcrBanks,
+) -> Result<Identity, RequestError> {
+    if tpm.pcr_banks()? != banks.as_slice() {
+        tpm.pcr_allocate(Auth::none(), banks.as_slice())?;
+    }
     let ak = match tpm.persistent(handle::VTPM_AK)? {
         Some(ak) => ak,
         None => make_ak(tpm, &keys.auth_value)?,

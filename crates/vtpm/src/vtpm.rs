@@ -30,6 +30,7 @@ use tpm::{Object, StreamTransport, Tpm};
 use crate::{
     control::{Code, Control, number_at},
     keys::Keys,
+    listed,
     observed::{Power, Recorder},
     turn::Turns,
 };
@@ -213,7 +214,7 @@ impl Machine {
         }
         let response = self.exchange(command).inspect_err(|_| self.recorder.interrupted())?;
         self.recorder.command(self.locality, command, &response);
-        Ok(response)
+        Ok(listed::response(command, response))
     }
 
     fn exchange(&mut self, command: &[u8]) -> io::Result<Vec<u8>> {

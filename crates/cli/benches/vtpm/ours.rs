@@ -11,7 +11,7 @@ use std::{
 };
 
 use model::{
-    Epoch, HashAlg, Nonce,
+    Epoch, HashAlg, Nonce, PcrBanks,
     child::{
         self,
         vtpm::{Identity, Reply, Request, VERSION},
@@ -90,7 +90,8 @@ impl Vtpm {
             panic!("no hello")
         };
         vtpm.swtpm_pid = swtpm_pid;
-        let Reply::Manufactured(identity) = vtpm.ask(&Request::Manufacture { rsa }) else {
+        let banks = PcrBanks::default();
+        let Reply::Manufactured(identity) = vtpm.ask(&Request::Manufacture { rsa, banks }) else {
             panic!("not manufactured")
         };
         let Identity { ek_p256, ek_rsa, .. } = identity;

@@ -69,7 +69,8 @@ impl Worker {
         let rsa = record.spec.vtpm_rsa_ek;
         // An RSA key is found by luck; the process answers when it has one.
         let patience = if rsa { READY } else { ANSWER };
-        let request = Request::Manufacture { rsa };
+        let banks = record.spec.pcr_banks.clone();
+        let request = Request::Manufacture { rsa, banks };
         let reply = ask_vtpm(&self.paths.vtpm_control(), request, patience).await?;
         let Reply::Manufactured(identity) = reply else { return Err(unasked()) };
         Ok(Found::Publics(VtpmPublics {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Bytes;
-use crate::{Digest, Epoch, Guard, HostId, KeyOrigin, Kmi, KmiOrigin, Nonce, VmId};
+use crate::{Digest, Epoch, Guard, HostId, KeyOrigin, Kmi, KmiOrigin, Nonce, PcrBanks, VmId};
 
 /// How a volume is laid out on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -70,6 +70,10 @@ pub struct VmSpec {
     /// RSA key generation at the first start.
     #[serde(default)]
     pub vtpm_rsa_ek: bool,
+    /// The PCR banks of the virtual TPM, chosen when it is made; SHA-256 is among them. The guest's
+    /// firmware measures everything once for each.
+    #[serde(default)]
+    pub pcr_banks: PcrBanks,
     /// What a bad guest verdict does to this VM; absent: what the policy says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_bad_guest: Option<super::policy::OnBadGuest>,

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Epoch, HashAlg, Nonce, VmId};
+use crate::{Digest, Epoch, HashAlg, Nonce, PcrBanks, VmId};
 
 /// The version of these messages.
 pub const VERSION: u32 = 1;
@@ -33,11 +33,13 @@ pub enum Request {
     },
     /// How the vTPM is.
     Status {},
-    /// Makes EKs and the host's AK in a fresh vTPM, before the first boot. Asked again, it answers
-    /// the same keys. Refused while QEMU is connected.
+    /// Allocates the PCR banks of a fresh vTPM and makes its EKs and the host's AK, before the
+    /// first boot. Asked again, it answers the same keys. Refused while QEMU is connected.
     Manufacture {
         /// Also an RSA-2048 EK.
         rsa: bool,
+        /// The PCR banks to allocate; all others are taken away.
+        banks: PcrBanks,
     },
     /// Writes the EK certificates to NV and locks them. Refused while QEMU is connected. Done
     /// again with the same certificates, it changes nothing.

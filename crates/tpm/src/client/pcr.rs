@@ -1,13 +1,13 @@
 //! Reading, extending and resetting PCRs.
 
-use model::Digest;
+use model::{Digest, HashAlg};
 use tpm2_protocol::data::TpmCc;
 
-use super::{Command, Entity, Tpm};
+use super::{Command, Entity, Hierarchy, Tpm};
 use crate::{
     auth::Auth,
     error::{Malformed, TpmError},
-    pcr::{PcrSelection, PcrValues},
+    pcr::{PCR_COUNT, PcrSelection, PcrValues},
     wire::{Reader, Writer},
 };
 
@@ -80,6 +80,28 @@ impl Tpm {
         let mut auths = [Auth::none()];
         let command = Command::authorized(TpmCc::PcrExtend, &handles, parameters, &mut auths)?;
         self.execute(command).map(|_| ())
+    }
+
+    /// TPM2_PCR_Allocate: from the next power-on, all PCRs in these banks and none in the others.
+    /// `auth` is the platform hierarchy's.
+    ///
+    /// # Errors
+    /// [`TpmError::NoRoom`] if the TPM cannot have so many.
+    pub fn pcr_allocate(&mut self, auth: Auth<'_>, banks: &[HashAlg]) -> Result<(), TpmError> {
+        let all: Vec<u8> = (0..PCR_COUNT).collect();
+        let selection = HashAlg::ALL.into_iter().fold(PcrSelection::none(), |selection, alg| {
+            selection.with(alg, if banks.contains(&alg) { &all } else { &[] })
+        });
+        let mut parameters = Writer::small();
+        selection.write(&mut parameters);
+        let handles = [Hierarchy::Platform.into()];
+        let mut auths = [auth];
+        let command = Command::authorized(TpmCc::PcrAllocate, &handles, parameters, &mut auths)?;
+        let response = self.execute(command)?;
+        match response.reader().u8().map_err(TpmError::malformed("PCR allocation"))? {
+            0 => Err(TpmError::NoRoom),
+            _ => Ok(()),
+        }
     }
 
     /// TPM2_PCR_Reset, where the platform allows it (16 and 23 at locality 0).

@@ -56,6 +56,7 @@ fn everything_fixed(tpm: &mut Tpm) {
     let digests = [Digest::sha256([1; 32]), Digest::new(HashAlg::Sha1, &[2; 20]).unwrap()];
     let _ = tpm.pcr_extend(16, &digests);
     let _ = tpm.pcr_reset(23);
+    let _ = tpm.pcr_allocate(Auth::none(), &[HashAlg::Sha256]);
     let _ = tpm.create_primary(Hierarchy::Endorsement, Auth::none(), &template::ek_p256(), &empty);
     let _ =
         tpm.create_primary(Hierarchy::Endorsement, Auth::none(), &template::ek_rsa2048(), &empty);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::{
-    Epoch, HashAlg, Nonce, VmId,
+    Epoch, HashAlg, Nonce, PcrBanks, VmId,
     child::vtpm::{PcrValue, Quoted, Reply, Request, Status, VERSION},
 };
 use tpm::{PCR_COUNT, PcrSelection, Purpose, QualifyingData, Quote, ResponseCode, Tpm, handle};
@@ -25,7 +25,7 @@ pub(super) fn reply(vtpm: &Vtpm, request: Request) -> Result<Reply, RequestError
             swtpm_pid: vtpm.swtpm_pid,
         }),
         Request::Status {} => Ok(Reply::Status(status(vtpm))),
-        Request::Manufacture { rsa } => manufacture(vtpm, rsa),
+        Request::Manufacture { rsa, banks } => manufacture(vtpm, rsa, &banks),
         Request::InstallCertificates { ek_p256, ek_rsa } => install(vtpm, &ek_p256, &ek_rsa),
         Request::Quote { nonce, vm, epoch, pcrs, from } => {
             let wanted =
@@ -50,13 +50,13 @@ fn status(vtpm: &Vtpm) -> Status {
     }
 }
 
-fn manufacture(vtpm: &Vtpm, rsa: bool) -> Result<Reply, RequestError> {
+fn manufacture(vtpm: &Vtpm, rsa: bool, banks: &PcrBanks) -> Result<Reply, RequestError> {
     let identity = {
         let mut machine = vtpm.turns.take();
         if vtpm.has_qemu() || machine.recorder.power() != Power::Off {
             return Err(RequestError::Running);
         }
-        machine.alone(|tpm| manufacture::make(tpm, &vtpm.keys, rsa))?
+        machine.alone(|tpm| manufacture::make(tpm, &vtpm.keys, rsa, banks))?
     };
     vtpm.mark_manufactured().map_err(crate::vtpm::MachineError::from)?;
     Ok(Reply::Manufactured(identity))

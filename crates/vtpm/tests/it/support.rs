@@ -112,6 +112,11 @@ pub(crate) fn manufactured() -> Option<(tempfile::TempDir, Process, Identity)> {
     Some((home, process, identity))
 }
 
+/// A request for keys and banks.
+pub(crate) fn manufacture(rsa: bool, banks: &[HashAlg]) -> Request {
+    Request::Manufacture { rsa, banks: banks.to_vec().try_into().unwrap() }
+}
+
 /// The agent's end of the control socket.
 pub(crate) struct Agent(UnixStream);
 
@@ -128,7 +133,7 @@ impl Agent {
     }
 
     pub(crate) fn manufacture(&mut self, rsa: bool) -> Identity {
-        let reply = self.ask(&Request::Manufacture { rsa });
+        let reply = self.ask(&manufacture(rsa, &HashAlg::ALL));
         let Reply::Manufactured(identity) = reply else { panic!("not Manufactured") };
         identity
     }

@@ -33,6 +33,7 @@ pub(crate) fn spec(origin: KeyOrigin) -> VmSpec {
         format: VolumeFormat::Luks2,
         on_lease_end: OnLeaseEnd::Pause,
         vtpm_rsa_ek: false,
+        pcr_banks: model::PcrBanks::default(),
         on_bad_guest: None,
         reference: serde_json::Value::Null,
     }

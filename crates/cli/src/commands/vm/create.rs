@@ -88,6 +88,7 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
             OnLeaseEnd::Pause
         },
         vtpm_rsa_ek: wish.vtpm_rsa_ek,
+        pcr_banks: wish.pcr_banks.clone(),
         on_bad_guest: wish.on_bad_guest.map(|wish| match wish {
             BadGuest::Pause => OnBadGuest::Pause,
             BadGuest::Report => OnBadGuest::Report,
