@@ -24,7 +24,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("host", 3, &["model", "tpm", "attest", "serve"]),
     ("vtpm", 3, &["model", "tpm", "serve"]),
     ("diskd", 3, &["model", "disk", "serve"]),
-    ("trust", 3, &["model", "pki", "xkms", "store", "serve"]),
+    ("trust", 3, &["model", "pki", "attest", "xkms", "store", "serve"]),
     ("cli", 4, &["model", "tpm", "pki", "xkms", "attest", "disk", "store", "serve"]),
 ];
 

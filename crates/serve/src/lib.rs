@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod exit;
+pub mod flood;
 pub mod fsfile;
 pub mod hpke;
 pub mod https;

@@ -21,6 +21,7 @@ pub mod error;
 pub mod head;
 pub mod key;
 pub mod sealed;
+pub mod typed;
 pub mod types;
 
 mod codec;

@@ -1,0 +1,206 @@
+//! Issuing a certificate that becomes a binding in the transaction that records it.
+
+use std::sync::Arc;
+
+use aws_lc_rs::{
+    encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der},
+    rsa::{KeyPair as RsaKeyPair, KeySize},
+    signature::KeyPair as _,
+};
+use model::{
+    Secret,
+    api::Bytes,
+    keys::{KeyUse, UseWith},
+};
+use pki::{
+    Ask, CertFacts, Enrolment, IssueError, KeyUses, LedgerError, Outcome, Profile, Progress,
+    Provider, ProviderError, Renewal, RequestId, UserCert, Validity,
+};
+use serve::random;
+use store::typed::Write;
+use time::OffsetDateTime;
+
+use super::{
+    Keeper,
+    keyring::BACK,
+    library::Library,
+    names,
+    record::{self, Entry, EntryId},
+    refusal::{Fault, Refusal, Why},
+    status::{millis, uses},
+};
+
+/// What is to be certified.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) name: String,
+    pub(super) uses: Vec<KeyUse>,
+    pub(super) use_with: Vec<UseWith>,
+    pub(super) validity: Validity,
+    pub(super) revocation_code: Option<Bytes>,
+    pub(super) replaces: Option<EntryId>,
+    /// The private key, if it was made here, and until when it is kept; 0: in escrow.
+    pub(super) private: Option<(Secret<Vec<u8>>, u64)>,
+}
+
+/// What is written with the certificate.
+pub(super) type With = Box<dyn FnOnce(Write, EntryId) -> Result<Write, Why> + Send>;
+
+/// For which key, or in place of which certificate.
+pub(super) enum For<'a> {
+    Key(&'a [u8]),
+    Certificate(&'a [u8]),
+}
+
+impl Keeper {
+    /// Issues a certificate; when it returns, the binding and what is written `with` it are durable.
+    pub(super) fn issue(&self, ask: &For<'_>, plan: Plan, with: With) -> Result<EntryId, Why> {
+        let request = RequestId(random::bytes().map_err(Fault::key)?);
+        let profile = self.profile(&plan)?;
+        let (validity, escrow) = (plan.validity, Arc::clone(&self.escrow));
+        self.ledger.stage(request, move |write, id, certificate| {
+            let entry = entry_of(&plan, certificate)?;
+            let mut write = Library::add(write, id, &entry)?;
+            if let Some((key, until)) = &plan.private {
+                let sealed = escrow.seal(id, key.expose(), *until)?;
+                let place = if *until == 0 { record::escrow(id)? } else { record::made(id)? };
+                write = write.put(place, &sealed, 0)?;
+            }
+            with(write, id)
+        });
+        let now = self.clock.now();
+        let ask = match *ask {
+            For::Key(spki) => {
+                Ask::Enrol(Enrolment { profile, spki: spki.to_vec(), validity, request: None })
+            }
+            For::Certificate(certificate) => {
+                let certificate = certificate.to_vec();
+                Ask::Renew(Renewal { certificate, profile, validity, request: None })
+            }
+        };
+        let progress = self.ca.submit(request, &ask, now);
+        self.ledger.unstage(request);
+        match progress.map_err(why)? {
+            Progress::Done(Outcome::Issued { certificate, .. }) => {
+                let serial = super::library::serial_of(&certificate);
+                let id = serial.and_then(EntryId::from_serial);
+                id.ok_or_else(|| Fault::ca(IssueError::Random).into())
+            }
+            Progress::Done(Outcome::Revoked(_)) | Progress::Pending => {
+                Err(Fault::ca(ProviderError::UnknownRequest).into())
+            }
+        }
+    }
+
+    fn profile(&self, plan: &Plan) -> Result<Profile, Refusal> {
+        let certified = names::certified(&plan.use_with)?;
+        let asked = |one: KeyUse| plan.uses.is_empty() || plan.uses.contains(&one);
+        Ok(Profile::User(UserCert {
+            name: certified.common_name.unwrap_or_else(|| plan.name.clone()),
+            organization: certified.organization,
+            names: certified.names,
+            uses: KeyUses {
+                signature: asked(KeyUse::Signature),
+                encryption: asked(KeyUse::Encryption),
+                exchange: asked(KeyUse::Exchange),
+            },
+            crl_url: self.settings.crl_url.clone(),
+            ocsp_url: self.settings.ocsp_url.clone(),
+        }))
+    }
+
+    /// The interval to certify: what was asked for, as far as it is allowed.
+    pub(super) fn interval(
+        &self,
+        not_before: Option<i64>,
+        not_on_or_after: Option<i64>,
+    ) -> Result<Validity, Refusal> {
+        let now = self.clock.now();
+        let life = std::time::Duration::from_secs(self.settings.key_life_s);
+        let allowed = Validity::backdated(now, BACK, life);
+        let instant = |ms: i64| OffsetDateTime::from_unix_timestamp(ms.div_euclid(1000)).ok();
+        let mut validity = allowed;
+        if let Some(asked) = not_before {
+            let asked = instant(asked).ok_or(Refusal::IntervalEmpty)?;
+            validity.not_before = asked.max(allowed.not_before);
+        }
+        if let Some(asked) = not_on_or_after {
+            // The end of an interval is outside of it, the last moment of a certificate inside.
+            let last = instant(asked.saturating_sub(1)).ok_or(Refusal::IntervalEmpty)?;
+            validity.not_after = last.min(allowed.not_after);
+        }
+        let last = self.ca.ca().validity().not_after;
+        validity.not_after = validity.not_after.min(last);
+        if validity.not_before < validity.not_after && validity.not_after > now {
+            Ok(validity)
+        } else {
+            Err(Refusal::IntervalEmpty)
+        }
+    }
+}
+
+/// A new RSA key: PKCS#8 and SubjectPublicKeyInfo.
+pub(super) fn make_key() -> Result<(Secret<Vec<u8>>, Vec<u8>), Fault> {
+    let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(Fault::key)?;
+    let pkcs8: Pkcs8V1Der<'_> = pair.as_der().map_err(Fault::key)?;
+    let spki: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(Fault::key)?;
+    Ok((Secret::new(pkcs8.as_ref().to_vec()), spki.as_ref().to_vec()))
+}
+
+/// The entry of a certificate that was just made: uses and interval as certified.
+fn entry_of(plan: &Plan, certificate: &[u8]) -> Result<Entry, Why> {
+    let facts = CertFacts::read(certificate).map_err(Fault::ca)?;
+    Ok(Entry {
+        certificate: Bytes(certificate.to_vec()),
+        key: Bytes(facts.spki),
+        name: plan.name.clone(),
+        uses: uses(facts.uses).into_iter().filter(|one| wanted(plan, *one)).collect(),
+        use_with: plan.use_with.clone(),
+        not_before: millis(facts.not_before),
+        not_on_or_after: millis(facts.not_after).saturating_add(1000),
+        revoked_at: None,
+        replaced_by: None,
+        replaces: plan.replaces,
+        revocation_code: plan.revocation_code.clone(),
+        escrowed: matches!(plan.private, Some((_, 0))),
+    })
+}
+
+/// A key usage can stand for more than one use; what was not asked for is not answered.
+fn wanted(plan: &Plan, one: KeyUse) -> bool {
+    plan.uses.is_empty() || plan.uses.contains(&one)
+}
+
+fn why(error: ProviderError) -> Why {
+    use pki::CertRejection::Expired;
+    // What the ledger says is what was staged in it says.
+    if let ProviderError::Unavailable(error) = error {
+        return match error.downcast::<LedgerError>().map(|ledger| ledger.0.downcast::<Why>()) {
+            Ok(Ok(why)) => *why,
+            Ok(Err(other)) | Err(other) => Fault::Ca(other).into(),
+        };
+    }
+    let refusal = if let ProviderError::Issue(issue) = &error {
+        refusal_of(issue)
+    } else if matches!(error, ProviderError::Revoked) {
+        Some(Refusal::BindingRevoked)
+    } else if matches!(error, ProviderError::NotOurs(Expired)) {
+        Some(Refusal::BindingExpired)
+    } else {
+        None
+    };
+    refusal.map_or_else(|| Fault::ca(error).into(), Why::Refused)
+}
+
+/// The rule that an issuing CA follows in the asker's words, if it is the asker's fault.
+fn refusal_of(issue: &IssueError) -> Option<Refusal> {
+    if matches!(issue, IssueError::SubjectKey | IssueError::KeyUses) {
+        Some(Refusal::KeyNotCertifiable)
+    } else if matches!(issue, IssueError::Name(_)) {
+        Some(Refusal::UseWithInvalid)
+    } else if matches!(issue, IssueError::Validity) {
+        Some(Refusal::IntervalEmpty)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,236 @@
+//! The keeper's own keys: made at the first start, kept in the sealed store.
+//!
+//! | key | what for | kept |
+//! |---|---|---|
+//! | root key, 32 octets | seals the store | a file of its own, or where `root_key` says |
+//! | CA | certificates, CRLs, the certificates of the two below | sealed store |
+//! | message key | signs XKMS answers: it is handed to the reader | sealed store |
+//! | checkpoint key | signs heads of the audit log | sealed store |
+//! | escrow key (HPKE) | opens private keys in escrow | a file of its own, apart from the store |
+//! | OCSP key | signs OCSP answers | memory: made anew at each start |
+
+use std::{path::Path, time::Duration};
+
+use attest::envelope::SoftwareKey;
+use model::{Secret, api::Bytes};
+use pki::{Ca, CaSpec, KeyUses, Profile, Responder, UserCert, UserName, Validity};
+use serve::{
+    config::SecretSource,
+    fsfile,
+    hpke::{self, HpkePrivate, HpkePublic, Sealed},
+    keys::SigningKey,
+    pem, random,
+};
+use store::typed::{Records, Write};
+use time::OffsetDateTime;
+
+use super::{
+    record::{self, EntryId, Escrowed, OwnKey},
+    refusal::Fault,
+    settings::Settings,
+    wait::wait,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+const CA_DAYS: u32 = 20 * 365;
+const MESSAGE_DAYS: u32 = 397;
+const OCSP_DAYS: u32 = 7;
+/// Certificates are valid from a little before now, for verifiers with slow clocks.
+pub(crate) const BACK: Duration = Duration::from_secs(120);
+/// Info of the HPKE messages in escrow.
+const ESCROW_INFO: &[u8] = b"vouchsafe:trust:escrow:v1";
+
+/// The key that signs the service's messages, with its certificates (DER, its own first).
+#[derive(Debug)]
+pub struct MessageIdentity {
+    /// Its certificate and the CA's.
+    pub chain: Vec<Vec<u8>>,
+    /// PKCS#8, DER.
+    pub key: Secret<Vec<u8>>,
+}
+
+/// Reads 32 octets, or makes them in `default` at the first start.
+///
+/// # Errors
+/// [`Fault::Key`].
+pub(crate) fn root_key(
+    source: Option<&SecretSource>,
+    default: &Path,
+) -> Result<Secret<[u8; 32]>, Fault> {
+    let octets = own_file(source, default, || {
+        random::secret::<32>().map(|key| Secret::new(key.expose().to_vec())).map_err(Fault::key)
+    })?;
+    let mut key = Secret::new([0; 32]);
+    if octets.expose().len() != 32 {
+        return Err(Fault::key(std::io::Error::other("the root key does not have 32 octets")));
+    }
+    key.expose_mut().copy_from_slice(octets.expose());
+    Ok(key)
+}
+
+fn own_file(
+    source: Option<&SecretSource>,
+    default: &Path,
+    make: impl FnOnce() -> Result<Secret<Vec<u8>>, Fault>,
+) -> Result<Secret<Vec<u8>>, Fault> {
+    if let Some(source) = source {
+        return source.read(4096).map_err(Fault::key);
+    }
+    if !default.exists() {
+        fsfile::write_atomic(default, make()?.expose(), 0o600).map_err(Fault::key)?;
+    }
+    fsfile::read_secret(default, 4096).map_err(Fault::key)
+}
+
+/// Where keys go into escrow.
+#[derive(Debug)]
+pub(crate) struct Escrow {
+    private: HpkePrivate,
+    public: HpkePublic,
+}
+
+impl Escrow {
+    /// Opens the escrow key, or makes it at the first start.
+    ///
+    /// # Errors
+    /// [`Fault::Key`].
+    pub(crate) fn open(source: Option<&SecretSource>, default: &Path) -> Result<Self, Fault> {
+        let pair = own_file(source, default, || {
+            let (private, public) = hpke::generate().map_err(Fault::key)?;
+            Ok(Secret::new([public.0.as_slice(), private.secret().expose()].concat()))
+        })?;
+        let (public, private) = pair
+            .expose()
+            .split_at_checked(hpke::POINT_LEN)
+            .ok_or_else(|| Fault::key(std::io::Error::other("the escrow key is too short")))?;
+        Ok(Self {
+            public: HpkePublic(public.to_vec()),
+            private: HpkePrivate::from_secret(Secret::new(private.to_vec())),
+        })
+    }
+
+    /// Seals a private key for the binding `id`.
+    ///
+    /// # Errors
+    /// [`Fault::Key`].
+    pub(crate) fn seal(&self, id: EntryId, key: &[u8], until: u64) -> Result<Escrowed, Fault> {
+        let Sealed { enc, ciphertext } =
+            hpke::seal(&self.public, ESCROW_INFO, &id.0, key).map_err(Fault::key)?;
+        Ok(Escrowed { enc: Bytes(enc), ciphertext: Bytes(ciphertext), until })
+    }
+
+    /// Opens the private key of the binding `id`.
+    ///
+    /// # Errors
+    /// [`Fault::Key`] if it was altered or is another binding's.
+    pub(crate) fn open_key(
+        &self,
+        id: EntryId,
+        sealed: &Escrowed,
+    ) -> Result<Secret<Vec<u8>>, Fault> {
+        let sealed = Sealed { enc: sealed.enc.0.clone(), ciphertext: sealed.ciphertext.0.clone() };
+        hpke::open(&self.private, &sealed, ESCROW_INFO, &id.0).map_err(Fault::key)
+    }
+}
+
+/// The keys of one keeper.
+#[derive(Debug)]
+pub(crate) struct Keyring {
+    /// The CA.
+    pub(crate) ca: Ca,
+    /// Signs the service's messages.
+    pub(crate) message: OwnKey,
+    /// Signs heads of the audit log.
+    pub(crate) checkpoint: SoftwareKey,
+}
+
+impl Keyring {
+    /// Opens the keys, and makes those that are not there yet; writes `ca.pem` and `signing.pub`.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub(crate) fn open(
+        records: &Records,
+        settings: &Settings,
+        dir: &Path,
+        now: OffsetDateTime,
+    ) -> Result<Self, Fault> {
+        let ca = own(records, "ca", || {
+            let validity = lasting(now, CA_DAYS);
+            let common_name = settings.ca_name.clone();
+            let (ca, key) = Ca::create_root(&CaSpec { common_name, path_length: 0, validity })
+                .map_err(Fault::ca)?;
+            Ok(OwnKey {
+                certificate: Bytes(ca.certificate().to_vec()),
+                key: Bytes(key.expose().clone()),
+            })
+        })?;
+        let ca = Ca::load(ca.certificate.0, &Secret::new(ca.key.0)).map_err(Fault::ca)?;
+        pem::write_certificates(&dir.join("ca.pem"), &[ca.certificate()]).map_err(Fault::key)?;
+        let message = message_key(records, &ca, now)?;
+        let checkpoint = own(records, "checkpoint", || plain(Vec::new()))?;
+        let checkpoint = SoftwareKey::from_pkcs8(&checkpoint.key.0).map_err(Fault::key)?;
+        let text = pem::encode("PUBLIC KEY", checkpoint.spki()).map_err(Fault::key)?;
+        fsfile::write_atomic(&dir.join("signing.pub"), text.as_bytes(), 0o644)
+            .map_err(Fault::key)?;
+        Ok(Self { ca, message, checkpoint })
+    }
+}
+
+/// A key that is in the store, or is made and put there.
+fn own(
+    records: &Records,
+    name: &str,
+    make: impl FnOnce() -> Result<OwnKey, Fault>,
+) -> Result<OwnKey, Fault> {
+    if let Some(known) = wait(records.get(&record::own_key(name)?))? {
+        return Ok(known.value);
+    }
+    let made = make()?;
+    let write = Write::new().put(record::own_key(name)?, &made, 0)?;
+    if wait(records.commit(write))? { Ok(made) } else { Err(Fault::Contended) }
+}
+
+fn plain(certificate: Vec<u8>) -> Result<OwnKey, Fault> {
+    let key = SigningKey::generate().map_err(Fault::key)?.to_pkcs8().map_err(Fault::key)?;
+    Ok(OwnKey { certificate: Bytes(certificate), key: Bytes(key.expose().clone()) })
+}
+
+/// The message key, with a new certificate if the one it has is past its half.
+fn message_key(records: &Records, ca: &Ca, now: OffsetDateTime) -> Result<OwnKey, Fault> {
+    let mut own_key = own(records, "message", || plain(Vec::new()))?;
+    let half = time::Duration::days(i64::from(MESSAGE_DAYS / 2));
+    let facts = pki::CertFacts::read(&own_key.certificate.0);
+    if facts.is_ok_and(|facts| now.saturating_add(half) < facts.not_after) {
+        return Ok(own_key);
+    }
+    let key = SigningKey::from_pkcs8(&Secret::new(own_key.key.0.clone())).map_err(Fault::key)?;
+    let profile = Profile::User(UserCert {
+        name: "vouchsafe-trust".to_owned(),
+        names: vec![UserName::Uri("http://www.w3.org/2002/03/xkms#".to_owned())],
+        uses: KeyUses { signature: true, ..KeyUses::default() },
+        ..UserCert::default()
+    });
+    let issued = ca.issue(&profile, key.spki(), lasting(now, MESSAGE_DAYS)).map_err(Fault::ca)?;
+    own_key.certificate = Bytes(issued.der);
+    let place = record::own_key("message")?;
+    let version = wait(records.get(&place))?.map_or(0, |known| known.version);
+    let write = Write::new().put(place, &own_key, version)?;
+    if wait(records.commit(write))? { Ok(own_key) } else { Err(Fault::Contended) }
+}
+
+/// A responder with a key of its own, certified for a week.
+///
+/// # Errors
+/// [`Fault`].
+pub(crate) fn responder(ca: &Ca, now: OffsetDateTime) -> Result<Responder, Fault> {
+    let key = SigningKey::generate().map_err(Fault::key)?;
+    let profile = Profile::OcspResponder { name: "vouchsafe-trust OCSP".to_owned() };
+    let issued = ca.issue(&profile, key.spki(), lasting(now, OCSP_DAYS)).map_err(Fault::ca)?;
+    let pkcs8 = key.to_pkcs8().map_err(Fault::key)?;
+    Responder::load(&issued.der, &pkcs8, ca.certificate()).map_err(Fault::ca)
+}
+
+fn lasting(now: OffsetDateTime, days: u32) -> Validity {
+    Validity::backdated(now, BACK, DAY.saturating_mul(days))
+}

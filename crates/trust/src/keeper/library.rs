@@ -1,0 +1,208 @@
+//! The certificate library: entries found by certificate, issuer and serial number, key, name, or
+//! use-with. A question reads one stretch of an index and the entries it leads to, never the whole.
+//!
+//! **Invariant:** an index row only leads somewhere: what is answered was checked against the
+//! sealed entry itself.
+
+use der::{Reader as _, SliceReader, Tag, TagNumber, asn1::AnyRef};
+use model::keys::{KeyExample, KeyUse, UseWith};
+use store::{
+    Key, Prefix, Range,
+    typed::{Place, RecordError, Records, Versioned, Write},
+};
+
+use super::{
+    names,
+    record::{self, Entry, EntryId, short_digest},
+    refusal::{Refusal, Why},
+    wait::wait,
+};
+
+/// Index rows that one question looks at.
+const MAX_ROWS: usize = 512;
+
+/// The library.
+#[derive(Debug)]
+pub(crate) struct Library {
+    records: Records,
+    /// The CA's name, comparable.
+    issuer: String,
+}
+
+/// Entries that are like an example.
+#[derive(Debug, Default)]
+pub(crate) struct Hits {
+    /// The entries, newest certificate first.
+    pub(crate) entries: Vec<(EntryId, Versioned<Entry>)>,
+    /// Whether there may be more.
+    pub(crate) more: bool,
+}
+
+impl Library {
+    /// The library in `records` of the CA of this name (RFC 4514).
+    pub(crate) fn new(records: Records, issuer: &str) -> Self {
+        Self { records, issuer: names::canonical_dn(issuer) }
+    }
+
+    /// The records below.
+    pub(crate) const fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// A record.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn get<T: serde::de::DeserializeOwned>(
+        &self,
+        place: &Place<T>,
+    ) -> Result<Option<Versioned<T>>, RecordError> {
+        wait(self.records.get(place))
+    }
+
+    /// Writes all, durably, or nothing: `false`.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn commit(&self, write: Write) -> Result<bool, RecordError> {
+        wait(self.records.commit(write))
+    }
+
+    /// An entry by its id.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn entry(&self, id: EntryId) -> Result<Option<Versioned<Entry>>, RecordError> {
+        self.get(&record::entry(id)?)
+    }
+
+    /// Entries that are like `example`, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Refusal::ExampleEmpty`], or the store's.
+    pub(crate) fn find(&self, example: &KeyExample, limit: usize) -> Result<Hits, Why> {
+        if let Some(id) = self.by_certificate(example) {
+            let found = id.map(|id| Ok::<_, RecordError>((id, self.entry(id)?))).transpose()?;
+            let fitting = |(id, entry): (_, Option<Versioned<Entry>>)| {
+                entry.filter(|entry| fits(&entry.value, example)).map(|entry| (id, entry))
+            };
+            let entries = found.and_then(fitting).into_iter().collect();
+            return Ok(Hits { entries, more: false });
+        }
+        let prefix = index_of(example).ok_or(Refusal::ExampleEmpty)?;
+        let (rows, mut more) = self.rows(&prefix)?;
+        let mut entries = Vec::new();
+        for id in rows {
+            let Some(entry) = self.entry(id)? else { continue };
+            if fits(&entry.value, example) {
+                entries.push((id, entry));
+            }
+        }
+        entries.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.value.not_before));
+        // Those in force first, so that a limit does not hide them behind what is over.
+        entries.sort_by_key(|(_, entry)| entry.value.revoked_at.is_some());
+        more |= entries.len() > limit;
+        entries.truncate(limit);
+        Ok(Hits { entries, more })
+    }
+
+    /// Where a certificate, or issuer and serial number, leads: `None` if the example has neither;
+    /// nothing inside if it is not one of ours.
+    fn by_certificate(&self, example: &KeyExample) -> Option<Option<EntryId>> {
+        if let Some(certificate) = example.certificates.first() {
+            return Some(serial_of(&certificate.0).and_then(EntryId::from_serial));
+        }
+        let named = example.issuer_serial.as_ref()?;
+        let ours = names::canonical_dn(&named.issuer) == self.issuer;
+        Some(EntryId::from_serial(&named.serial.0).filter(|_| ours))
+    }
+
+    fn rows(&self, prefix: &str) -> Result<(Vec<EntryId>, bool), RecordError> {
+        let range = Range::prefix(Prefix::new(prefix)?).limit(MAX_ROWS);
+        let reply = wait(self.records.sealed().store().range(range))?;
+        let id = |key: &Key| EntryId::from_hex(key.as_str().get(prefix.len()..)?);
+        Ok((reply.entries.iter().filter_map(|row| id(&row.key)).collect(), reply.more))
+    }
+
+    /// Adds a new entry and what leads to it.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn add(write: Write, id: EntryId, entry: &Entry) -> Result<Write, RecordError> {
+        let mut write = write.put(record::entry(id)?, entry, 0)?;
+        for row in rows_of(id, entry)? {
+            write = write.put(row, &(), 0)?;
+        }
+        Ok(write)
+    }
+
+    /// Changes an entry so that only its certificate leads to it.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn retire(
+        write: Write,
+        id: EntryId,
+        entry: &Versioned<Entry>,
+    ) -> Result<Write, RecordError> {
+        let mut write = write.put(record::entry(id)?, &entry.value, entry.version)?;
+        for row in rows_of(id, &entry.value)? {
+            write = write.delete(row, 1);
+        }
+        Ok(write)
+    }
+}
+
+/// The index rows of an entry: key, name, and each application's name.
+fn rows_of(id: EntryId, entry: &Entry) -> Result<Vec<Place<()>>, RecordError> {
+    let mut prefixes = vec![by_key(&entry.key.0), by_name(&entry.name)];
+    prefixes.extend(entry.use_with.iter().map(by_use_with));
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes.into_iter().map(|prefix| Place::at(format!("{prefix}{id}"))).collect()
+}
+
+fn by_key(spki: &[u8]) -> String {
+    format!("ix/k/{}/", short_digest(&[spki]))
+}
+
+fn by_name(name: &str) -> String {
+    format!("ix/n/{}/", short_digest(&[name.as_bytes()]))
+}
+
+fn by_use_with(one: &UseWith) -> String {
+    let digest = short_digest(&[one.application.as_bytes(), names::canonical(one).as_bytes()]);
+    format!("ix/u/{digest}/")
+}
+
+/// The index that says most.
+fn index_of(example: &KeyExample) -> Option<String> {
+    let key = example.key.as_ref().map(|key| by_key(&key.0));
+    key.or_else(|| example.name.as_deref().map(by_name))
+        .or_else(|| example.use_with.first().map(by_use_with))
+}
+
+/// Whether an entry is like an example, in everything that the example says.
+fn fits(entry: &Entry, example: &KeyExample) -> bool {
+    let has = |wanted: &UseWith| entry.use_with.iter().any(|one| names::same(one, wanted));
+    let serves = |wanted: &KeyUse| entry.uses.contains(wanted);
+    example.certificates.first().is_none_or(|der| *der == entry.certificate)
+        && example.key.as_ref().is_none_or(|key| *key == entry.key)
+        && example.name.as_ref().is_none_or(|name| *name == entry.name)
+        && example.uses.iter().all(serves)
+        && example.use_with.iter().all(has)
+}
+
+/// The serial number in a certificate; nothing else of it is looked at.
+pub(crate) fn serial_of(certificate: &[u8]) -> Option<&[u8]> {
+    let whole: AnyRef<'_> = SliceReader::new(certificate).ok()?.decode().ok()?;
+    let mut body = SliceReader::new(whole.value()).ok()?;
+    let tbs: AnyRef<'_> = body.decode().ok()?;
+    let mut fields = SliceReader::new(tbs.value()).ok()?;
+    let mut field: AnyRef<'_> = fields.decode().ok()?;
+    let version = Tag::ContextSpecific { constructed: true, number: TagNumber(0) };
+    if der::Tagged::tag(&field) == version {
+        field = fields.decode().ok()?;
+    }
+    Some(field.value())
+}

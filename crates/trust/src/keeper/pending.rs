@@ -1,0 +1,209 @@
+//! Orders that wait for an operator: remembered durably under their receipts, decided once.
+//!
+//! ```text
+//! waiting ── approved ─► done (with the binding, in one transaction)
+//!    └────── refused, or not possible any more ─► failed
+//! ```
+
+use model::keys::{
+    admin::ListedOrder,
+    order::{Counts, KeyFailure, KeyOutcome, Order, Receipt},
+    rpc::Collected,
+};
+use serve::random;
+use store::typed::{Versioned, Write};
+
+use super::{
+    Keeper,
+    authorize::{Granted, check_operator},
+    record::{
+        self, Authorization, EntryId, OrderRecord, OrderState, ReceiptRecord, UsedFor, Wanted,
+    },
+    refusal::{Fault, Refusal, Why},
+    retried,
+    wait::wait,
+};
+
+/// Orders in a list.
+const MAX_LISTED: usize = 1000;
+/// Longest parts of a receipt.
+const MAX_ID: usize = 256;
+
+impl Keeper {
+    /// Remembers an order under its receipt, and uses up what authorized it.
+    pub(super) fn put_off(
+        &self,
+        order: &Order,
+        (name, wanted): (&str, Wanted),
+        by: Option<(&Granted, [u8; 32])>,
+    ) -> Result<KeyOutcome, Why> {
+        if !order.may_wait || order.receipt.response_id.is_empty() {
+            return Err(Refusal::ApprovalNeeded.into());
+        }
+        let id = EntryId(random::bytes().map_err(Fault::key)?);
+        let operation = wanted.operation();
+        let at = self.now();
+        let held = OrderRecord {
+            wanted,
+            name: name.to_owned(),
+            authorization: by.map(|(granted, _)| granted.id),
+            at,
+            state: OrderState::Waiting,
+        };
+        let mut write = Write::new().put(record::order(id)?, &held, 0)?.put(
+            receipt_of(&order.receipt)?,
+            &ReceiptRecord { order: id, at },
+            0,
+        )?;
+        if let Some((granted, digest)) = by {
+            write = granted.spend(write, digest, UsedFor::Order(id))?;
+        }
+        if !self.library.commit(write)? {
+            return Err(Fault::Contended.into());
+        }
+        let (event, subject) = ("key-order-waits", format!("key:{name}"));
+        let detail = format!("{} order {id}", operation.name());
+        self.journal.done(&super::actor(order), event, &subject, &detail)?;
+        Ok(KeyOutcome::Later)
+    }
+
+    /// One more receipt for an order that waits.
+    pub(super) fn note_receipt(&self, receipt: &Receipt, order: EntryId) -> Result<(), Why> {
+        if self.library.get(&receipt_of(receipt)?)?.is_some() {
+            return Ok(());
+        }
+        let noted = ReceiptRecord { order, at: self.now() };
+        let write = Write::new().put(receipt_of(receipt)?, &noted, 0)?;
+        if self.library.commit(write)? { Ok(()) } else { Err(Fault::Contended.into()) }
+    }
+
+    fn of_receipt(&self, receipt: &Receipt) -> Result<Option<Versioned<OrderRecord>>, Why> {
+        let known = self.library.get(&receipt_of(receipt)?)?;
+        let Some(known) = known else { return Ok(None) };
+        Ok(self.library.get(&record::order(known.value.order)?)?)
+    }
+
+    /// What became of the order under a receipt.
+    pub(super) fn collect(&self, receipt: &Receipt) -> Result<Option<Collected>, Why> {
+        let Some(order) = self.of_receipt(receipt)? else { return Ok(None) };
+        Ok(Some(match order.value.state {
+            OrderState::Waiting => Collected::Outcome(KeyOutcome::Later),
+            OrderState::Failed(failure) => Collected::Failed(failure),
+            OrderState::Done(id) => {
+                let authorization = self.authorization_of(&order.value)?;
+                let operation = order.value.wanted.operation();
+                let authorization = authorization.map(|held| held.value);
+                Collected::Outcome(self.done(operation, id, authorization.as_ref())?)
+            }
+        }))
+    }
+
+    /// How far the order under a receipt is.
+    pub(super) fn progress(&self, receipt: &Receipt) -> Result<Option<Counts>, Why> {
+        let none = Counts::default();
+        Ok(self.of_receipt(receipt)?.map(|order| match order.value.state {
+            OrderState::Waiting => Counts { pending: 1, ..none },
+            OrderState::Done(_) => Counts { success: 1, ..none },
+            OrderState::Failed(_) => Counts { failure: 1, ..none },
+        }))
+    }
+
+    fn authorization_of(
+        &self,
+        order: &OrderRecord,
+    ) -> Result<Option<Versioned<Authorization>>, Why> {
+        let Some(id) = order.authorization else { return Ok(None) };
+        Ok(self.library.get(&record::authorization(&order.name, id)?)?)
+    }
+
+    /// An operator's decision. The name of the refusal, if the order was not carried out.
+    pub(super) fn decide(
+        &self,
+        id: EntryId,
+        operator: &str,
+        approve: bool,
+    ) -> Result<Option<Refusal>, Why> {
+        check_operator(operator)?;
+        let by = format!("operator:{operator}");
+        let outcome = if approve {
+            retried(|| self.carry_out(id))
+        } else {
+            self.waiting(id)?;
+            Err(Refusal::OperatorRefused.into())
+        };
+        let refusal = match outcome {
+            Ok(name) => {
+                let detail = format!("order {id}");
+                let subject = format!("key:{name}");
+                self.journal.done(&by, "key-order-approved", &subject, &detail)?;
+                return Ok(None);
+            }
+            Err(Why::Refused(Refusal::OrderUnknown)) => return Err(Refusal::OrderUnknown.into()),
+            Err(Why::Refused(refusal)) => refusal,
+            Err(fault) => return Err(fault),
+        };
+        let name = retried(|| self.fail(id, refusal.failure()))?;
+        self.journal.refused(&by, "key-order", &format!("key:{name}"), refusal)?;
+        Ok(Some(refusal))
+    }
+
+    fn waiting(&self, id: EntryId) -> Result<Versioned<OrderRecord>, Why> {
+        let held = self.library.get(&record::order(id)?)?;
+        let held = held.filter(|held| held.value.state == OrderState::Waiting);
+        held.ok_or_else(|| Refusal::OrderUnknown.into())
+    }
+
+    fn carry_out(&self, id: EntryId) -> Result<String, Why> {
+        let held = self.waiting(id)?;
+        let order = held.value.clone();
+        let close = move |write: Write, entry: EntryId| {
+            let mut value = held.value;
+            value.state = OrderState::Done(entry);
+            Ok(write.put(record::order(id)?, &value, held.version)?)
+        };
+        match &order.wanted {
+            Wanted::Register(asked) => {
+                let authorization = self.authorization_of(&order)?;
+                let authorization = authorization.ok_or(Refusal::AuthorizationUnknown)?.value;
+                let entry = self.bind(asked, &authorization, close)?;
+                self.registered(entry, asked, &format!("order {id}"))?;
+            }
+            Wanted::Reissue(old) => {
+                let entry = self.library.entry(*old)?.ok_or(Refusal::BindingUnknown)?;
+                self.check_alive(*old, &entry.value)?;
+                self.renew(*old, entry, close)?;
+            }
+        }
+        Ok(order.name)
+    }
+
+    fn fail(&self, id: EntryId, failure: KeyFailure) -> Result<String, Why> {
+        let held = self.waiting(id)?;
+        let mut value = held.value;
+        value.state = OrderState::Failed(failure);
+        let write = Write::new().put(record::order(id)?, &value, held.version)?;
+        if self.library.commit(write)? { Ok(value.name) } else { Err(Fault::Contended.into()) }
+    }
+
+    /// Orders that wait.
+    pub(super) fn waiting_orders(&self) -> Result<Vec<ListedOrder>, Why> {
+        let records = self.library.records();
+        let all = wait(records.page::<OrderRecord>(record::ORDERS, None, MAX_LISTED))?.0;
+        let waiting = all.into_iter().filter(|(_, one)| one.value.state == OrderState::Waiting);
+        Ok(waiting
+            .map(|(key, one)| ListedOrder {
+                order: key.as_str().trim_start_matches(record::ORDERS).to_owned(),
+                operation: one.value.wanted.operation(),
+                name: one.value.name,
+                at: one.value.at,
+            })
+            .collect())
+    }
+}
+
+fn receipt_of(receipt: &Receipt) -> Result<store::typed::Place<ReceiptRecord>, Why> {
+    if receipt.response_id.len() > MAX_ID || receipt.request_id.len() > MAX_ID {
+        return Err(Refusal::OrderUnknown.into());
+    }
+    Ok(record::receipt(receipt)?)
+}

@@ -1,0 +1,176 @@
+//! Questions: which keys are like an example, what is known of them, and with which keys an order
+//! about them may be authenticated. Reads only.
+
+use model::Secret;
+use model::keys::{
+    Found, KeyExample, KeyUse, Query,
+    order::{AuthenticationKey, KeyOperation, NamedKey, SecretBytes},
+};
+use time::OffsetDateTime;
+
+use super::{
+    Holder, Keeper,
+    record::{self, Authorization, Entry, EntryId},
+    refusal::{Refusal, Why},
+    status,
+    wait::wait,
+};
+use store::typed::Versioned;
+
+/// Most bindings in an answer.
+const MAX_ANSWERS: usize = 64;
+/// Keys that may authenticate one order.
+const MAX_KEYS: usize = 4;
+/// Authorizations of one name that are looked at.
+pub(super) const MAX_AUTHORIZATIONS: usize = 16;
+
+impl Keeper {
+    /// Keys like this one that are in force; nothing is said of them.
+    pub(super) fn locate(&self, query: &Query) -> Result<Found, Why> {
+        let instant = self.instant(query)?;
+        let found = self.library.find(&query.binding, limit(query))?;
+        if found.entries.is_empty() && !query.binding.certificates.is_empty() {
+            return self.foreign(query, instant, false);
+        }
+        let moment = u64::try_from(instant).unwrap_or(0);
+        let in_force = |entry: &Entry| {
+            entry.revoked_at.is_none_or(|at| at > moment) && instant < entry.not_on_or_after
+        };
+        let all = found.entries.into_iter().filter(|(_, entry)| in_force(&entry.value));
+        let ca = self.ca_certificate();
+        let bindings = all.map(|(id, entry)| status::binding(id, entry.value, ca, None));
+        Ok(Found { bindings: bindings.collect(), more: found.more })
+    }
+
+    /// Keys like this one and what is known of them.
+    pub(super) fn validate(&self, query: &Query) -> Result<Found, Why> {
+        let instant = self.instant(query)?;
+        let found = self.library.find(&query.binding, limit(query))?;
+        if found.entries.is_empty() && !query.binding.certificates.is_empty() {
+            return self.foreign(query, instant, true);
+        }
+        let (now, ca) = (self.now(), self.ca_certificate());
+        let bindings = found.entries.into_iter().map(|(id, entry)| {
+            let known = status::of_entry(&entry.value, instant, now);
+            status::binding(id, entry.value, ca, Some(known))
+        });
+        Ok(Found { bindings: bindings.collect(), more: found.more })
+    }
+
+    fn foreign(&self, query: &Query, instant: i64, wanted: bool) -> Result<Found, Why> {
+        let at = OffsetDateTime::from_unix_timestamp(instant.div_euclid(1000))
+            .map_err(|_| Refusal::InstantBeforeService)?;
+        let judged = self.foreign.judge(&query.binding, at, wanted);
+        if let Err(Why::Refused(refusal)) = &judged {
+            self.journal.refused("anyone", "key-foreign", "certificate", *refusal)?;
+        }
+        Ok(Found { bindings: judged?.into_iter().collect(), more: false })
+    }
+
+    /// The instant asked about: the library knows nothing of what was before the CA.
+    fn instant(&self, query: &Query) -> Result<i64, Refusal> {
+        let now = i64::try_from(self.now()).unwrap_or(i64::MAX);
+        let began = status::millis(self.ca.ca().validity().not_before);
+        match query.instant {
+            Some(instant) if instant < began => Err(Refusal::InstantBeforeService),
+            Some(instant) => Ok(instant),
+            None => Ok(now),
+        }
+    }
+
+    /// The keys that may authenticate an order, at most four.
+    pub(super) fn authentication_keys(
+        &self,
+        operation: KeyOperation,
+        binding: &KeyExample,
+    ) -> Result<Vec<NamedKey>, Why> {
+        let mut keys = Vec::new();
+        match operation {
+            KeyOperation::Register => {
+                if let Some(name) = &binding.name {
+                    keys.extend(self.phrases(name)?);
+                }
+            }
+            KeyOperation::Reissue | KeyOperation::Revoke => {
+                let found = self.library.find(binding, 2)?.entries;
+                for (id, entry) in &found {
+                    if entry.value.uses.contains(&KeyUse::Signature) {
+                        let key = AuthenticationKey::Public(entry.value.key.clone());
+                        keys.push(NamedKey { holder: Holder::Binding(*id).text(), key });
+                    }
+                }
+                if let Some((_, entry)) = found.first() {
+                    keys.extend(self.phrases(&entry.value.name)?);
+                }
+            }
+            KeyOperation::Recover => {
+                for (id, _) in self.library.find(binding, 2)?.entries {
+                    keys.extend(self.recovery_key(id)?);
+                }
+            }
+            KeyOperation::Locate | KeyOperation::Validate => {}
+        }
+        keys.truncate(MAX_KEYS);
+        Ok(keys)
+    }
+
+    fn phrases(&self, name: &str) -> Result<impl Iterator<Item = NamedKey> + use<>, Why> {
+        let now = self.now();
+        let tries = self.settings.phrase_tries;
+        let all = self.authorizations(name)?.into_iter();
+        let open = all.filter(move |(_, one)| {
+            let one = &one.value;
+            now < one.expires_at && one.tries < tries
+        });
+        Ok(open.map(|(id, one)| NamedKey {
+            holder: Holder::Authorization(id).text(),
+            key: mac(one.value.mac.0),
+        }))
+    }
+
+    fn recovery_key(&self, id: EntryId) -> Result<Option<NamedKey>, Why> {
+        let recovery = self.library.get(&record::recovery(id)?)?.map(|known| known.value);
+        let open = recovery.filter(|recovery| {
+            self.now() < recovery.expires_at && recovery.tries < self.settings.phrase_tries
+        });
+        let holder = Holder::Recovery(id).text();
+        Ok(open.and_then(|one| one.mac).map(|key| NamedKey { holder, key: mac(key.0) }))
+    }
+
+    /// Authorizations of a name, used ones too.
+    pub(super) fn authorizations(
+        &self,
+        name: &str,
+    ) -> Result<Vec<(EntryId, Versioned<Authorization>)>, Why> {
+        let prefix = record::authorizations(name);
+        let records = self.library.records();
+        let (page, _) = wait(records.page::<Authorization>(&prefix, None, MAX_AUTHORIZATIONS))?;
+        let id = |key: &store::Key| EntryId::from_hex(key.as_str().get(prefix.len()..)?);
+        let all = page.into_iter().filter_map(|(key, one)| id(&key).map(|id| (id, one)));
+        Ok(all.collect())
+    }
+
+    /// The key of whoever signed a whole message: that of a binding in force that may sign.
+    pub(super) fn message_key(&self, hint: &KeyExample) -> Result<Option<AuthenticationKey>, Why> {
+        if hint.is_empty() {
+            return Ok(None);
+        }
+        let found = self.library.find(hint, MAX_KEYS)?;
+        let now = self.now();
+        let instant = i64::try_from(now).unwrap_or(i64::MAX);
+        let good = found.entries.into_iter().map(|(_, entry)| entry.value).find(|entry| {
+            let status = status::of_entry(entry, instant, now);
+            status.value == model::keys::StatusValue::Valid
+                && entry.uses.contains(&KeyUse::Signature)
+        });
+        Ok(good.map(|entry| AuthenticationKey::Public(entry.key)))
+    }
+}
+
+fn limit(query: &Query) -> usize {
+    usize::try_from(query.limit).unwrap_or(MAX_ANSWERS).clamp(1, MAX_ANSWERS)
+}
+
+fn mac(key: Vec<u8>) -> AuthenticationKey {
+    AuthenticationKey::Mac(SecretBytes::new(Secret::new(key)))
+}

@@ -1,0 +1,370 @@
+//! What the keeper stores, and where.
+//!
+//! | key | what |
+//! |---|---|
+//! | `entry/<id>` | [`Entry`]: a certificate and its binding; the id is the serial number |
+//! | `ix/k/<digest>/<id>`, `ix/n/…`, `ix/u/…` | where a key, a name, a use-with leads; no content |
+//! | `revoked/<id>` | [`Revoked`]: what goes on the CRL |
+//! | `auth/<name digest>/<id>` | [`Authorization`]: a pass phrase for one order |
+//! | `ledger/<request>` | [`Issuing`]: a serial number that was reserved before signing |
+//! | `order/<id>`, `receipt/<digest>` | [`OrderRecord`] that was put off, and its [`ReceiptRecord`] |
+//! | `escrow/<id>`, `recovery/<id>` | [`Escrowed`] private key, [`Recovery`] under way |
+//! | `made/<id>` | [`Escrowed`]: a private key that its owner may not have got yet |
+//! | `secret/…`, `crl` | the keeper's own keys; [`CrlState`] |
+
+use std::fmt;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use model::{
+    api::Bytes,
+    keys::{
+        KeyUse, UseWith,
+        order::{KeyFailure, KeyOperation, Prototype},
+    },
+};
+use serde::{Deserialize, Serialize};
+use store::typed::{Place, RecordError};
+
+/// What a binding is known by: the serial number of its certificate.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct EntryId(#[serde(with = "hex")] pub(crate) [u8; 16]);
+
+impl EntryId {
+    /// As clients see it: an XML name.
+    pub(crate) fn public(self) -> String {
+        format!("k{self}")
+    }
+
+    /// From what clients see.
+    pub(crate) fn from_public(text: &str) -> Option<Self> {
+        Self::from_hex(text.strip_prefix('k')?)
+    }
+
+    /// From its hexadecimal digits.
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        let mut id = [0; 16];
+        hex::decode_to_slice(text, &mut id).ok().map(|()| Self(id))
+    }
+
+    /// From a serial number of any length.
+    pub(crate) fn from_serial(serial: &[u8]) -> Option<Self> {
+        serial.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A certificate of our own and the binding that it stands for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    /// The certificate, DER.
+    pub(crate) certificate: Bytes,
+    /// Its key (SubjectPublicKeyInfo, DER).
+    pub(crate) key: Bytes,
+    /// The key's name.
+    pub(crate) name: String,
+    /// Uses as certified.
+    pub(crate) uses: Vec<KeyUse>,
+    /// Applications and names as certified.
+    pub(crate) use_with: Vec<UseWith>,
+    /// First moment, Unix milliseconds.
+    pub(crate) not_before: i64,
+    /// First moment after it.
+    pub(crate) not_on_or_after: i64,
+    /// Since when it is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revoked_at: Option<u64>,
+    /// The entry whose certificate took the place of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replaced_by: Option<EntryId>,
+    /// The entry whose place it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replaces: Option<EntryId>,
+    /// Digest of the identifier of its revocation code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revocation_code: Option<Bytes>,
+    /// Whether the private key is in escrow.
+    #[serde(default)]
+    pub(crate) escrowed: bool,
+}
+
+/// What goes on the CRL.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Revoked {
+    /// Since when.
+    pub(crate) at: u64,
+    /// When the certificate would have ended.
+    pub(crate) not_on_or_after: i64,
+}
+
+/// A pass phrase for one order about one name. The phrase itself is not in it, only keys that
+/// derive from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Authorization {
+    /// The only name.
+    pub(crate) name: String,
+    /// The uses that may be asked for; none: any.
+    pub(crate) uses: Vec<KeyUse>,
+    /// The applications and names that may be asked for.
+    pub(crate) use_with: Vec<UseWith>,
+    /// When it stops working.
+    pub(crate) expires_at: u64,
+    /// Wrong tries so far.
+    pub(crate) tries: u32,
+    /// The key of the MAC.
+    pub(crate) mac: Bytes,
+    /// The key that private keys are delivered under.
+    pub(crate) delivery: Bytes,
+    /// Who made it.
+    pub(crate) operator: String,
+    /// What it was used for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) used: Option<Used>,
+}
+
+/// What a pass phrase was used for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Used {
+    /// Digest of the order: the same order again gets the same answer.
+    pub(crate) order: Bytes,
+    /// What came of it.
+    pub(crate) outcome: UsedFor,
+}
+
+/// What came of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UsedFor {
+    /// A binding made, renewed or ended.
+    Entry(EntryId),
+    /// It was put off.
+    Order(EntryId),
+}
+
+/// A serial number that was reserved, and perhaps the certificate that has it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Issuing {
+    /// Digest of what was asked.
+    #[serde(with = "hex")]
+    pub(crate) ask: [u8; 32],
+    /// The serial number.
+    pub(crate) serial: EntryId,
+    /// Whether the certificate was made and is in the library.
+    pub(crate) issued: bool,
+}
+
+/// An order that was put off.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OrderRecord {
+    /// What is to be done.
+    pub(crate) wanted: Wanted,
+    /// The key's name.
+    pub(crate) name: String,
+    /// The authorization it came with, by the digest of its name and its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) authorization: Option<EntryId>,
+    /// When it was put off.
+    pub(crate) at: u64,
+    /// What came of it.
+    pub(crate) state: OrderState,
+}
+
+/// What is to be done once an operator agrees.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Wanted {
+    /// A binding.
+    Register(Prototype),
+    /// A new certificate for this entry.
+    Reissue(EntryId),
+}
+
+impl Wanted {
+    pub(crate) const fn operation(&self) -> KeyOperation {
+        match self {
+            Self::Register(_) => KeyOperation::Register,
+            Self::Reissue(_) => KeyOperation::Reissue,
+        }
+    }
+}
+
+/// What came of an order that was put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OrderState {
+    /// Nothing yet.
+    Waiting,
+    /// It was carried out.
+    Done(EntryId),
+    /// It was refused.
+    Failed(KeyFailure),
+}
+
+/// Which order a receipt is for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReceiptRecord {
+    /// The order.
+    pub(crate) order: EntryId,
+    /// When it was given.
+    pub(crate) at: u64,
+}
+
+/// A private key, sealed to the escrow key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Escrowed {
+    /// The encapsulated key.
+    pub(crate) enc: Bytes,
+    /// The RSA key's PKCS#8, sealed.
+    pub(crate) ciphertext: Bytes,
+    /// When it is forgotten; 0: not at all.
+    pub(crate) until: u64,
+}
+
+/// A recovery under way.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Recovery {
+    /// Who approved.
+    pub(crate) operators: Vec<String>,
+    /// When the approvals end.
+    pub(crate) expires_at: u64,
+    /// Wrong tries so far.
+    pub(crate) tries: u32,
+    /// The key of the MAC, once there are enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mac: Option<Bytes>,
+    /// The key that the private key is delivered under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) delivery: Option<Bytes>,
+    /// Whether it was carried out.
+    #[serde(default)]
+    pub(crate) used: bool,
+}
+
+/// How far the series of CRLs is.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CrlState {
+    /// The highest number that may have been published.
+    pub(crate) number: u64,
+}
+
+/// A key pair of the keeper's own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OwnKey {
+    /// Its certificate, DER; empty if it has none.
+    pub(crate) certificate: Bytes,
+    /// PKCS#8, DER.
+    pub(crate) key: Bytes,
+}
+
+/// The first 16 octets of a SHA-256 over the parts with their lengths.
+pub(crate) fn short_digest(parts: &[&[u8]]) -> EntryId {
+    let whole = long_digest(parts);
+    EntryId(whole.first_chunk().copied().unwrap_or_default())
+}
+
+/// SHA-256 over the parts with their lengths.
+pub(crate) fn long_digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut all = Vec::with_capacity(parts.iter().map(|part| part.len().saturating_add(8)).sum());
+    for part in parts {
+        all.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        all.extend_from_slice(part);
+    }
+    digest(&SHA256, &all).as_ref().try_into().unwrap_or_default()
+}
+
+/// Where an entry is.
+pub(crate) fn entry(id: EntryId) -> Result<Place<Entry>, RecordError> {
+    Place::at(format!("entry/{id}"))
+}
+
+/// Where it says that an entry is revoked.
+pub(crate) fn revoked(id: EntryId) -> Result<Place<Revoked>, RecordError> {
+    Place::at(format!("{REVOKED}{id}"))
+}
+
+/// Beginning of the keys of revoked entries.
+pub(crate) const REVOKED: &str = "revoked/";
+
+/// Beginning of the keys of all authorizations for a name.
+pub(crate) fn authorizations(name: &str) -> String {
+    format!("auth/{}/", short_digest(&[name.as_bytes()]))
+}
+
+/// Where an authorization is.
+pub(crate) fn authorization(name: &str, id: EntryId) -> Result<Place<Authorization>, RecordError> {
+    Place::at(format!("{}{id}", authorizations(name)))
+}
+
+/// Where a reserved serial number is.
+pub(crate) fn ledger(request: EntryId) -> Result<Place<Issuing>, RecordError> {
+    Place::at(format!("ledger/{request}"))
+}
+
+/// Beginning of the keys of orders.
+pub(crate) const ORDERS: &str = "order/";
+
+/// Where an order that was put off is.
+pub(crate) fn order(id: EntryId) -> Result<Place<OrderRecord>, RecordError> {
+    Place::at(format!("{ORDERS}{id}"))
+}
+
+/// Where a receipt is.
+pub(crate) fn receipt(
+    receipt: &model::keys::order::Receipt,
+) -> Result<Place<ReceiptRecord>, RecordError> {
+    let parts = [receipt.response_id.as_bytes(), receipt.request_id.as_bytes()];
+    Place::at(format!("receipt/{}", hex::encode(long_digest(&parts))))
+}
+
+/// Where an escrowed private key is.
+pub(crate) fn escrow(id: EntryId) -> Result<Place<Escrowed>, RecordError> {
+    Place::at(format!("escrow/{id}"))
+}
+
+/// Where a private key is that its owner may not have got yet.
+pub(crate) fn made(id: EntryId) -> Result<Place<Escrowed>, RecordError> {
+    Place::at(format!("made/{id}"))
+}
+
+/// Where a recovery is.
+pub(crate) fn recovery(id: EntryId) -> Result<Place<Recovery>, RecordError> {
+    Place::at(format!("recovery/{id}"))
+}
+
+/// Where the state of the CRLs is.
+pub(crate) fn crl_state() -> Result<Place<CrlState>, RecordError> {
+    Place::at("crl")
+}
+
+/// Where a key of the keeper's own is.
+pub(crate) fn own_key(name: &str) -> Result<Place<OwnKey>, RecordError> {
+    Place::at(format!("secret/{name}"))
+}
+
+/// An order's digest: what makes it the same order again. Neither its Id nor its nonce is in it.
+pub(crate) fn order_digest(operation: KeyOperation, asked: &impl Serialize) -> [u8; 32] {
+    let json = serde_json::to_vec(asked).unwrap_or_default();
+    long_digest(&[operation.name().as_bytes(), &json])
+}

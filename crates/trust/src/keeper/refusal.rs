@@ -1,0 +1,183 @@
+//! Why the keeper does not do what it is asked: a rule said no ([`Refusal`]), or it could not be
+//! decided ([`Fault`]). The client learns a [`KeyFailure`] only; the audit log has the name.
+
+use model::keys::order::KeyFailure;
+use store::typed::RecordError;
+use thiserror::Error;
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $name:ident, $code:literal, $failure:ident, $says:literal, $hint:literal;)*) => {
+        /// The rule that said no.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+        pub enum Refusal {
+            $($(#[$doc])* #[error($says)] $name,)*
+        }
+
+        impl Refusal {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// Kebab-case name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// What the client is told.
+            #[must_use]
+            pub const fn failure(self) -> KeyFailure {
+                match self { $(Self::$name => KeyFailure::$failure,)* }
+            }
+
+            /// What an operator can do.
+            #[must_use]
+            pub const fn hint(self) -> &'static str {
+                match self { $(Self::$name => $hint,)* }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// An operator must agree, and the client cannot wait.
+    ApprovalNeeded, "approval-needed", NotSynchronous, "an operator must agree and the client cannot wait", "the client must offer #Pending, or set `keeper.approval = \"none\"`";
+    /// None of the keys that may authenticate the order verified.
+    AuthenticationFailed, "authentication-failed", NoAuthentication, "the authentication verified under no key that may order this", "`vouchsafe key authorize` makes a new pass phrase";
+    /// Authenticated in a way that this order does not take.
+    AuthenticationKind, "authentication-kind", NoAuthentication, "this order is not taken with this kind of authentication", "use the pass phrase or the key's own signature";
+    /// The pass phrase is over after too many wrong tries.
+    AuthorizationExhausted, "authorization-exhausted", NoAuthentication, "the pass phrase ended after too many wrong tries", "`vouchsafe key authorize` makes a new one";
+    /// The pass phrase's time is over.
+    AuthorizationExpired, "authorization-expired", NoAuthentication, "the pass phrase has expired", "`vouchsafe key authorize` makes a new one";
+    /// No such pass phrase.
+    AuthorizationUnknown, "authorization-unknown", NoAuthentication, "there is no such authorization", "`vouchsafe key authorize` makes one";
+    /// The pass phrase was used for another order.
+    AuthorizationUsed, "authorization-used", NoAuthentication, "the pass phrase was used before", "`vouchsafe key authorize` makes a new one";
+    /// More than one binding is like the example.
+    BindingAmbiguous, "binding-ambiguous", Refused, "more than one binding is like the example", "name the key or the certificate";
+    /// The binding's interval is over.
+    BindingExpired, "binding-expired", Refused, "the binding has expired", "register the key anew";
+    /// The binding was revoked.
+    BindingRevoked, "binding-revoked", Refused, "the binding was revoked", "register another key";
+    /// No binding is like the example.
+    BindingUnknown, "binding-unknown", NotAuthoritative, "no binding is like the example", "`vouchsafe key list` shows those that are";
+    /// The example says nothing by which a key can be found.
+    ExampleEmpty, "example-empty", TooMany, "the example says nothing by which a key can be found", "give a name, a key, a certificate or an application";
+    /// No escrow here.
+    EscrowOff, "escrow-off", NotSupported, "no keys are in escrow here", "`keeper.escrow` chooses it for keys made from then on";
+    /// Too many foreign chains are being judged.
+    ForeignBusy, "foreign-busy", Busy, "too many foreign certificates are being judged", "ask again later";
+    /// A foreign certificate that cannot be read.
+    ForeignUnreadable, "foreign-unreadable", Refused, "the certificate cannot be read", "send one X.509 certificate in DER";
+    /// Authenticated by the key of another binding.
+    HolderOther, "holder-other", NoAuthentication, "authenticated by another key than that of the binding", "sign with the binding's own key";
+    /// An instant before there was this service.
+    InstantBeforeService, "instant-before-service", TimeInstantOutOfRange, "the instant lies before this service began", "ask about a later instant";
+    /// The interval that was asked for is empty.
+    IntervalEmpty, "interval-empty", Refused, "the interval that was asked for is empty or over", "ask for a later end";
+    /// No keys are made here.
+    KeyGenerationOff, "key-generation-off", NotSupported, "no keys are made here", "`keeper.generate_keys` chooses it, or send a key";
+    /// A key that the CA does not certify.
+    KeyNotCertifiable, "key-not-certifiable", Refused, "the key is too weak, malformed, or fits none of the uses", "P-256, P-384, or RSA from 2048 bits";
+    /// A binding of this key was revoked.
+    KeyRevoked, "key-revoked", Refused, "a binding of this key was revoked", "register another key";
+    /// No name, or one that cannot be certified.
+    NameInvalid, "name-invalid", Refused, "the key's name is missing or cannot be certified", "1 to 64 printable characters";
+    /// Another name than the pass phrase is for.
+    NameNotAuthorized, "name-not-authorized", Refused, "the pass phrase is for another name", "`vouchsafe key authorize --name NAME`";
+    /// The private key is not in escrow.
+    NotEscrowed, "not-escrowed", Refused, "the private key is not in escrow", "only keys that were made here with escrow are";
+    /// No order that waits has this name.
+    OrderUnknown, "order-unknown", Refused, "no order that waits has this name", "`vouchsafe key list` shows those that do";
+    /// An operator said no.
+    OperatorRefused, "operator-refused", Refused, "an operator refused the order", "ask the operator";
+    /// The operator's name is not one.
+    OperatorInvalid, "operator-invalid", Refused, "the operator's name is missing or too long", "1 to 64 printable characters";
+    /// Pass phrases are off.
+    PassPhrasesOff, "pass-phrases-off", Refused, "pass phrases are off", "`keeper.pass_phrases = true` allows them";
+    /// Possession was not proven.
+    PossessionMissing, "possession-missing", PossessionRequired, "possession of the key was not proven", "sign the binding with the key itself";
+    /// Possession of another key was proven.
+    PossessionOther, "possession-other", PossessionRequired, "possession of another key was proven", "sign the binding with the key itself";
+    /// Recovery was not approved by enough operators.
+    RecoveryNotApproved, "recovery-not-approved", NoAuthentication, "the recovery was not approved, or its phrase is over", "`vouchsafe key approve-recovery`, by two operators";
+    /// Too many certificates of one binding are alive.
+    ReissuedTooOften, "reissued-too-often", Refused, "too many certificates of this binding are still valid", "wait until older ones have expired";
+    /// The binding has no revocation code.
+    RevocationCodeNone, "revocation-code-none", NoAuthentication, "the binding was registered without a revocation code", "revoke by signature, or `vouchsafe key revoke`";
+    /// Too many wrong codes for this binding.
+    RevocationCodeThrottled, "revocation-code-throttled", NoAuthentication, "too many wrong revocation codes for this binding", "`vouchsafe key revoke` ends it at once";
+    /// A wrong revocation code.
+    RevocationCodeWrong, "revocation-code-wrong", NoAuthentication, "the revocation code is wrong", "`vouchsafe key revoke` ends it";
+    /// One operator twice.
+    SameOperator, "same-operator", Refused, "this operator approved before; another one must", "a second operator must approve";
+    /// A use that the pass phrase does not allow.
+    UseNotAuthorized, "use-not-authorized", Refused, "the pass phrase does not allow this use", "`vouchsafe key authorize --uses ...`";
+    /// An application's name that cannot be certified.
+    UseWithInvalid, "use-with-invalid", Refused, "a name does not have the form of its application", "see docs/protocols/trust.md";
+    /// An application that the pass phrase does not allow.
+    UseWithNotAuthorized, "use-with-not-authorized", Refused, "the pass phrase does not allow this application or name", "`vouchsafe key authorize --use-with APPLICATION=NAME`";
+}
+
+/// It could not be decided.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// The audit log.
+    #[error("the audit log cannot be written")]
+    Audit(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The CA.
+    #[error("the CA cannot do it")]
+    Ca(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Others changed the same records again and again.
+    #[error("the records changed meanwhile")]
+    Contended,
+    /// Key material.
+    #[error("a key cannot be made or used")]
+    Key(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The records.
+    #[error("the library cannot be used")]
+    Records(#[from] RecordError),
+}
+
+impl Fault {
+    pub(crate) fn ca(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Ca(Box::new(error))
+    }
+
+    pub(crate) fn key(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Key(Box::new(error))
+    }
+
+    pub(crate) fn audit(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Audit(Box::new(error))
+    }
+}
+
+/// Why not.
+#[derive(Debug, Error)]
+pub enum Why {
+    /// It could not be decided.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// A rule said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl From<RecordError> for Why {
+    fn from(error: RecordError) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+impl Why {
+    /// What the client is told.
+    #[must_use]
+    pub const fn failure(&self) -> KeyFailure {
+        match self {
+            Self::Fault(Fault::Contended) => KeyFailure::Busy,
+            Self::Fault(_) => KeyFailure::Internal,
+            Self::Refused(refusal) => refusal.failure(),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Revoke: a binding ends, with all its certificates that are still alive.
+
+use std::sync::PoisonError;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use model::keys::{
+    KeyExample,
+    order::{KeyOperation, KeyOutcome, Order, Requester},
+};
+use serve::flood::Passage;
+use store::typed::{Versioned, Write};
+use xkms::passphrase::revocation_code_identifier;
+
+use super::{
+    Holder, Keeper,
+    authorize::{Granted, check_operator},
+    record::{self, Entry, EntryId, Revoked, UsedFor, long_digest, order_digest},
+    refusal::{Fault, Refusal, Why},
+    retried,
+};
+
+impl Keeper {
+    /// Ends a binding. One that has ended stays so, and says it again.
+    pub(super) fn revoke(&self, order: &Order, example: &KeyExample) -> Result<KeyOutcome, Why> {
+        let holder = Holder::of(order);
+        let digest = order_digest(KeyOperation::Revoke, example);
+        let (id, entry) = match &order.requester {
+            Requester::RevocationCode(code) => self.by_code(example, code.0.expose())?,
+            Requester::Key(_) | Requester::NotBound { .. } => self.one(example, holder)?,
+        };
+        let granted = match (&order.requester, holder) {
+            (Requester::RevocationCode(_), _) => None,
+            (_, Some(Holder::Binding(signer))) if signer == id => None,
+            (_, Some(Holder::Binding(_))) => return Err(Refusal::HolderOther.into()),
+            (_, Some(holder @ Holder::Authorization(_))) => {
+                let granted = self.granted(holder, &entry.value.name)?;
+                if granted.spent(&digest)?.is_some() {
+                    return self.done(KeyOperation::Revoke, id, None);
+                }
+                Some(granted)
+            }
+            (_, Some(Holder::Recovery(_)) | None) => return Err(Refusal::AuthenticationKind.into()),
+        };
+        let by = super::actor(order);
+        self.end(id, &entry.value, &by, |write: Write| match &granted {
+            Some(granted) => Granted::spend(granted, write, digest, UsedFor::Entry(id)),
+            None => Ok(write),
+        })?;
+        self.done(KeyOperation::Revoke, id, None)
+    }
+
+    /// Ends a binding because an operator says so; since when it is revoked.
+    pub(super) fn revoke_by_operator(&self, id: EntryId, operator: &str) -> Result<u64, Why> {
+        check_operator(operator)?;
+        retried(|| {
+            let entry = self.library.entry(id)?.ok_or(Refusal::BindingUnknown)?;
+            self.end(id, &entry.value, &format!("operator:{operator}"), Ok)
+        })
+    }
+
+    /// Revokes every certificate of the binding that is alive, in one transaction.
+    pub(super) fn end(
+        &self,
+        id: EntryId,
+        entry: &Entry,
+        by: &str,
+        with: impl FnOnce(Write) -> Result<Write, Why>,
+    ) -> Result<u64, Why> {
+        let now = self.now();
+        let alive = self.alive(self.newest(id, entry)?)?;
+        let mut write = with(Write::new())?;
+        let mut ended = Vec::new();
+        for (id, held) in alive {
+            let mut value = held.value;
+            value.revoked_at = Some(now);
+            let revoked = Revoked { at: now, not_on_or_after: value.not_on_or_after };
+            write = write.put(record::entry(id)?, &value, held.version)?.put(
+                record::revoked(id)?,
+                &revoked,
+                0,
+            )?;
+            ended.push(id.public());
+        }
+        if !self.library.commit(write)? {
+            return Err(Fault::Contended.into());
+        }
+        self.publisher.outdated();
+        let detail = if ended.is_empty() {
+            format!("{} was revoked or over before", id.public())
+        } else {
+            ended.join(", ")
+        };
+        self.journal.done(by, "key-revoked", &format!("key:{}", entry.name), &detail)?;
+        Ok(entry.revoked_at.unwrap_or(now))
+    }
+
+    /// The newest certificate of a binding, from any of its certificates.
+    fn newest(&self, id: EntryId, entry: &Entry) -> Result<EntryId, Why> {
+        let (mut id, mut next) = (id, entry.replaced_by);
+        // As many as can be alive behind an entry that is alive, and then some.
+        for _ in 0..64 {
+            let Some(newer) = next else { break };
+            id = newer;
+            next = self.library.entry(newer)?.and_then(|entry| entry.value.replaced_by);
+        }
+        Ok(id)
+    }
+
+    /// The binding whose revocation code this is. Tries are counted for each binding.
+    fn by_code(
+        &self,
+        example: &KeyExample,
+        code: &[u8],
+    ) -> Result<(EntryId, Versioned<Entry>), Why> {
+        let found = self.library.find(example, 16)?.entries;
+        if found.is_empty() {
+            return Err(Refusal::BindingUnknown.into());
+        }
+        let given = long_digest(&[&revocation_code_identifier(code)]);
+        let (mut refusal, mut right) = (Refusal::RevocationCodeNone, None);
+        for (id, entry) in found {
+            let Some(known) = &entry.value.revocation_code else { continue };
+            let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+            if codes.pass(id, self.now()) != Passage::Free {
+                refusal = Refusal::RevocationCodeThrottled;
+                continue;
+            }
+            drop(codes);
+            if refusal == Refusal::RevocationCodeNone {
+                refusal = Refusal::RevocationCodeWrong;
+            }
+            if right.is_none() && verify_slices_are_equal(&known.0, &given).is_ok() {
+                right = Some((id, entry));
+            }
+        }
+        right.ok_or_else(|| refusal.into())
+    }
+}
