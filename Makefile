@@ -19,6 +19,10 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 cargo := cargo --quiet
+# Which packages and targets are selected decides with which features the dependencies are built.
+# Every target below therefore selects the whole workspace, and every build a test too (the
+# smallest), which brings the tests' dependencies in: so nothing is ever built twice.
+build := $(cargo) build --workspace --bins --test layers
 install := scripts/install-packages.sh
 
 .PHONY: help demo demo-crash test check guest-image check-image bench-launch bench-vtpm \
@@ -45,11 +49,11 @@ check-image:
 
 debug: toolchain
 	@echo "make: building (debug; several minutes the first time)"
-	$(cargo) build --workspace --bins
+	$(build)
 
 release: toolchain
 	@echo "make: building (release; several minutes the first time)"
-	$(cargo) build --workspace --bins --release
+	$(build) --release
 
 test: debug guest-image
 	@$(install) test
@@ -71,7 +75,7 @@ check: toolchain deny
 	    echo "make: SKIPPED advisories: their database cannot be fetched" >&2
 	fi
 	echo "make: layers"
-	$(cargo) test -p cli --test layers
+	$(cargo) test --workspace --test layers
 	echo "make: all checks passed"
 
 deny:
@@ -83,32 +87,31 @@ deny:
 
 demo: release guest-image
 	@$(install) test
-	$(cargo) test --release -p cli --test demo
+	$(cargo) test --release --workspace --test demo
 
 demo-crash: release guest-image
 	@$(install) test
-	$(cargo) test --release -p cli --test crash -- 50
+	$(cargo) test --release --workspace --test crash -- 50
 
 bench-launch: release guest-image
-	@$(cargo) bench -p cli --bench launch
+	@$(cargo) bench --workspace --bench launch
 
 bench-vtpm: release
 	@$(install) test
-	$(cargo) bench -p cli --bench vtpm
+	$(cargo) bench --workspace --bench vtpm
 
 bench-appraise: release
 	@$(install) test
-	$(cargo) bench -p attest --bench appraise
+	$(cargo) bench --workspace --bench appraise
 
 # QUICK=1: three short rounds, two minutes.
-bench-disk: toolchain
+bench-disk: release
 	@$(install) test
-	$(cargo) build --release -p diskd
-	$(cargo) bench -p disk --bench disk
+	$(cargo) bench --workspace --bench disk
 
 bench-disk-crash: toolchain
-	@$(cargo) bench -p disk --bench power_cut
+	@$(cargo) bench --workspace --bench power_cut
 
 bench-pki: toolchain
 	@$(install) test
-	$(cargo) bench -p pki --bench paths
+	$(cargo) bench --workspace --bench paths
