@@ -31,6 +31,12 @@ flood() {
     exec 7>&-
 }
 
+# One 4 KiB sector of the data volume: filled, or read for good.
+write_sector() {
+    dd if=/dev/urandom of=/dev/vdb bs=4096 seek="$1" count=1 conv=notrunc,fsync 2>/dev/null
+}
+read_sector() { dd if=/dev/vdb of=/dev/null bs=4096 skip="$1" count=1 2>/dev/null; }
+
 misbehave() {
     # shellcheck disable=SC2086
     set -- $1
@@ -42,6 +48,9 @@ misbehave() {
     flood)
         flood "$2"
         say "flooded $2"
+        ;;
+    write | read)
+        if "${1}_sector" "$2"; then say "$1 $2 done"; else say "$1 $2 failed"; fi
         ;;
     evidence-truncated | evidence-altered | evidence-honest)
         echo "${1#evidence-}" >/tmp/evidence-mode

@@ -31,7 +31,9 @@ impl Service for Control {
 
     fn answer(&self, request: Request) -> Reply {
         match request {
-            Request::Status {} => Reply::Status(status(&self.server)),
+            Request::Status {} => {
+                Reply::Status(Box::new(status(&self.server, self.vault.as_deref())))
+            }
             Request::Flush {} => match self.server.volume().flush() {
                 Ok(()) => Reply::Flushed {},
                 Err(error) => {
@@ -63,7 +65,7 @@ fn advance(vault: Option<&VaultVolume>, count: u64) -> Reply {
     }
 }
 
-fn status(server: &Export) -> Status {
+fn status(server: &Export, vault: Option<&VaultVolume>) -> Status {
     let volume = server.volume();
     Status {
         protocol: PROTOCOL,
@@ -75,6 +77,7 @@ fn status(server: &Export) -> Status {
         header_damaged: volume.header_damage().map(str::to_owned),
         kmi: volume.kmi().cloned(),
         flush_failed: volume.flush_failed(),
+        anchor_count: vault.map(|vault| vault.head().anchor_count),
         damage: server.damage(),
         counters: server.counters(),
     }

@@ -116,8 +116,11 @@ pub(crate) struct Limits {
     pub(crate) stop_seconds: u64,
     /// How often a running guest is appraised again, seconds.
     pub(crate) reappraise_seconds: u64,
-    /// How often it is looked whether a running guest has measured more, seconds.
+    /// How often it is looked whether a running guest has measured more or met damage, seconds.
     pub(crate) watch_seconds: u64,
+    /// How often the volumes of running guests that were written to are advanced, seconds: what a
+    /// guest wrote since can be put back. All of a host's volumes cost one increment of its TPM.
+    pub(crate) advance_seconds: u64,
 }
 
 impl Default for Firmware {
@@ -138,6 +141,7 @@ impl Default for Limits {
             stop_seconds: 60,
             reappraise_seconds: 300,
             watch_seconds: 10,
+            advance_seconds: 900,
         }
     }
 }
@@ -154,8 +158,9 @@ impl Config {
             }
         }
         let Limits { vms, max_extends, boot_seconds, .. } = self.limits;
-        let Limits { reappraise_seconds, watch_seconds, .. } = self.limits;
-        let unset = [boot_seconds, reappraise_seconds, watch_seconds].contains(&0);
+        let Limits { reappraise_seconds, watch_seconds, advance_seconds, .. } = self.limits;
+        let seconds = [boot_seconds, reappraise_seconds, watch_seconds, advance_seconds];
+        let unset = seconds.contains(&0);
         if vms == 0 || max_extends == 0 || unset {
             return Err(Trouble::failed("no limit may be 0"));
         }

@@ -227,8 +227,8 @@ pub(crate) mod tests {
             -drive if=pflash,format=raw,unit=1,file=/s/vms/v1/OVMF_VARS.fd \
             -chardev socket,id=chrtpm,path=/r/v1/vtpm-qemu.sock -tpmdev emulator,id=tpm0,chardev=chrtpm \
             -device tpm-crb,tpmdev=tpm0 \
-            -blockdev driver=nbd,node-name=disk0,server.type=unix,server.path=/r/v1/disk-boot.sock,export=,reconnect-delay=60,cache.direct=on \
-            -device virtio-blk-pci,drive=disk0,bootindex=1,rerror=stop,werror=stop \
+            -blockdev driver=nbd,node-name=disk0,server.type=unix,server.path=/r/v1/disk-boot.sock,export=,reconnect-delay=300,cache.direct=on \
+            -device virtio-blk-pci,drive=disk0,bootindex=1,rerror=report,werror=stop \
             -device pcie-root-port,id=rp1,chassis=1,slot=1 -device virtio-serial-pci,id=vser0 \
             -chardev socket,id=evidence,path=/r/v1/evidence.sock,server=on,wait=off \
             -device virtserialport,bus=vser0.0,chardev=evidence,name=org.vouchsafe.evidence.0 \

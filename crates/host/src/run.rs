@@ -13,6 +13,7 @@ use serve::{
 };
 
 use crate::{
+    anchors::clock::follow as anchors_clock,
     aside,
     config::Config,
     grant::Ledger,
@@ -83,6 +84,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<serve::exit::Exit> {
     parts.spawn(identity::keep(config, tpm, link.clone(), public, anchors, shutdown.clone()));
     parts.spawn(orders::take(Arc::clone(&host), Arc::clone(&registry), shutdown.clone()));
     parts.spawn(lease::follow(Arc::clone(&host), Arc::clone(&registry), shutdown.clone()));
+    parts.spawn(anchors_clock(Arc::clone(&host), Arc::clone(&registry), shutdown.clone()));
     let (spooling, end) = (Arc::clone(&host), shutdown.clone());
     parts.spawn(async move { spooling.spool.deliver(&link, &end).await });
     let probing = Arc::clone(&host);

@@ -103,7 +103,7 @@ pub(crate) fn ask(dir: &Path, request: &Request) -> Reply {
 pub(crate) fn status(dir: &Path) -> Status {
     let reply = ask(dir, &Request::Status {});
     let Reply::Status(status) = reply else { panic!("{reply:?}") };
-    status
+    *status
 }
 
 /// A directory with a volume `v.luks` of the content of `source.raw`.

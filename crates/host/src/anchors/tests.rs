@@ -48,9 +48,12 @@ fn key() -> Secret<Vec<u8>> {
 async fn counts_outlive_the_agent_and_no_earlier_table_is_taken() {
     let Some(bench) = Bench::new() else { return };
     assert_eq!(bench.refusal().await.as_deref(), Some("anchor-missing"));
-    bench.anchors().set(&key(), "v1/1/boot", 0).await.unwrap();
+    bench.anchors().begin(&key(), "v1/1/boot", 0).await.unwrap();
     let yesterday = std::fs::read(bench.file()).unwrap();
-    bench.anchors().set(&key(), "v1/1/boot", 1).await.unwrap();
+    let zero = [("v1/1/boot".to_owned(), 0)];
+    assert_eq!(bench.anchors().increment(&key(), &zero).await.unwrap(), [true]);
+    // Nobody is taken for us who has moved it.
+    assert_eq!(bench.anchors().increment(&key(), &zero).await.unwrap(), [false]);
     assert_eq!(bench.anchors().count(&key(), "v1/1/boot").await.unwrap(), 1);
     let today = std::fs::read(bench.file()).unwrap();
     std::fs::write(bench.file(), yesterday).unwrap();
@@ -68,7 +71,7 @@ async fn counts_outlive_the_agent_and_no_earlier_table_is_taken() {
 #[tokio::test]
 async fn a_change_that_was_interrupted_before_the_tpm_is_finished() {
     let Some(bench) = Bench::new() else { return };
-    bench.anchors().set(&key(), "v1/1/boot", 3).await.unwrap();
+    bench.anchors().begin(&key(), "v1/1/boot", 3).await.unwrap();
     let counter = bench.tpm.anchor_counter().await.unwrap();
     let table = Table { count: counter + 1, volumes: [("v1/1/boot".to_owned(), 4)].into() };
     let text = serde_json::to_string(&table).unwrap();
@@ -85,7 +88,7 @@ async fn an_altered_table_and_anothers_key_are_refused_and_a_vm_can_be_forgotten
     let Some(bench) = Bench::new() else { return };
     let anchors = bench.anchors();
     for name in ["v1/1/boot", "v10/1/boot"] {
-        anchors.set(&key(), name, 7).await.unwrap();
+        anchors.begin(&key(), name, 7).await.unwrap();
     }
     anchors.forget(&key(), &"v1".parse().unwrap()).await.unwrap();
     assert!(anchors.count(&key(), "v1/1/boot").await.is_err());
@@ -95,4 +98,24 @@ async fn an_altered_table_and_anothers_key_are_refused_and_a_vm_can_be_forgotten
     let altered = std::fs::read_to_string(bench.file()).unwrap().replace(":7", ":6");
     std::fs::write(bench.file(), altered).unwrap();
     assert_eq!(bench.refusal().await.as_deref(), Some("anchor-damaged"));
+}
+
+#[tokio::test]
+async fn one_increment_of_the_tpm_moves_all_volumes_on() {
+    let Some(bench) = Bench::new() else { return };
+    let anchors = bench.anchors();
+    let names = ["v1/1/boot", "v1/1/data", "v2/1/boot"];
+    for name in names {
+        anchors.begin(&key(), name, 5).await.unwrap();
+    }
+    let before = bench.tpm.anchor_counter().await.unwrap();
+    let all = names.map(|name| (name.to_owned(), 5));
+    assert_eq!(anchors.increment(&key(), &all).await.unwrap(), [true; 3]);
+    assert_eq!(bench.tpm.anchor_counter().await.unwrap(), before + 1);
+    // Nothing moves, nothing is worn.
+    assert_eq!(anchors.increment(&key(), &all).await.unwrap(), [false; 3]);
+    assert_eq!(bench.tpm.anchor_counter().await.unwrap(), before + 1);
+    for name in names {
+        assert_eq!(anchors.count(&key(), name).await.unwrap(), 6);
+    }
 }

@@ -12,6 +12,9 @@ use crate::config::Config;
 /// Bytes of console text that QEMU keeps in memory; a power of two.
 pub(crate) const CONSOLE_RING: u32 = 256 << 10;
 
+/// How long requests wait for a disk process that is gone, seconds; then they fail.
+const RECONNECT: u32 = 300;
+
 pub(super) fn arguments(
     config: &Config,
     spec: &VmSpec,
@@ -43,10 +46,11 @@ pub(super) fn arguments(
         "-blockdev",
         format!(
             "driver=nbd,node-name=disk0,server.type=unix,server.path={boot},export=,\
-             reconnect-delay=60,cache.direct=on"
+             reconnect-delay={RECONNECT},cache.direct=on"
         ),
     );
-    args.pair("-device", "virtio-blk-pci,drive=disk0,bootindex=1,rerror=stop,werror=stop");
+    // A sector that is not authentic is an error that the guest sees. A write that failed stops it.
+    args.pair("-device", "virtio-blk-pci,drive=disk0,bootindex=1,rerror=report,werror=stop");
     args.pair("-device", "pcie-root-port,id=rp1,chassis=1,slot=1");
     args.pair("-device", "virtio-serial-pci,id=vser0");
     port(&mut args, "evidence", &paths.evidence())?;
@@ -86,12 +90,12 @@ pub(crate) fn hot_plug(paths: &VmPaths) -> [(&'static str, Value); 2] {
             "blockdev-add",
             json!({"driver": "nbd", "node-name": "data0",
                    "server": {"type": "unix", "path": socket}, "export": "",
-                   "reconnect-delay": 60, "cache": {"direct": true}}),
+                   "reconnect-delay": RECONNECT, "cache": {"direct": true}}),
         ),
         (
             "device_add",
             json!({"driver": "virtio-blk-pci", "id": "data-disk0", "drive": "data0", "bus": "rp1",
-                   "rerror": "stop", "werror": "stop"}),
+                   "rerror": "report", "werror": "stop"}),
         ),
     ]
 }

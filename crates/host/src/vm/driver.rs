@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use model::{
     agent::{AgentOperation, AgentPhase, AgentPids, AgentVm},
-    api::vm::VmState,
+    api::vm::{VmState, VolumeFormat},
 };
 use serve::process::ProcessId;
 use tokio::sync::{mpsc, watch};
@@ -21,6 +21,7 @@ use super::{
     step::{Event, Step},
 };
 use crate::{
+    anchors,
     console::Console,
     host::Host,
     plan::{Role, VmPaths, Volume},
@@ -51,6 +52,8 @@ pub(crate) struct Shown {
     /// Length of the observed list that the last verdict is about, while the guest runs and no
     /// other verdict is awaited.
     pub(crate) appraised: Option<u64>,
+    /// Vault volumes whose disk processes run, and what they are called in the table of anchors.
+    pub(crate) anchored: Vec<(Volume, String)>,
     /// The VM is gone and nothing is left to deliver.
     pub(crate) gone: bool,
 }
@@ -312,7 +315,15 @@ fn show(record: &Record, step: Option<Step>, percent: Option<u8>) -> Shown {
     let live = if let Phase::Live(live) = &record.phase { Some(live) } else { None };
     let moves = live.filter(|live| !live.appraise && !live.paused && !live.io_stopped);
     let appraised = moves.and_then(|live| live.verdict.as_ref()).map(|verdict| verdict.entries);
-    Shown { vm, state, undelivered, standing: detail, percent, appraised, gone }
+    let anchored = anchored(record);
+    Shown { vm, state, undelivered, standing: detail, percent, appraised, anchored, gone }
+}
+
+fn anchored(record: &Record) -> Vec<(Volume, String)> {
+    let vault = record.spec.format == VolumeFormat::Vault;
+    let served = |volume: &Volume| vault && record.running.get(Role::Disk(*volume)).is_some();
+    let name = |volume| (volume, anchors::name(&record.spec.name, record.epoch, volume));
+    [Volume::Boot, Volume::Data].into_iter().filter(served).map(name).collect()
 }
 
 fn words(record: &Record) -> (AgentPhase, VmState, String, Option<bool>) {

@@ -60,7 +60,7 @@ impl Worker {
             }
             Role::Disk(volume) => {
                 if record.spec.format == VolumeFormat::Vault
-                    && let Err(trouble) = self.advance(record, volume).await
+                    && let Err(trouble) = self.detach(record, volume).await
                 {
                     tracing::warn!(vm.id = %self.vm, %trouble, "the volume keeps its last count");
                 }

@@ -9,6 +9,7 @@ use serve::clock::SystemClock;
 
 use super::*;
 use crate::{
+    anchors::{self, Next},
     config::Config,
     grant::Ledger,
     guard,
@@ -33,6 +34,15 @@ fn parts() -> Result<(PathBuf, PathBuf), String> {
     match needed.iter().find(|path| !path.exists()) {
         Some(missing) => Err(format!("{} is not there", missing.display())),
         None => Ok((built, image)),
+    }
+}
+
+impl Worker {
+    /// As the clock does it.
+    async fn advance(&self, record: &Record, volume: Volume) -> Result<(), Trouble> {
+        let name = anchors::name(&self.vm, record.epoch, volume);
+        let mut party = self.host.anchors.hold(&name, self.paths.disk_control(volume)).await;
+        self.take_on(&mut party, Next::Advance).await
     }
 }
 
@@ -235,6 +245,19 @@ async fn yesterdays_copy_of_a_volume_is_refused_by_name_and_so_is_an_unknown_one
     // A disk process that was killed had done nothing that the counter does not know.
     assert!(crate::process::cut(record.running.get(data).unwrap()).await);
     record.running.set(data, None);
+    step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
+    step(&mut worker, (&mut record, &started), Step::End(data)).await;
+    // What was there before an advance is dead while the guest runs on.
+    step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
+    let before = std::fs::read(&file).unwrap();
+    worker.advance(&record, Volume::Data).await.unwrap();
+    assert!(crate::process::cut(record.running.get(data).unwrap()).await);
+    record.running.set(data, None);
+    let after = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &before).unwrap();
+    let refused = worker.perform(&record, Step::Spawn(data)).await.unwrap_err();
+    assert_eq!(name(refused).as_deref(), Some("rolled-back"));
+    std::fs::write(&file, &after).unwrap();
     step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
     step(&mut worker, (&mut record, &started), Step::End(data)).await;
     record.epoch = model::Epoch(2);

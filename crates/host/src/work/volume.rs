@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 
 use super::{ANSWER, READY, Worker, remove_all};
 use crate::{
-    anchors, child,
+    anchors::{self, Next, Party},
+    child,
     plan::{self, Role, Volume},
     process,
     trouble::Trouble,
@@ -91,23 +92,30 @@ impl Worker {
         if record.spec.format == VolumeFormat::Vault {
             let key = self.host.guard.host_key().await?;
             let name = anchors::name(&self.vm, record.epoch, volume);
-            self.host.anchors.set(&key, &name, 0).await?;
+            self.host.anchors.begin(&key, &name, 0).await?;
         }
         Ok(Found::Done)
     }
 
-    /// Makes everything that the volume holds durable under the next count: the header first, then
-    /// this host's counter.
-    pub(super) async fn advance(&self, record: &Record, volume: Volume) -> Result<(), Trouble> {
-        let key = self.host.guard.host_key().await?;
+    /// The last advance of a volume, before its disk process ends.
+    pub(super) async fn detach(&self, record: &Record, volume: Volume) -> Result<(), Trouble> {
         let name = anchors::name(&self.vm, record.epoch, volume);
-        let count = self.host.anchors.count(&key, &name).await?.saturating_add(1);
-        let request = disk::Request::Advance { count };
-        let reply = child::ask_disk(&self.paths.disk_control(volume), request, READY).await?;
-        if !matches!(reply, disk::Reply::Advanced { count: now, .. } if now == count) {
-            return Err(Trouble::failed("the disk process answered something else"));
-        }
-        self.host.anchors.set(&key, &name, count).await
+        let mut party = self.host.anchors.hold(&name, self.paths.disk_control(volume)).await;
+        self.take_on(&mut party, Next::Detach).await
+    }
+
+    /// Takes one volume on.
+    pub(super) async fn take_on(&self, party: &mut Party, next: Next) -> Result<(), Trouble> {
+        let key = self.host.guard.host_key().await?;
+        let status = child::ask_disk(&party.control, disk::Request::Status {}, ANSWER).await?;
+        let count = match status {
+            disk::Reply::Status(status) => status.anchor_count,
+            _ => None,
+        };
+        party.header = count.ok_or_else(|| Trouble::failed("the disk process serves no vault"))?;
+        let parties = std::slice::from_mut(party);
+        let results = self.host.anchors.take_on(&key, parties, next, READY).await;
+        results.into_iter().next().unwrap_or(Ok(()))
     }
 
     /// Serves a volume. A vault is opened only if it is the latest one, and advances twice before
@@ -121,12 +129,14 @@ impl Worker {
         let key = self.key_of(volume)?.to_vec();
         let program = self.host.config.binaries.disk();
         let mut args = plan::serve_volume(&self.paths, volume);
-        let vault = record.spec.format == VolumeFormat::Vault;
-        if vault {
+        let mut vault = None;
+        if record.spec.format == VolumeFormat::Vault {
             let own = self.host.guard.host_key().await?;
             let name = anchors::name(&self.vm, record.epoch, volume);
+            let party = self.host.anchors.hold(&name, self.paths.disk_control(volume)).await;
             let count = self.host.anchors.count(&own, &name).await?;
             args.extend(["--anchor-count".into(), count.to_string().into()]);
+            vault = Some(party);
         }
         let key = model::Secret::new(key);
         let said = self.log_length(role);
@@ -144,12 +154,8 @@ impl Worker {
             Ok(_) => Ok(()),
             Err(error) => Err(self.last_words(role, said).unwrap_or_else(|| error.into())),
         };
-        if vault && new {
-            for _ in 0..2 {
-                if well.is_ok() {
-                    well = self.advance(record, volume).await;
-                }
-            }
+        if let (Ok(()), true, Some(party)) = (&well, new, &mut vault) {
+            well = self.take_on(party, Next::Attach).await;
         }
         if let Err(trouble) = well {
             process::cut(process).await;

@@ -31,7 +31,7 @@ pub enum Request {
 #[serde(tag = "reply", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Reply {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// The volume was flushed.
     Flushed {},
     /// The header in force carries this count, durably.
@@ -77,6 +77,9 @@ pub struct Status {
     pub kmi: Option<Kmi>,
     /// A flush failed; until the volume is opened again every flush is answered with an error.
     pub flush_failed: bool,
+    /// The count of the header in force, if the volume is a vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor_count: Option<u64>,
     /// The first thing that a request of the guest met and that is not authentic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<Damage>,
