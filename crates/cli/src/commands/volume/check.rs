@@ -1,9 +1,9 @@
 //! `vouchsafe volume check`: reads everything that is allocated and names what does not verify.
 
-use std::{ops::Range, path::Path};
+use std::{io, ops::Range, path::Path};
 
-use disk::{OpenOptions, Volume};
-use serde_json::json;
+use disk::{OpenOptions, Rejection, Volume};
+use serde_json::{Value, json};
 use serve::exit::Exit;
 
 use super::{failure, progress};
@@ -29,10 +29,13 @@ pub(super) fn run(path: &Path, key: &OpenKey, printer: Printer) -> Result<Exit, 
     let volume = disk::open(path, secret.as_ref(), &options).map_err(failure::of)?;
     let header = volume.header_damage().map(str::to_owned);
     let bar = progress::bar(printer, "checking", volume.size());
-    let mut bad: Vec<Range<u64>> = Vec::new();
+    let (mut bad, mut named): (Vec<Range<u64>>, Vec<Value>) = (Vec::new(), Vec::new());
     walk(&*volume, &mut |range, read| {
         bar.set_position(range.end);
-        if read.is_none() {
+        if let Err(error) = read {
+            if named.len() < LISTED {
+                named.push(json!({"offset": range.start, "name": name(error)}));
+            }
             join(&mut bad, range);
         }
         Ok(())
@@ -45,22 +48,40 @@ pub(super) fn run(path: &Path, key: &OpenKey, printer: Printer) -> Result<Exit, 
         .flat_map(|range| (range.start..range.end).step_by(usize::try_from(SECTOR).unwrap_or(1)))
         .take(LISTED)
         .collect();
-    let shown = json!({
+    let mut shown = json!({
         "checked": path, "format": volume.format(), "size": volume.size(),
         "authenticated": authenticated, "bad_sectors": sectors, "bad": listed,
-        "header_damage": header,
+        "damage": named, "header_damage": header,
     });
-    printer.result(&shown, &text(path, authenticated, &bad, header.as_deref()))?;
+    if let (Some(first), Some(object)) = (named.first(), shown.as_object_mut()) {
+        let code = first.get("name").and_then(Value::as_str).unwrap_or_default();
+        object.insert("refused".to_owned(), code.into());
+        object.insert("detail".to_owned(), format!("{sectors} bad sectors, {first}").into());
+        object.insert("hint".to_owned(), failure::hint(code).into());
+    }
+    printer.result(&shown, &text(path, authenticated, (&bad, &named), header.as_deref()))?;
     Ok(if bad.is_empty() { Exit::Done } else { Exit::Refused })
 }
 
-fn text(path: &Path, authenticated: bool, bad: &[Range<u64>], header: Option<&str>) -> String {
+/// Why something cannot be read: the rule that refuses it, or the medium.
+fn name(error: &io::Error) -> &'static str {
+    Rejection::inside(error).map_or("unreadable", Rejection::code)
+}
+
+fn text(
+    path: &Path,
+    authenticated: bool,
+    (bad, named): (&[Range<u64>], &[Value]),
+    header: Option<&str>,
+) -> String {
     let mut lines = Vec::new();
     if let Some(damage) = header {
         lines.push(format!("one copy of the header is damaged: {damage}"));
     }
     for range in bad.iter().take(LISTED) {
-        lines.push(format!("bad: bytes {} to {}", range.start, range.end - 1));
+        let why = named.iter().find(|found| found["offset"] == range.start);
+        let why = why.and_then(|found| found["name"].as_str()).unwrap_or("unreadable");
+        lines.push(format!("bad: bytes {} to {}: {why}", range.start, range.end - 1));
     }
     if bad.is_empty() {
         let how = if authenticated { "every sector verifies" } else { "everything can be read" };
@@ -80,8 +101,9 @@ pub(super) fn join(ranges: &mut Vec<Range<u64>>, more: Range<u64>) {
     }
 }
 
-/// Takes a range and what was read of it, if anything.
-pub(super) type Each<'a> = dyn FnMut(Range<u64>, Option<&[u8]>) -> Result<(), Failure> + 'a;
+/// Takes a range and what was read of it, or why nothing was.
+pub(super) type Each<'a> =
+    dyn FnMut(Range<u64>, Result<&[u8], &io::Error>) -> Result<(), Failure> + 'a;
 
 /// Calls `each` with every allocated range of `volume` in order, and its content if it can be read;
 /// where it cannot, sector by sector. Ranges that are known to be zeros are passed by.
@@ -104,7 +126,7 @@ pub(super) fn walk(volume: &dyn Volume, each: &mut Each<'_>) -> Result<(), Failu
         if !zero {
             let Some(buffer) = buffer.get_mut(..usize::try_from(most)?) else { break };
             if volume.read(at, buffer).is_ok() {
-                each(at..end, Some(buffer))?;
+                each(at..end, Ok(buffer))?;
             } else {
                 sectors(volume, at..end, buffer, each)?;
             }
@@ -123,8 +145,8 @@ fn sectors(
     let mut at = range.start;
     for part in buffer.chunks_mut(usize::try_from(SECTOR)?) {
         let end = at + part.len() as u64;
-        let read = volume.read(at, part).is_ok();
-        each(at..end, read.then_some(&*part))?;
+        let read = volume.read(at, part);
+        each(at..end, read.as_ref().map(|()| &*part))?;
         at = end;
     }
     Ok(())

@@ -51,11 +51,11 @@ pub(super) fn run(
     walk(&*volume, &mut |range, read| {
         bar.set_position(range.end);
         match read {
-            Some(data) => {
+            Ok(data) => {
                 copied += data.len() as u64;
                 Ok(write(&copy, range.start, data)?)
             }
-            None => {
+            Err(_) => {
                 join(&mut bad, range);
                 Ok(())
             }
