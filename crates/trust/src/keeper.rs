@@ -15,6 +15,7 @@
 mod admin;
 mod authorize;
 
+mod import;
 mod issue;
 mod journal;
 mod keyring;

@@ -92,7 +92,7 @@ impl Keeper {
         }
     }
 
-    fn profile(&self, plan: &Plan) -> Result<Profile, Refusal> {
+    pub(super) fn profile(&self, plan: &Plan) -> Result<Profile, Refusal> {
         let certified = names::certified(&plan.use_with)?;
         let asked = |one: KeyUse| plan.uses.is_empty() || plan.uses.contains(&one);
         Ok(Profile::User(UserCert {
@@ -148,7 +148,7 @@ pub(super) fn make_key() -> Result<(Secret<Vec<u8>>, Vec<u8>), Fault> {
 }
 
 /// The entry of a certificate that was just made: uses and interval as certified.
-fn entry_of(plan: &Plan, certificate: &[u8]) -> Result<Entry, Why> {
+pub(super) fn entry_of(plan: &Plan, certificate: &[u8]) -> Result<Entry, Why> {
     let facts = CertFacts::read(certificate).map_err(Fault::ca)?;
     Ok(Entry {
         certificate: Bytes(certificate.to_vec()),
@@ -171,7 +171,8 @@ fn wanted(plan: &Plan, one: KeyUse) -> bool {
     plan.uses.is_empty() || plan.uses.contains(&one)
 }
 
-fn why(error: ProviderError) -> Why {
+/// In the words of the keeper.
+pub(super) fn why(error: ProviderError) -> Why {
     use pki::CertRejection::Expired;
     // What the ledger says is what was staged in it says.
     if let ProviderError::Unavailable(error) = error {

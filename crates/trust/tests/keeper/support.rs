@@ -1,0 +1,307 @@
+//! A keeper in a directory of its own, with a clock that the test moves.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use model::{
+    AuditEntry, Outcome, Secret,
+    api::Bytes,
+    keys::{
+        Found, KeyBinding, KeyExample, KeyUse, Query, StatusValue,
+        admin::{AdminReply, AdminRequest, Authorize},
+        order::{
+            AboutBinding, AuthenticationKey, Done, KeyFailure, KeyOperation, KeyOutcome, Order,
+            Prototype, Receipt, Requester, SecretBytes,
+        },
+        rpc::{KeyAnswer, KeyRequest},
+    },
+};
+use serve::{
+    clock::{Clock, SharedClock, SystemClock},
+    keys::SigningKey,
+};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use trust::keeper::{Keeper, Settings};
+use xkms::passphrase::{Preparation, SharedSecret};
+
+/// The system's clock, ahead by as much as a test says.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead(AtomicU64);
+
+impl Ahead {
+    /// Time passes.
+    pub(crate) fn pass(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    fn by(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> OffsetDateTime {
+        SystemClock.now() + self.by()
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic() + self.by()
+    }
+}
+
+/// What the lab allows.
+pub(crate) fn open_settings() -> Settings {
+    Settings { pass_phrases: true, any_use_with: true, ..Settings::default() }
+}
+
+/// A keeper under test.
+pub(crate) struct Rig {
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) clock: Arc<Ahead>,
+    pub(crate) dir: TempDir,
+    settings: Settings,
+}
+
+impl Rig {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Ahead::default());
+        let shared: SharedClock = clock.clone();
+        let keeper = Keeper::open(settings.clone(), dir.path(), shared).unwrap();
+        Self { keeper: Arc::new(keeper), clock, dir, settings }
+    }
+
+    pub(crate) fn open() -> Self {
+        Self::new(open_settings())
+    }
+
+    /// The same state, after an orderly end.
+    pub(crate) fn restart(self) -> Self {
+        let settings = self.settings.clone();
+        self.restart_with(settings)
+    }
+
+    pub(crate) fn restart_with(self, settings: Settings) -> Self {
+        let Self { keeper, clock, dir, .. } = self;
+        keeper.close().unwrap();
+        drop(keeper);
+        let shared: SharedClock = clock.clone();
+        let keeper = Keeper::open(settings.clone(), dir.path(), shared).unwrap();
+        Self { keeper: Arc::new(keeper), clock, dir, settings }
+    }
+
+    /// A pass phrase for a name.
+    pub(crate) fn authorize(&self, name: &str) -> String {
+        self.authorize_as(authorize(name)).unwrap()
+    }
+
+    pub(crate) fn authorize_as(&self, asked: Authorize) -> Result<String, String> {
+        match self.keeper.administer(AdminRequest::Authorize(asked)) {
+            AdminReply::Authorized { pass_phrase, .. } => Ok(text(&pass_phrase)),
+            AdminReply::Refused { name, .. } => Err(name),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The holder whose key this phrase is, as the reader finds it.
+    pub(crate) fn holder(
+        &self,
+        operation: KeyOperation,
+        binding: &KeyExample,
+        phrase: &str,
+    ) -> Option<String> {
+        let secret = SharedSecret::new(phrase, Preparation::Saslprep).unwrap();
+        let mac = secret.authentication_key();
+        self.keys(operation, binding).into_iter().find_map(|(holder, key)| match key {
+            AuthenticationKey::Mac(known) if known.0.expose() == mac.expose() => Some(holder),
+            _ => None,
+        })
+    }
+
+    /// The holder with this public key.
+    pub(crate) fn signer(
+        &self,
+        operation: KeyOperation,
+        binding: &KeyExample,
+        key: &SigningKey,
+    ) -> Option<String> {
+        self.keys(operation, binding).into_iter().find_map(|(holder, known)| match known {
+            AuthenticationKey::Public(spki) if spki.0 == key.spki() => Some(holder),
+            _ => None,
+        })
+    }
+
+    fn keys(
+        &self,
+        operation: KeyOperation,
+        binding: &KeyExample,
+    ) -> Vec<(String, AuthenticationKey)> {
+        let binding = binding.clone();
+        match self.keeper.serve(KeyRequest::AuthenticationKeys { operation, binding }) {
+            KeyAnswer::Keys(keys) => keys.into_iter().map(|one| (one.holder, one.key)).collect(),
+            KeyAnswer::Failed(_) => Vec::new(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Registers a key under a name with a phrase of its own.
+    pub(crate) fn register(&self, name: &str, key: &SigningKey) -> KeyBinding {
+        let phrase = self.authorize(name);
+        let done = self.register_by(&phrase, &prototype(name, Some(key)), Some(key)).unwrap();
+        done.bindings.into_iter().next().unwrap()
+    }
+
+    pub(crate) fn register_by(
+        &self,
+        phrase: &str,
+        asked: &Prototype,
+        possessed: Option<&SigningKey>,
+    ) -> Result<Done, KeyFailure> {
+        let example = KeyExample { name: asked.name.clone(), ..KeyExample::default() };
+        let holder = self.holder(KeyOperation::Register, &example, phrase);
+        let order = order(holder.unwrap_or_default(), possessed);
+        done(self.keeper.serve(KeyRequest::Register { order, asked: asked.clone() }))
+    }
+
+    /// An order about a binding, signed by its key.
+    pub(crate) fn about(
+        &self,
+        operation: KeyOperation,
+        binding: KeyExample,
+        key: &SigningKey,
+    ) -> AboutBinding {
+        let holder = self.signer(operation, &binding, key);
+        AboutBinding { order: order(holder.unwrap_or_default(), Some(key)), binding }
+    }
+
+    pub(crate) fn validate(&self, binding: KeyExample) -> Found {
+        let query = Query { binding, instant: None, limit: 10 };
+        match self.keeper.serve(KeyRequest::Validate(query)) {
+            KeyAnswer::Found(found) => found,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn locate(&self, binding: KeyExample) -> Found {
+        let query = Query { binding, instant: None, limit: 10 };
+        match self.keeper.serve(KeyRequest::Locate(query)) {
+            KeyAnswer::Found(found) => found,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The verdict about the only binding that is like this.
+    pub(crate) fn verdict(&self, binding: KeyExample) -> StatusValue {
+        let found = self.validate(binding);
+        assert_eq!(found.bindings.len(), 1);
+        found.bindings[0].status.as_ref().unwrap().value
+    }
+
+    pub(crate) fn published(&self, request: KeyRequest) -> Vec<u8> {
+        match self.keeper.serve(request) {
+            KeyAnswer::Published(bytes) => bytes.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The audit log.
+    pub(crate) fn audit(&self) -> Vec<AuditEntry> {
+        audit(self.dir.path())
+    }
+
+    /// The names of all refusals in the audit log.
+    pub(crate) fn refusals(&self) -> Vec<String> {
+        let name = |entry: AuditEntry| match entry.outcome {
+            Outcome::Refused(name) => Some(name),
+            Outcome::Done => None,
+        };
+        self.audit().into_iter().filter_map(name).collect()
+    }
+
+    pub(crate) fn last_refusal(&self) -> String {
+        self.refusals().pop().unwrap_or_default()
+    }
+}
+
+pub(crate) fn audit(dir: &Path) -> Vec<AuditEntry> {
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir.join("audit")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|end| end == "jsonl"));
+    files.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with("segment"));
+    files.sort();
+    let lines: Vec<String> =
+        files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    lines.iter().flat_map(|text| text.lines()).map(|l| AuditEntry::from_line(l).unwrap()).collect()
+}
+
+pub(crate) fn authorize(name: &str) -> Authorize {
+    Authorize {
+        name: name.to_owned(),
+        uses: Vec::new(),
+        use_with: Vec::new(),
+        life_s: None,
+        operator: "alice".to_owned(),
+    }
+}
+
+pub(crate) fn prototype(name: &str, key: Option<&SigningKey>) -> Prototype {
+    Prototype {
+        name: Some(name.to_owned()),
+        key: key.map(|key| Bytes(key.spki().to_vec())),
+        uses: vec![KeyUse::Signature],
+        ..Prototype::default()
+    }
+}
+
+pub(crate) fn order(holder: String, possessed: Option<&SigningKey>) -> Order {
+    Order {
+        requester: Requester::Key(holder),
+        possessed: possessed.map(|key| Bytes(key.spki().to_vec())),
+        receipt: receipt("r"),
+        may_wait: false,
+    }
+}
+
+pub(crate) fn receipt(id: &str) -> Receipt {
+    Receipt { response_id: format!("response-{id}"), request_id: format!("request-{id}") }
+}
+
+pub(crate) fn named(name: &str) -> KeyExample {
+    KeyExample { name: Some(name.to_owned()), ..KeyExample::default() }
+}
+
+pub(crate) fn by_key(key: &SigningKey) -> KeyExample {
+    KeyExample { key: Some(Bytes(key.spki().to_vec())), ..KeyExample::default() }
+}
+
+pub(crate) fn by_certificate(der: &Bytes) -> KeyExample {
+    KeyExample { certificates: vec![der.clone()], ..KeyExample::default() }
+}
+
+pub(crate) fn key() -> SigningKey {
+    SigningKey::generate().unwrap()
+}
+
+pub(crate) fn secret(bytes: &[u8]) -> SecretBytes {
+    SecretBytes::new(Secret::new(bytes.to_vec()))
+}
+
+pub(crate) fn text(secret: &SecretBytes) -> String {
+    String::from_utf8(secret.0.expose().clone()).unwrap()
+}
+
+/// What was done, or why not.
+pub(crate) fn done(answer: KeyAnswer) -> Result<Done, KeyFailure> {
+    match answer {
+        KeyAnswer::Outcome(KeyOutcome::Done(done)) => Ok(done),
+        KeyAnswer::Failed(failure) => Err(failure),
+        other => panic!("{other:?}"),
+    }
+}
