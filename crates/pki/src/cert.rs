@@ -4,11 +4,14 @@
 mod extensions;
 mod key;
 
-use std::{ops::Range, sync::OnceLock};
+use std::{ops::Range, sync::OnceLock, time::Duration};
 
-use der::{Decode as _, Encode as _, Reader as _, SliceReader, asn1::AnyRef};
+use der::{
+    DateTime, Decode as _, Encode as _, Reader as _, SliceReader,
+    asn1::{AnyRef, GeneralizedTime, UtcTime},
+};
 use time::OffsetDateTime;
-use x509_cert::{Certificate, Version, ext::pkix::NameConstraints};
+use x509_cert::{Certificate, Version, ext::pkix::NameConstraints, time::Time};
 
 use crate::{dn::Dn, verify::CertRejection};
 pub(crate) use extensions::Extensions;
@@ -113,6 +116,10 @@ impl Cert {
 
     pub(crate) fn subject_name(&self) -> &x509_cert::name::Name {
         self.parsed.tbs_certificate().subject()
+    }
+
+    pub(crate) fn issuer_name(&self) -> &x509_cert::name::Name {
+        self.parsed.tbs_certificate().issuer()
     }
 
     pub(crate) fn subject_text(&self) -> String {
@@ -225,8 +232,27 @@ fn signed_range(der: &[u8]) -> der::Result<Range<usize>> {
     Ok(start..start.saturating_add(length))
 }
 
-pub(crate) fn date(time: x509_cert::time::Time) -> der::Result<OffsetDateTime> {
+pub(crate) fn date(time: Time) -> der::Result<OffsetDateTime> {
     let bad = || der::Error::from(der::ErrorKind::DateTime);
     let seconds = i64::try_from(time.to_unix_duration().as_secs()).map_err(|_| bad())?;
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| bad())
+}
+
+/// UTCTime to 2049, GeneralizedTime from then on (RFC 5280, section 4.1.2.5).
+pub(crate) fn time(at: OffsetDateTime) -> der::Result<Time> {
+    let at = date_time(at)?;
+    if at.year() < 2050 {
+        Ok(Time::UtcTime(UtcTime::from_date_time(at)?))
+    } else {
+        Ok(Time::GeneralTime(GeneralizedTime::from_date_time(at)))
+    }
+}
+
+pub(crate) fn generalized(at: OffsetDateTime) -> der::Result<GeneralizedTime> {
+    Ok(GeneralizedTime::from_date_time(date_time(at)?))
+}
+
+fn date_time(at: OffsetDateTime) -> der::Result<DateTime> {
+    let seconds = u64::try_from(at.unix_timestamp()).map_err(|_| der::ErrorKind::DateTime)?;
+    DateTime::from_unix_duration(Duration::from_secs(seconds))
 }

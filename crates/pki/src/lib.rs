@@ -35,9 +35,10 @@ pub use ocsp::{OcspRejection, OcspReply, OcspStatus, Responder, ocsp_request};
 pub use path::{Anchors, Effort, Limits, Oid, Pool, Terms, Usage, Validation, validate};
 pub use profile::{KeyUses, Profile, UserCert, UserName};
 pub use provider::{
-    AnswerRejection, Ask, Enrolment, HttpAnswer, HttpRequest, Job, Ledger, LedgerEntry,
-    LedgerError, Method, Outcome, OwnCa, Patience, Progress, Provider, ProviderError, Renewal,
-    RequestId, RevocationAsk, Step, Transport, TransportError,
+    Acme, AcmeConfig, AnswerRejection, Ask, Challenge, ChallengeKind, Challenger, Cmp, CmpConfig,
+    CmpCredential, Enrolment, HttpAnswer, HttpRequest, Job, Journal, Ledger, LedgerEntry,
+    LedgerError, LostAnswer, Method, Outcome, OwnCa, Patience, Progress, Provider, ProviderError,
+    Renewal, RequestId, RevocationAsk, Step, Transport, TransportError,
 };
 pub use revocation::{CrlMark, Evidence};
 pub use status::{Aspect, Finding, Ground, Refusal, RevocationGround, Revoked, Status, Verdict};

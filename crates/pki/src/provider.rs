@@ -3,24 +3,33 @@
 //! | provider | the PKI behind it | what makes a repeated request the same request |
 //! |---|---|---|
 //! | [`OwnCa`] | our own CA, its key here or in a token ([`crate::CaSigner`]) | the serial number, reserved in the [`Ledger`] |
+//! | [`Cmp`] | a CA that speaks CMP (RFC 4210, 9483) | the transaction id, and the confirmation of one certificate |
+//! | [`Acme`] | a CA that speaks ACME (RFC 8555) | the order, which issues one certificate |
 //!
 //! **Invariant:** a request is known by its [`RequestId`], which the caller stores before the first
 //! try. Whatever was lost on the way, asking again under the same id leads to the same certificate
 //! or to a refusal, and never to a second certificate. What goes over a network goes through the
 //! caller's [`Transport`].
 
+mod acme;
 mod busy;
+mod cmp;
 mod digest;
 mod job;
 mod own;
 mod refusal;
+mod remote;
+mod template;
 mod transport;
 
 use time::OffsetDateTime;
 
+pub use acme::{Acme, AcmeConfig, Challenge, ChallengeKind, Challenger};
+pub use cmp::{Cmp, CmpConfig, CmpCredential, LostAnswer};
 pub use job::{Job, Patience, Step};
 pub use own::{Ledger, LedgerEntry, LedgerError, OwnCa};
 pub use refusal::{AnswerRejection, ProviderError};
+pub use remote::Journal;
 pub use transport::{HttpAnswer, HttpRequest, Method, Transport, TransportError};
 
 use crate::{Profile, RevocationReason, Validity};
@@ -38,7 +47,7 @@ pub struct Enrolment {
     pub spki: Vec<u8>,
     /// When it is to be valid. A foreign CA may decide otherwise.
     pub validity: Validity,
-    /// The subject's own request (PKCS #10, DER), for a provider that wants one (ACME).
+    /// The subject's own request (PKCS #10, DER), for a provider that wants one: [`Acme`].
     pub request: Option<Vec<u8>>,
 }
 
@@ -51,7 +60,7 @@ pub struct Renewal {
     pub profile: Profile,
     /// When it is to be valid. A foreign CA may decide otherwise.
     pub validity: Validity,
-    /// The subject's own request (PKCS #10, DER), for a provider that wants one (ACME).
+    /// The subject's own request (PKCS #10, DER), for a provider that wants one: [`Acme`].
     pub request: Option<Vec<u8>>,
 }
 

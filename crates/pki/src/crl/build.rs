@@ -1,12 +1,11 @@
 //! Issuing CRLs of every kind that is understood: full and delta, scoped, indirect.
 
 use der::{
-    DateTime, Encode,
+    Encode,
     asn1::{BitString, Ia5String, ObjectIdentifier as Oid, OctetString, Uint},
     oid::AssociatedOid,
 };
 use rcgen::SigningKey as _;
-use time::OffsetDateTime;
 use x509_cert::{
     Version,
     crl::{CertificateList, RevokedCert, TbsCertList},
@@ -21,14 +20,16 @@ use x509_cert::{
     name::Name,
     serial_number::SerialNumber,
     spki::AlgorithmIdentifierOwned,
-    time::Time,
 };
 
 use super::{
     Revocation, RevocationReason,
     list::{CERTIFICATE_ISSUER, ISSUING_POINT},
 };
-use crate::{Ca, IssueError, Validity, cert::Cert};
+use crate::{
+    Ca, IssueError, Validity,
+    cert::{Cert, time},
+};
 
 const ECDSA_WITH_SHA256: Oid = Oid::new_unwrap("1.2.840.10045.4.3.2");
 
@@ -214,15 +215,4 @@ fn revoked_cert(entry: &CrlEntry, issuer: Option<&[u8]>) -> Result<RevokedCert, 
         revocation_date: time(*at).map_err(encode)?,
         crl_entry_extensions: (!extensions.is_empty()).then_some(extensions),
     })
-}
-
-/// UTCTime to 2049, GeneralizedTime from then on (RFC 5280, section 4.1.2.5).
-fn time(at: OffsetDateTime) -> der::Result<Time> {
-    let seconds = u64::try_from(at.unix_timestamp()).map_err(|_| der::ErrorKind::DateTime)?;
-    let at = DateTime::from_unix_duration(std::time::Duration::from_secs(seconds))?;
-    if at.year() < 2050 {
-        Ok(Time::UtcTime(der::asn1::UtcTime::from_date_time(at)?))
-    } else {
-        Ok(Time::GeneralTime(der::asn1::GeneralizedTime::from_date_time(at)))
-    }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use der::{
-    Any, DateTime, Decode as _, Encode as _,
-    asn1::{BitString, GeneralizedTime, Null, ObjectIdentifier as Oid, OctetString},
+    Any, Decode as _, Encode as _,
+    asn1::{BitString, Null, ObjectIdentifier as Oid, OctetString},
 };
 use model::Secret;
 use rcgen::SigningKey as _;
@@ -20,7 +20,12 @@ use super::{
         read_extensions,
     },
 };
-use crate::{IssueError, RevocationReason, ca::CaKey, cert::Cert, verify::ocsp_signing};
+use crate::{
+    IssueError, RevocationReason,
+    ca::CaKey,
+    cert::{Cert, generalized},
+    verify::ocsp_signing,
+};
 
 const ECDSA_WITH_SHA256: Oid = Oid::new_unwrap("1.2.840.10045.4.3.2");
 
@@ -208,10 +213,4 @@ fn cert_status(status: OcspStatus) -> der::Result<CertStatus> {
         }
         OcspStatus::Unknown => CertStatus::Unknown(Null),
     })
-}
-
-fn generalized(at: OffsetDateTime) -> der::Result<GeneralizedTime> {
-    let seconds = u64::try_from(at.unix_timestamp()).map_err(|_| der::ErrorKind::DateTime)?;
-    let at = DateTime::from_unix_duration(Duration::from_secs(seconds))?;
-    Ok(GeneralizedTime::from_date_time(at))
 }

@@ -1,7 +1,12 @@
 //! Issuing and verifying, with `openssl` as the second opinion.
 
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "a test stops at anything else")]
+mod acme;
+#[cfg(test)]
 mod bridge;
+#[cfg(test)]
+mod cmp;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 mod corpus;
@@ -10,6 +15,8 @@ mod crl;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "numbers of a test are small")]
 mod forge;
+#[cfg(test)]
+mod http;
 #[cfg(test)]
 mod issue;
 #[cfg(test)]

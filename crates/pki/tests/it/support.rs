@@ -108,3 +108,20 @@ pub(crate) fn write_pem(dir: &Path, name: &str, label: &str, der: &[u8]) {
     let text = der::pem::encode_string(label, der::pem::LineEnding::LF, der).unwrap();
     std::fs::write(dir.join(name), text).unwrap();
 }
+
+/// A P-256 key of `openssl` in `name.key` (PEM) and its certificate in `name.pem`; the certificate
+/// and the key (PKCS #8), DER.
+pub(crate) fn key_pair(
+    dir: &Path,
+    name: &str,
+    certify: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> (Vec<u8>, Vec<u8>) {
+    let (pem, der, public) = (format!("{name}.key"), format!("{name}.p8"), format!("{name}.pub"));
+    let curve = "ec_paramgen_curve:P-256";
+    must(dir, &["genpkey", "-algorithm", "EC", "-pkeyopt", curve, "-out", &pem]);
+    must(dir, &["pkcs8", "-topk8", "-nocrypt", "-in", &pem, "-outform", "DER", "-out", &der]);
+    must(dir, &["pkey", "-in", &pem, "-pubout", "-outform", "DER", "-out", &public]);
+    let certificate = certify(&std::fs::read(dir.join(public)).unwrap());
+    write_pem(dir, &format!("{name}.pem"), "CERTIFICATE", &certificate);
+    (certificate, std::fs::read(dir.join(der)).unwrap())
+}
