@@ -146,6 +146,7 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether all values can be meant.
     fn check(&self) -> Result<(), ConfigError> {
         let front = &self.front;
         let bounds = [
@@ -159,5 +160,41 @@ impl Config {
             return Err(ConfigError::Zero(name));
         }
         self.keeper.problem().map_or(Ok(()), |(key, wrong)| Err(ConfigError::Keeper(key, wrong)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trust.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn the_example_is_read_and_says_the_defaults() {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/trust.toml");
+        let config = Config::load(Path::new(example)).unwrap();
+        let defaults = Front::default();
+        assert_eq!(format!("{:?}", config.front), format!("{defaults:?}"));
+        assert!(!defaults.open_queries && defaults.two_phase == TwoPhase::Always);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        let least = "state_dir = 's'\nlisten = '127.0.0.1:0'\n";
+        assert!(load(least).unwrap().state_dir.is_absolute());
+        for (more, said) in [
+            ("[front]\nchannels = 0\n", "front.channels"),
+            ("[front]\nopen_querys = true\n", "open_querys"),
+            ("[keeper]\nescrow = true\n", "keeper.escrow"),
+            ("[front]\ntwo_phase = 'sometimes'\n", "two_phase"),
+        ] {
+            let error = load(&format!("{least}{more}")).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 }

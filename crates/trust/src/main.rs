@@ -12,18 +12,35 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod config;
+mod process;
+mod reader;
+mod start;
 
 use std::process::ExitCode;
 
-use serve::{exit::Exit, shell};
+use serve::{exit::Exit, sandbox, shell, telemetry};
 
-use self::args::Args;
+use self::{
+    args::{Args, Command},
+    config::Config,
+};
 
 fn main() -> ExitCode {
     shell::main(start, |error: &anyhow::Error| shell::failure(error.as_ref(), None))
 }
 
 fn start(args: Args) -> anyhow::Result<Exit> {
-    tracing::debug!(config = %args.config.display(), "starting");
-    Ok(Exit::Done)
+    if let Some(Command::Reader(args)) = args.command {
+        shell::prepare()?;
+        return reader::run(&args);
+    }
+    let config = Config::load(&args.config)?;
+    if args.check_config {
+        return Ok(Exit::Done);
+    }
+    telemetry::init(&config.log)?;
+    sandbox::harden()?;
+    shell::lock_memory();
+    process::run(&config)
 }

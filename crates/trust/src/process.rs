@@ -35,7 +35,7 @@ use serve::{
     random, sandbox,
     shutdown::Shutdown,
 };
-use trust::keeper::Keeper;
+use trust::keeper::{Keeper, MessageIdentity};
 
 use self::channel::Answers;
 use crate::{
@@ -50,8 +50,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// A reader that lived so long is not in a loop of deaths.
 const HEALTHY: Duration = Duration::from_secs(10);
-/// How often the keeper looks after what has a date.
-const TIDY: Duration = Duration::from_secs(1);
 
 impl Answers for Keeper {
     fn answer(&self, request: KeyRequest) -> KeyAnswer {
@@ -73,14 +71,13 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let service =
-        config.service.clone().unwrap_or_else(|| format!("{scheme}://{address}/xkms"));
+    let service = config.service.clone().unwrap_or_else(|| format!("{scheme}://{address}/xkms"));
     fsfile::create_private_dir(&config.state_dir)?;
     confine(config, &program)?;
-    let keeper = Keeper::open(&config.keeper, &config.state_dir, SystemClock::shared())?;
+    let keeper = Keeper::open(config.keeper.clone(), &config.state_dir, SystemClock::shared())?;
     let keeper = Arc::new(keeper);
-    Keeper::start_admin(Arc::clone(&keeper))?;
-    let (chain, key) = keeper.message_identity();
+    keeper.start(&shutdown)?;
+    let MessageIdentity { chain, key } = keeper.message_identity();
     let start = Start {
         service,
         front: config.front,
@@ -94,10 +91,9 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     if let Some(file) = &config.address_file {
         fsfile::write_atomic(file, address.to_string().as_bytes(), 0o600)?;
     }
-    tokio::spawn(tidy(Arc::clone(&keeper)));
     let reader = Reader { program, listener, start: serde_json::to_vec(&start)? };
     attend(&reader, &keeper, config, &shutdown).await?;
-    keeper.close();
+    keeper.close()?;
     Ok(Exit::Done)
 }
 
@@ -125,19 +121,7 @@ fn confine(config: &Config, program: &Path) -> anyhow::Result<()> {
 fn tls_identity(tls: &Tls) -> anyhow::Result<Identity> {
     let chain = pem::read_certificates(&tls.certificates)?;
     let key = pem::read_key(&tls.key)?;
-    Ok(Identity {
-        chain: chain.into_iter().map(Bytes).collect(),
-        key: SecretBytes::new(key),
-    })
-}
-
-async fn tidy(keeper: Arc<Keeper>) {
-    loop {
-        tokio::time::sleep(TIDY).await;
-        let keeper = Arc::clone(&keeper);
-        // It fails only when the runtime ends.
-        let _ = tokio::task::spawn_blocking(move || keeper.tidy()).await;
-    }
+    Ok(Identity { chain: chain.into_iter().map(Bytes).collect(), key: SecretBytes::new(key) })
 }
 
 /// Everything a reader is started from.

@@ -45,7 +45,8 @@ struct Pool {
 
 impl Pool {
     fn new(sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
-        let channel = |fd| Channel { answers: BufReader::with_capacity(16 << 10, UnixStream::from(fd)) };
+        let channel =
+            |fd| Channel { answers: BufReader::with_capacity(16 << 10, UnixStream::from(fd)) };
         Self { free: Mutex::new(sockets.into_iter().map(channel).collect()), freed: Condvar::new() }
     }
 

@@ -34,7 +34,8 @@ impl Notes {
         second: i64,
     ) {
         if self.rate.note(second) {
-            let actor = from.map_or_else(|| "unknown".to_owned(), |at| format!("client:{}", at.ip()));
+            let actor =
+                from.map_or_else(|| "unknown".to_owned(), |at| format!("client:{}", at.ip()));
             link.ask(&request(event, refusal, actor));
         } else {
             let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,9 +46,8 @@ impl Notes {
 
     /// Notes what was counted.
     pub(super) fn flush(&self, link: &Link) {
-        let counted = std::mem::take(
-            &mut *self.counted.lock().unwrap_or_else(PoisonError::into_inner),
-        );
+        let counted =
+            std::mem::take(&mut *self.counted.lock().unwrap_or_else(PoisonError::into_inner));
         for (refusal, count) in counted {
             link.ask(&request("xkms-flood", refusal, format!("{count} requests")));
         }

@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{HeaderValue, StatusCode, header};
 use base64::Engine as _;
+use http::{HeaderValue, StatusCode, header};
 use model::keys::rpc::{KeyAnswer, KeyRequest};
 use serve::{https::Peer, problem::Problem};
 

@@ -13,9 +13,7 @@ use xkms::{
         Binding, Counts, KeyBinding, KeyInfo, Operation, PrototypeKeyBinding, RespondWith,
         UnverifiedKeyBinding,
     },
-    service::{
-        AuthenticationKey, Failure, Found, KeyService, Order, Outcome, Query, Receipt,
-    },
+    service::{AuthenticationKey, Failure, Found, KeyService, Order, Outcome, Query, Receipt},
 };
 
 use super::{
@@ -76,10 +74,7 @@ fn query(of: &Query<'_>) -> NeutralQuery {
 }
 
 fn receipt(of: &Receipt<'_>) -> NeutralReceipt {
-    NeutralReceipt {
-        response_id: of.response_id.to_owned(),
-        request_id: of.request_id.to_owned(),
-    }
+    NeutralReceipt { response_id: of.response_id.to_owned(), request_id: of.request_id.to_owned() }
 }
 
 fn order(of: &Order<'_>) -> NeutralOrder {
@@ -160,8 +155,7 @@ impl KeyService for Kept<'_> {
         of: &Order<'_>,
         asked: &PrototypeKeyBinding,
     ) -> Result<Outcome, Failure> {
-        let request =
-            KeyRequest::Register { order: order(of), asked: translate::prototype(asked) };
+        let request = KeyRequest::Register { order: order(of), asked: translate::prototype(asked) };
         self.outcome(&request, of.respond_with)
     }
 

@@ -107,9 +107,10 @@ pub(super) fn example_of(info: &KeyInfo) -> KeyExample {
         certificates: info.certificates().map(|der| Bytes(der.to_vec())).collect(),
         ..KeyExample::default()
     };
-    let items = info.items.iter().filter_map(|item| {
-        if let KeyInfoItem::X509(items) = item { Some(items) } else { None }
-    });
+    let items = info
+        .items
+        .iter()
+        .filter_map(|item| if let KeyInfoItem::X509(items) = item { Some(items) } else { None });
     for item in items.flatten() {
         match item {
             X509Item::Crl(der) => example.crls.push(Bytes(der.clone())),
@@ -206,7 +207,8 @@ impl<'a> Wanted<'a> {
         let leaf = chain || self.wants(&RespondWith::X509Cert, true);
         let count = if chain { usize::MAX } else { usize::from(leaf) };
         let certificates = binding.certificates.into_iter().take(count);
-        let mut x509: Vec<X509Item> = certificates.map(|der| X509Item::Certificate(der.0)).collect();
+        let mut x509: Vec<X509Item> =
+            certificates.map(|der| X509Item::Certificate(der.0)).collect();
         if self.wants(&RespondWith::X509Crl, false) {
             x509.extend(self.crl.clone().map(X509Item::Crl));
         }
@@ -281,9 +283,5 @@ fn judged(status: &keys::KeyStatus) -> Status {
 
 pub(super) fn counts(of: order::Counts) -> Counts {
     let count = |n: u32| Some(n.into());
-    Counts {
-        success: count(of.success),
-        failure: count(of.failure),
-        pending: count(of.pending),
-    }
+    Counts { success: count(of.success), failure: count(of.failure), pending: count(of.pending) }
 }

@@ -27,38 +27,51 @@ pub(super) fn document(address: &str) -> String {
     text.push_str("  </wsdl:types>\n");
     for name in OPERATIONS {
         let result = if name == "Pending" { "" } else { name };
-        for (message, element) in
-            [(format!("{name}Request"), format!("{name}Request")), (format!("{name}Result"), format!("{result}Result"))]
-        {
-            line(&mut text, format_args!(
-                "  <wsdl:message name=\"{message}\"><wsdl:part name=\"body\" element=\"k:{element}\"/></wsdl:message>"
-            ));
+        for (message, element) in [
+            (format!("{name}Request"), format!("{name}Request")),
+            (format!("{name}Result"), format!("{result}Result")),
+        ] {
+            line(
+                &mut text,
+                format_args!(
+                    "  <wsdl:message name=\"{message}\"><wsdl:part name=\"body\" element=\"k:{element}\"/></wsdl:message>"
+                ),
+            );
         }
     }
     text.push_str("  <wsdl:portType name=\"XkmsPortType\">\n");
     for name in OPERATIONS {
-        line(&mut text, format_args!(
-            "    <wsdl:operation name=\"{name}\"><wsdl:input message=\"t:{name}Request\"/>\
+        line(
+            &mut text,
+            format_args!(
+                "    <wsdl:operation name=\"{name}\"><wsdl:input message=\"t:{name}Request\"/>\
              <wsdl:output message=\"t:{name}Result\"/></wsdl:operation>"
-        ));
+            ),
+        );
     }
     text.push_str(
         "  </wsdl:portType>\n  <wsdl:binding name=\"XkmsBinding\" type=\"t:XkmsPortType\">\n    \
          <soap:binding style=\"document\" transport=\"http://schemas.xmlsoap.org/soap/http\"/>\n",
     );
     for name in OPERATIONS {
-        line(&mut text, format_args!(
-            "    <wsdl:operation name=\"{name}\"><soap:operation soapAction=\"\"/>\
+        line(
+            &mut text,
+            format_args!(
+                "    <wsdl:operation name=\"{name}\"><soap:operation soapAction=\"\"/>\
              <wsdl:input><soap:body use=\"literal\"/></wsdl:input>\
              <wsdl:output><soap:body use=\"literal\"/></wsdl:output></wsdl:operation>"
-        ));
+            ),
+        );
     }
     let address = address.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
-    line(&mut text, format_args!(
-        "  </wsdl:binding>\n  <wsdl:service name=\"XkmsService\"><wsdl:port name=\"XkmsPort\" \
+    line(
+        &mut text,
+        format_args!(
+            "  </wsdl:binding>\n  <wsdl:service name=\"XkmsService\"><wsdl:port name=\"XkmsPort\" \
          binding=\"t:XkmsBinding\"><soap:address location=\"{address}\"/></wsdl:port></wsdl:service>\n\
          </wsdl:definitions>"
-    ));
+        ),
+    );
     text
 }
 

@@ -1,0 +1,171 @@
+//! `make bench-xkms`: signed answers of the trust service.
+//!
+//! - `validate-vs-ocsp`, `locate-vs-ocsp`: answers a second against `openssl ocsp -multi 2`, in turn;
+//!   both sign with P-256 each time and get a new connection for each request, from 16 clients.
+//! - `validate-vs-sign`: the same against bare P-256 signatures on two threads.
+//! - `validate-kept`: with connections that are kept, from 16 clients.
+//! - `p99-8`, `p99-64`, `p99-512`: the slowest in a hundred, so many clients on kept connections.
+//! - `latency-N`, `memory-N`: one client's median, and memory of both processes, with a library of
+//!   N entries; `latency-N` has the library of one entry as its peer.
+//!
+//! `QUICK=1` makes the runs short and leaves out libraries of more than 1,000 entries.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a bench program: it says what it sees, stops where it cannot go on, and times itself"
+)]
+
+#[path = "xkms/load.rs"]
+mod load;
+#[path = "xkms/peer.rs"]
+mod peer;
+#[path = "xkms/service.rs"]
+mod service;
+
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use load::Question;
+use serde_json::{Value, json};
+use service::Service;
+use xkms::dsig::{Curve, Signer as _, SigningKey};
+
+/// Clients in the cases that count answers.
+const CLIENTS: usize = 16;
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// How long and how often.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    length: Duration,
+    runs: usize,
+    libraries: &'static [u64],
+}
+
+impl Plan {
+    fn new() -> Self {
+        if std::env::var_os("QUICK").is_some() {
+            Self { length: Duration::from_secs(2), runs: 1, libraries: &[1, 1_000] }
+        } else {
+            let libraries = &[1, 1_000, 100_000, 1_000_000];
+            Self { length: Duration::from_secs(8), runs: 5, libraries }
+        }
+    }
+}
+
+/// One line of the result. `larger` says whether more is better.
+fn row(
+    case: &str,
+    unit: &str,
+    ours: f64,
+    peer: Option<(f64, &str)>,
+    larger: bool,
+    runs: usize,
+) -> Value {
+    let ratio = peer.map(|(peer, _)| if larger { ours / peer } else { peer / ours });
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.3}"));
+    println!(
+        "{case:<18} {ours:>11.3} {:>11} {unit:<4} {:>7}   {}",
+        shown(peer.map(|(peer, _)| peer)),
+        shown(ratio),
+        peer.map_or("", |(_, name)| name)
+    );
+    json!({"case": case, "ours": ours, "peer": peer.map(|(peer, _)| peer),
+           "peer_name": peer.map(|(_, name)| name), "unit": unit, "ratio": ratio, "runs": runs})
+}
+
+fn main() {
+    let plan = Plan::new();
+    println!(
+        "case                      ours        peer unit   ratio   (ratio: larger is better for us)"
+    );
+    let service = Service::with(1);
+    let mut rows = rates(&service, plan);
+    rows.extend([8, 64, 512].map(|clients| {
+        let question = service.question(true, true);
+        let runs = (0..plan.runs).map(|_| question.ask(clients, plan.length).p99_ms);
+        row(&format!("p99-{clients}"), "ms", median(runs.collect()), None, false, plan.runs)
+    }));
+    drop(service);
+    rows.extend(libraries(plan));
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
+    std::fs::create_dir_all(&dir).expect("target/bench");
+    let text = serde_json::to_string_pretty(&rows).expect("JSON");
+    std::fs::write(dir.join("xkms.json"), text).expect("xkms.json");
+}
+
+/// Answers a second, in turn with the peers, so that a drift of the machine hits all alike.
+fn rates(service: &Service, plan: Plan) -> Vec<Value> {
+    let responder = peer::Responder::start();
+    let (validate, locate) = (service.question(true, false), service.question(false, false));
+    let (kept, ocsp) = (service.question(true, true), responder.question());
+    let mut seen: [Vec<f64>; 5] = Default::default();
+    for _ in 0..plan.runs {
+        let rate = |question: &Question| question.ask(CLIENTS, plan.length).per_second;
+        let each =
+            [rate(&validate), rate(&ocsp), rate(&locate), signatures(plan.length), rate(&kept)];
+        for (all, one) in seen.iter_mut().zip(each) {
+            all.push(one);
+        }
+    }
+    let [validate, ocsp, locate, bare, kept] = seen.map(median);
+    let (name, runs) = ("openssl ocsp -multi 2", plan.runs);
+    let limit = "P-256 signatures on two threads";
+    vec![
+        row("validate-vs-ocsp", "/s", validate, Some((ocsp, name)), true, runs),
+        row("locate-vs-ocsp", "/s", locate, Some((ocsp, name)), true, runs),
+        row("validate-vs-sign", "/s", validate, Some((bare, limit)), true, runs),
+        row("validate-kept", "/s", kept, Some((bare, limit)), true, runs),
+    ]
+}
+
+/// Bare signatures a second on two threads.
+fn signatures(length: Duration) -> f64 {
+    let each = || {
+        let key = SigningKey::generate_ec(Curve::P256).expect("a key");
+        let since = Instant::now();
+        let mut count = 0_u32;
+        while since.elapsed() < length {
+            for _ in 0..100 {
+                key.sign(b"as long as the signed part of an answer").expect("a signature");
+            }
+            count += 100;
+        }
+        f64::from(count) / since.elapsed().as_secs_f64()
+    };
+    thread::scope(|scope| {
+        let other = scope.spawn(each);
+        each() + other.join().expect("a thread")
+    })
+}
+
+/// Latency and memory by the size of the library.
+fn libraries(plan: Plan) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let mut first = None;
+    for entries in plan.libraries {
+        let service = Service::with(*entries);
+        let question = service.question(true, true);
+        let runs = (0..plan.runs).map(|_| question.ask(1, plan.length).median_ms);
+        let latency = median(runs.collect());
+        let peer = first.map(|first| (first, "a library of one entry"));
+        first = first.or(Some(latency));
+        rows.push(row(&format!("latency-{entries}"), "ms", latency, peer, false, plan.runs));
+        let memory = service.memory_mib();
+        rows.push(row(&format!("memory-{entries}"), "MiB", memory, None, false, 1));
+        let size = std::fs::metadata(service.library()).map_or(0, |file| file.len() >> 20);
+        println!("                   (its library: {size} MiB)");
+    }
+    rows
+}

@@ -1,0 +1,107 @@
+//! Clients that ask the same question again and again over HTTP, each on a connection of its own
+//! for every request, or on one for all.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// What is asked.
+#[derive(Debug)]
+pub struct Question {
+    pub address: SocketAddr,
+    pub path: &'static str,
+    pub content_type: &'static str,
+    pub body: Vec<u8>,
+    /// What a good answer has in it.
+    pub good: &'static [u8],
+    /// Whether a connection is used again.
+    pub keep: bool,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Load {
+    pub per_second: f64,
+    pub median_ms: f64,
+    pub p99_ms: f64,
+}
+
+impl Question {
+    fn text(&self) -> Vec<u8> {
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: {}\r\ncontent-length: {}\r\n{}\r\n",
+            self.path,
+            self.address,
+            self.content_type,
+            self.body.len(),
+            if self.keep { "" } else { "connection: close\r\n" },
+        );
+        [head.as_bytes(), &self.body].concat()
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("the server listens");
+        stream.set_nodelay(true).expect("an option");
+        stream
+    }
+
+    /// Asks with `clients` at once for `length`.
+    pub fn ask(&self, clients: usize, length: Duration) -> Load {
+        let text = self.text();
+        let stop = AtomicBool::new(false);
+        let since = Instant::now();
+        let mut times: Vec<f64> = thread::scope(|scope| {
+            let client = || {
+                let mut times = Vec::new();
+                let mut kept = None;
+                let mut answer = Vec::with_capacity(16 << 10);
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    let mut stream = kept.take().unwrap_or_else(|| self.connect());
+                    stream.write_all(&text).expect("it takes the request");
+                    read(&mut stream, &mut answer, self.keep);
+                    let good = answer.windows(self.good.len()).any(|part| part == self.good);
+                    assert!(good, "{}", String::from_utf8_lossy(&answer));
+                    times.push(begun.elapsed().as_secs_f64() * 1000.0);
+                    kept = self.keep.then_some(stream);
+                }
+                times
+            };
+            let running: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
+            thread::sleep(length);
+            stop.store(true, Ordering::Relaxed);
+            running.into_iter().flat_map(|client| client.join().expect("a client")).collect()
+        });
+        let elapsed = since.elapsed().as_secs_f64();
+        times.sort_by(f64::total_cmp);
+        let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
+        let count = f64::from(u32::try_from(times.len()).expect("fewer"));
+        Load { per_second: count / elapsed, median_ms: at(50), p99_ms: at(99) }
+    }
+}
+
+/// Reads one answer: to its end, or as long as it says.
+fn read(stream: &mut TcpStream, answer: &mut Vec<u8>, keep: bool) {
+    answer.clear();
+    if !keep {
+        stream.read_to_end(answer).expect("an answer");
+        return;
+    }
+    let mut part = [0; 16 << 10];
+    loop {
+        let count = stream.read(&mut part).expect("an answer");
+        assert!(count > 0, "the answer ended early");
+        answer.extend_from_slice(&part[..count]);
+        let Some(head) = answer.windows(4).position(|part| part == b"\r\n\r\n") else { continue };
+        let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+        let (_, rest) = text.split_once("content-length: ").expect("a length");
+        let length: usize = rest.lines().next().expect("a line").trim().parse().expect("a number");
+        if answer.len() >= head + 4 + length {
+            return;
+        }
+    }
+}

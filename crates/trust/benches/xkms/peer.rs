@@ -1,0 +1,88 @@
+//! The peer: `openssl ocsp -multi 2`, with a P-256 key, answering for one certificate.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::load::Question;
+
+/// The responder.
+#[derive(Debug)]
+pub struct Responder {
+    dir: tempfile::TempDir,
+    child: Child,
+    address: SocketAddr,
+}
+
+fn openssl(dir: &Path, arguments: &[&str]) {
+    let output = Command::new("openssl").current_dir(dir).args(arguments).output();
+    let output = output.expect("openssl runs");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl Responder {
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let ca = [
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+            "-subj",
+            "/CN=peer",
+            "-days",
+            "30",
+        ];
+        openssl(dir.path(), &ca);
+        let ask =
+            ["ocsp", "-issuer", "ca.pem", "-serial", "0x1234", "-no_nonce", "-reqout", "ask.der"];
+        openssl(dir.path(), &ask);
+        fs::write(dir.path().join("index.txt"), "V\t401231000000Z\t\t1234\tunknown\t/CN=one\n")
+            .expect("a file");
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+        let address = free.expect("a free port");
+        let child = Command::new("openssl")
+            .current_dir(dir.path())
+            .args(["ocsp", "-port", &address.port().to_string(), "-index", "index.txt"])
+            .args(["-CA", "ca.pem", "-rsigner", "ca.pem", "-rkey", "ca.key", "-multi", "2"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl runs");
+        while TcpStream::connect(address).is_err() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { dir, child, address }
+    }
+
+    pub fn question(&self) -> Question {
+        Question {
+            address: self.address,
+            path: "/",
+            content_type: "application/ocsp-request",
+            body: fs::read(self.dir.path().join("ask.der")).expect("a request"),
+            // id-pkix-ocsp-basic: an answer, not a failure.
+            good: &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x01],
+            keep: false,
+        }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        // With SIGTERM it ends its workers too.
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,138 @@
+//! The trust service under measurement: its own process, on loopback.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use model::keys::order::Prototype;
+use serve::clock::SystemClock;
+use trust::keeper::{Keeper, Settings};
+use xkms::{
+    dsig::{Curve, PublicKey, Signer, SigningKey},
+    message::{Binding, KeyInfo, QueryKeyBinding, Request, RequestBody, RequestHead},
+};
+
+use crate::load::Question;
+
+/// A service whose library holds a number of bindings.
+#[derive(Debug)]
+pub struct Service {
+    dir: tempfile::TempDir,
+    child: Option<Child>,
+    pub address: SocketAddr,
+    /// One key of the library.
+    pub key: PublicKey,
+}
+
+impl Service {
+    /// Fills a new library with `entries`, and serves it.
+    pub fn with(entries: u64) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let state = dir.path().join("state");
+        let keeper = Keeper::open(Settings::default(), &state, SystemClock::shared());
+        let keeper = keeper.expect("a keeper");
+        let asked = |number: u64| {
+            let key = SigningKey::generate_ec(Curve::P256).expect("a key");
+            let key = key.public_key().expect("a public key");
+            Prototype {
+                key: Some(model::api::Bytes(key.to_spki())),
+                name: Some(format!("key-{number}")),
+                ..Prototype::default()
+            }
+        };
+        let first = asked(0);
+        let key = PublicKey::from_spki(&first.key.clone().expect("a key").0).expect("a key");
+        let all = std::iter::once(first).chain((1..entries).map(asked));
+        assert_eq!(keeper.import(all).expect("an import"), entries);
+        keeper.close().expect("closed");
+        drop(keeper);
+        let mut service = Self { dir, child: None, address: ([127, 0, 0, 1], 0).into(), key };
+        service.start();
+        service
+    }
+
+    fn start(&mut self) {
+        let config = self.dir.path().join("trust.toml");
+        let text = "state_dir = 'state'\nlisten = '127.0.0.1:0'\naddress_file = 'address'\n\
+                    [front]\nopen_queries = true\nconnections = 2048\n[log]\nfilter = 'warn'\n";
+        std::fs::write(&config, text).expect("a file");
+        let child = Command::new(env!("CARGO_BIN_EXE_vouchsafe-trust"))
+            .arg("--config")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .spawn();
+        self.child = Some(child.expect("it starts"));
+        let address = self.dir.path().join("address");
+        let since = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(&address).unwrap_or_default();
+            if let Ok(bound) = text.trim().parse() {
+                self.address = bound;
+                return;
+            }
+            assert!(since.elapsed() < Duration::from_secs(60), "it does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Validate, or Locate, of the key, unsigned; the answer is signed.
+    pub fn question(&self, validate: bool, keep: bool) -> Question {
+        let service = format!("http://{}/xkms", self.address);
+        let binding =
+            Binding { key_info: Some(KeyInfo::key(self.key.clone())), ..Binding::default() };
+        let query = QueryKeyBinding { binding, time: None };
+        let body = if validate { RequestBody::Validate(query) } else { RequestBody::Locate(query) };
+        let request = Request { head: RequestHead::new("I1", &service), body };
+        Question {
+            address: self.address,
+            path: "/xkms",
+            content_type: "text/xml",
+            body: request.to_element().to_xml().into_bytes(),
+            good: if validate {
+                b"StatusValue=\"http://www.w3.org/2002/03/xkms#Valid\""
+            } else {
+                b"</UnverifiedKeyBinding>"
+            },
+            keep,
+        }
+    }
+
+    /// Proportional set size of keeper and reader, MiB.
+    pub fn memory_mib(&self) -> f64 {
+        let keeper = self.child.as_ref().expect("it runs").id();
+        let mut total = pss_kib(keeper);
+        let children = format!("/proc/{keeper}/task/{keeper}/children");
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        total += children
+            .split_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .map(pss_kib)
+            .sum::<f64>();
+        total / 1024.0
+    }
+
+    /// Bytes of the library's file.
+    pub fn library(&self) -> PathBuf {
+        self.dir.path().join("state/store.redb")
+    }
+}
+
+fn pss_kib(pid: u32) -> f64 {
+    let text =
+        std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("smaps_rollup"));
+    let text = text.unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0.0)
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // The reader dies with it.
+            let _ = child.kill().and_then(|()| child.wait());
+        }
+    }
+}
