@@ -2,13 +2,15 @@
 //!
 //! Every server runs the same six jobs of fio's nbd engine on a tmpfs; LUKS1 is the same image for
 //! all. The direct rows run on a file of the disk, past the page cache. Rows `vhost-*` compare our
-//! own two exports under a load generator that drives both. Rounds alternate the servers; each row
-//! is the median of the rounds. `-cpu` rows are processor time of the server for one operation, or
-//! for one gigabyte, and decide: wall figures swing with the machine.
+//! own two exports under a load generator that drives both, rows `seam-*` the formats without a
+//! transport. Rounds alternate the servers; each row is the median of the rounds. `-cpu` rows are
+//! processor time of the server for one operation, or for one gigabyte, and decide: wall figures
+//! swing with the machine.
 //!
 //! Vault rows: `first` writes sectors that were never written, the others rewrite a settled volume.
 //!
-//! `cargo bench -p disk --bench disk`, with `QUICK=1` for a look at three short rounds.
+//! `cargo bench -p disk --bench disk`, with `QUICK=1` for a look at three short rounds; `CASE=a,b`
+//! runs only rows whose name has one of these parts, and `ROUNDS=n` so many rounds.
 
 #![expect(
     clippy::expect_used,
@@ -19,7 +21,6 @@
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     unreachable_pub,
-    dead_code,
     reason = "a bench program: it says what it sees, stops where it cannot go on, and times itself"
 )]
 
@@ -29,46 +30,55 @@ mod fio;
 mod load;
 #[path = "disk/master.rs"]
 mod master;
+#[path = "disk/rows.rs"]
+mod rows;
+#[path = "disk/seam.rs"]
+mod seam;
 #[path = "disk/servers.rs"]
 mod servers;
 
-use std::{collections::BTreeMap, fs, path::Path};
-
-use serde_json::{Value, json};
+use std::{fs, path::Path};
 
 use self::{
     fio::{Done, JOBS, Job},
+    rows::{Pair, Plan, Rows, Samples, pair},
     servers::{Place, Running, SIZE, Who},
 };
 
-/// Figures of one server at one job, one for each round: rate, and processor time.
-type Samples = BTreeMap<(String, &'static str), (Vec<f64>, Vec<f64>)>;
-
-struct Plan {
-    rounds: usize,
-    millis: u32,
-}
+/// Who is compared with whom on tmpfs.
+const ON_TMPFS: [Pair; 10] = [
+    pair("luks1", Who::OursLuks1, Who::QemuLuks1),
+    pair("luks1", Who::OursLuks1, Who::NbdkitLuks1),
+    pair("raw", Who::OursRaw, Who::QemuRaw),
+    pair("raw", Who::OursRaw, Who::NbdkitFile),
+    pair("vault-aegis", Who::OursAegis, Who::NbdkitFile),
+    pair("vault-aegis", Who::OursAegis, Who::OursRaw),
+    pair("vault-aegis", Who::OursAegis, Who::QemuLuks1),
+    pair("vault-gcm", Who::OursGcm, Who::NbdkitFile),
+    pair("vault-gcm", Who::OursGcm, Who::OursRaw),
+    pair("vault-gcm", Who::OursGcm, Who::QemuLuks1),
+];
+/// And past the page cache.
+const DIRECT: [Pair; 2] = [
+    pair("direct-luks1", Who::OursLuks1, Who::QemuLuks1),
+    pair("direct-raw", Who::OursRaw, Who::QemuRaw),
+];
 
 fn main() {
-    let quick = std::env::var_os("QUICK").is_some();
-    let plan =
-        if quick { Plan { rounds: 3, millis: 250 } } else { Plan { rounds: 7, millis: 700 } };
-    let mut rows = Vec::new();
-    println!(
-        "{:<44} {:>10} {:>10} {:<8} {:>7}   (ratio: larger is better for us)",
-        "case", "ours", "peer", "unit", "ratio"
-    );
+    let plan = Plan::said();
+    let mut rows = Rows::new();
     let dir = Path::new("/dev/shm").join(format!("vouchsafe-bench-{}", std::process::id()));
     on_tmpfs(&plan, &Place::make(&dir, false), &mut rows);
     let _ = fs::remove_dir_all(&dir);
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-    let dir = target.join(format!("bench-disk-{}", std::process::id()));
-    on_disk(&plan, &dir, &mut rows);
-    let _ = fs::remove_dir_all(&dir);
-    let out = target.join("bench");
-    fs::create_dir_all(&out).expect("target/bench");
-    let text = serde_json::to_string_pretty(&rows).expect("JSON");
-    fs::write(out.join("disk.json"), text).expect("disk.json");
+    if plan.wants_any(&DIRECT) {
+        let dir = target.join(format!("bench-disk-{}", std::process::id()));
+        on_disk(&plan, &dir, &mut rows);
+        let _ = fs::remove_dir_all(&dir);
+    }
+    if plan.is_whole() {
+        rows.write(&target.join("bench"));
+    }
 }
 
 /// Runs `job` and notes its figures.
@@ -83,103 +93,97 @@ fn measure(
     let done = run();
     let cpu = server.cpu() - before;
     let amount = if job.is_sequential() { done.bytes / 1e9 } else { done.operations / 1e6 };
-    let (rates, cpus) = samples.entry((name.to_owned(), job.name)).or_default();
-    rates.push(done.rate);
-    cpus.push(cpu / amount.max(1e-9));
+    samples.note(name, job.name, done.rate, cpu / amount.max(1e-9));
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Two rows, rate and processor time, of `ours` against `peer` at one job.
-fn compare(
-    rows: &mut Vec<Value>,
-    samples: &Samples,
-    ours: &str,
-    peer: &str,
-    job: &'static Job,
-    case: &str,
+/// Every server of `pairs` in turn, each at those jobs of its that are wanted.
+fn one_round(
+    plan: &Plan,
+    place: &Place,
+    pairs: &[Pair],
+    jobs: &[Job],
+    samples: &mut Samples,
+    round: usize,
 ) {
-    let find = |who: &str| samples.get(&(who.to_owned(), job.name));
-    let (Some(mine), Some(theirs)) = (find(ours), find(peer)) else { return };
-    let (unit, cpu_unit, scale) =
-        if job.is_sequential() { ("MB/s", "s/GB", 1e6) } else { ("kIOPS", "us/op", 1e3) };
-    let mut row = |case: String, unit: &str, mine: f64, theirs: f64, ratio: f64, runs: usize| {
-        println!("{case:<44} {mine:>10.3} {theirs:>10.3} {unit:<8} {ratio:>7.2}");
-        rows.push(json!({"case": case, "ours": mine, "peer": theirs, "peer_name": peer,
-                         "unit": unit, "ratio": ratio, "runs": runs}));
-    };
-    let (rate, their_rate) = (median(&mine.0) / scale, median(&theirs.0) / scale);
-    row(
-        format!("{case}-{}-vs-{peer}", job.name),
-        unit,
-        rate,
-        their_rate,
-        rate / their_rate,
-        mine.0.len(),
-    );
-    let (cpu, their_cpu) = (median(&mine.1), median(&theirs.1));
-    let case = format!("{case}-{}-cpu-vs-{peer}", job.name);
-    row(case, cpu_unit, cpu, their_cpu, their_cpu / cpu, mine.1.len());
+    let mut who: Vec<Who> = Vec::new();
+    for side in pairs.iter().flat_map(|pair| [pair.ours, pair.peer]) {
+        if !who.contains(&side) {
+            who.push(side);
+        }
+    }
+    for at in 0..who.len() {
+        let who = who[(at + round) % who.len()];
+        let wanted = |job: &&'static Job| {
+            let mut with = pairs.iter().filter(|pair| pair.ours == who || pair.peer == who);
+            with.any(|pair| plan.wants(pair, job.name))
+        };
+        let jobs: Vec<&'static Job> = JOBS
+            .iter()
+            .filter(|job| jobs.iter().any(|one| one.name == job.name))
+            .filter(wanted)
+            .collect();
+        if jobs.is_empty() {
+            continue;
+        }
+        let server = place.start(who);
+        for job in jobs {
+            measure(samples, who.name(), job, &server, || {
+                fio::run(&server.socket, job, SIZE, Some(plan.millis))
+            });
+        }
+    }
 }
 
-fn on_tmpfs(plan: &Plan, place: &Place, rows: &mut Vec<Value>) {
-    const ALL: [Who; 8] = [
-        Who::OursLuks1,
-        Who::QemuLuks1,
-        Who::NbdkitLuks1,
-        Who::OursRaw,
-        Who::QemuRaw,
-        Who::NbdkitFile,
-        Who::OursGcm,
-        Who::OursAegis,
-    ];
-    let mut samples = Samples::new();
+fn on_tmpfs(plan: &Plan, place: &Place, rows: &mut Rows) {
+    let mut samples = Samples::default();
     // Every image is written once through, so that no row measures first touches by chance.
     for who in [Who::OursLuks1, Who::OursRaw, Who::OursGcm, Who::OursAegis] {
-        let server = place.start(who);
-        fio::run(&server.socket, &JOBS[1], SIZE, None);
+        if ON_TMPFS.iter().any(|pair| pair.ours == who && plan.wants_any(&[*pair])) {
+            let server = place.start(who);
+            fio::run(&server.socket, &JOBS[1], SIZE, None);
+        }
     }
     for round in 0..plan.rounds {
-        for at in 0..ALL.len() {
-            let who = ALL[(at + round) % ALL.len()];
-            let server = place.start(who);
-            for job in &JOBS {
-                measure(&mut samples, who.name(), job, &server, || {
-                    fio::run(&server.socket, job, SIZE, Some(plan.millis))
-                });
-            }
-        }
-        first_writes(place, &mut samples);
+        one_round(plan, place, &ON_TMPFS, &JOBS, &mut samples, round);
+        first_writes(plan, place, &mut samples);
         both_exports(plan, place, &mut samples);
+        if plan.has("seam-") {
+            seam::round(place, |case, who, time| samples.note(who.name(), case, 1.0, time));
+        }
     }
     for job in &JOBS {
-        compare(rows, &samples, "luks1", "qemu-nbd", job, "luks1");
-        compare(rows, &samples, "luks1", "nbdkit-luks", job, "luks1");
-        compare(rows, &samples, "raw", "qemu-nbd-raw", job, "raw");
-        compare(rows, &samples, "raw", "nbdkit-file", job, "raw");
-        for vault in ["vault-aegis", "vault-gcm"] {
-            compare(rows, &samples, vault, "nbdkit-file", job, vault);
-            compare(rows, &samples, vault, "raw", job, vault);
-            compare(rows, &samples, vault, "qemu-nbd", job, vault);
+        for pair in ON_TMPFS.iter().filter(|pair| plan.wants(pair, job.name)) {
+            rows.compare(&samples, pair, job);
         }
-        compare(rows, &samples, "vhost", "nbd", job, "vhost");
+        rows.compare_named(&samples, "vhost", "vhost", "nbd", job);
     }
-    for vault in ["vault-aegis-first", "vault-gcm-first"] {
-        compare(rows, &samples, vault, "nbdkit-file", &JOBS[1], vault);
-        compare(rows, &samples, vault, "raw", &JOBS[1], vault);
+    for (case, ours) in [("vault-aegis-first", Who::OursAegis), ("vault-gcm-first", Who::OursGcm)] {
+        for peer in [Who::NbdkitFile, Who::OursRaw] {
+            rows.compare_named(
+                &samples,
+                case,
+                &format!("{}-first", ours.name()),
+                peer.name(),
+                &JOBS[1],
+            );
+        }
+    }
+    for case in seam::names() {
+        for who in [Who::OursLuks1, Who::OursAegis, Who::OursGcm] {
+            rows.compare_cpu(&samples, case, who.name(), Who::OursRaw.name());
+        }
     }
 }
 
 /// Sequential writes to sectors that were never written, on fresh volumes.
-fn first_writes(place: &Place, samples: &mut Samples) {
-    for (who, image) in [(Who::OursGcm, "gcm"), (Who::OursAegis, "aegis")] {
-        place.make_vault(image);
-        let server = place.start(who);
+fn first_writes(plan: &Plan, place: &Place, samples: &mut Samples) {
+    for who in [Who::OursGcm, Who::OursAegis] {
         let name = format!("{}-first", who.name());
+        if !plan.has(&name) {
+            continue;
+        }
+        place.make_vault(who.image(), who);
+        let server = place.start(who);
         measure(samples, &name, &JOBS[1], &server, || {
             fio::run(&server.socket, &JOBS[1], SIZE, None)
         });
@@ -188,41 +192,32 @@ fn first_writes(place: &Place, samples: &mut Samples) {
 
 /// The same raw image through our two exports, under one load generator.
 fn both_exports(plan: &Plan, place: &Place, samples: &mut Samples) {
-    let server = place.start(Who::OursRaw);
-    for job in &JOBS {
-        measure(samples, "nbd", job, &server, || load::nbd(&server.socket, job, SIZE, plan.millis));
-    }
-    drop(server);
-    let server = place.start(Who::OursVhost);
-    for job in &JOBS {
-        measure(samples, "vhost", job, &server, || {
-            load::vhost(&server.socket, job, SIZE, plan.millis)
-        });
+    let wanted = |job: &&Job| plan.has(&format!("vhost-{}", job.name));
+    for (who, name) in [(Who::OursRaw, "nbd"), (Who::OursVhost, "vhost")] {
+        let server = JOBS.iter().any(|job| wanted(&job)).then(|| place.start(who));
+        let Some(server) = server else { return };
+        for job in JOBS.iter().filter(wanted) {
+            let load = if who == Who::OursVhost { load::vhost } else { load::nbd };
+            measure(samples, name, job, &server, || load(&server.socket, job, SIZE, plan.millis));
+        }
     }
 }
 
 /// Past the page cache, on whatever disk the tree is on.
-fn on_disk(plan: &Plan, dir: &Path, rows: &mut Vec<Value>) {
-    const ALL: [Who; 4] = [Who::OursLuks1, Who::QemuLuks1, Who::OursRaw, Who::QemuRaw];
+fn on_disk(plan: &Plan, dir: &Path, rows: &mut Rows) {
     let place = Place::make(dir, true);
-    let mut samples = Samples::new();
+    let mut samples = Samples::default();
     for who in [Who::OursLuks1, Who::OursRaw] {
         let server = place.start(who);
         fio::run(&server.socket, &JOBS[1], SIZE, None);
     }
+    let jobs = [JOBS[0], JOBS[1], JOBS[3], JOBS[5]];
     for round in 0..plan.rounds {
-        for at in 0..ALL.len() {
-            let who = ALL[(at + round) % ALL.len()];
-            let server = place.start(who);
-            for job in [&JOBS[0], &JOBS[1], &JOBS[3], &JOBS[5]] {
-                measure(&mut samples, who.name(), job, &server, || {
-                    fio::run(&server.socket, job, SIZE, Some(plan.millis))
-                });
-            }
-        }
+        one_round(plan, &place, &DIRECT, &jobs, &mut samples, round);
     }
     for job in &JOBS {
-        compare(rows, &samples, "luks1", "qemu-nbd", job, "direct-luks1");
-        compare(rows, &samples, "raw", "qemu-nbd-raw", job, "direct-raw");
+        for pair in DIRECT.iter().filter(|pair| plan.wants(pair, job.name)) {
+            rows.compare(&samples, pair, job);
+        }
     }
 }

@@ -16,14 +16,17 @@
 //! connection covers the completed writes of all (`CAN_MULTI_CONN`). A malformed message ends its
 //! own connection and no other.
 
+mod answer;
 mod connection;
 mod counters;
 mod listen;
 mod negotiate;
+mod received;
 mod rejection;
 mod reply;
 mod request;
 mod server;
+mod transmission;
 mod wire;
 
 pub use counters::Counters;

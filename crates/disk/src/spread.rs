@@ -125,7 +125,11 @@ impl Flying {
     }
 
     pub(crate) fn any(&self) -> bool {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner) > 0
+        self.count() > 0
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until nothing is in flight.

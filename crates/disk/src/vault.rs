@@ -38,6 +38,7 @@ mod refs;
 mod rekey;
 mod replay;
 mod resize;
+mod revert;
 mod seal;
 mod sessions;
 mod slots;

@@ -33,9 +33,6 @@ pub const SLOT_BYTES: u64 = 1 << 20;
 
 pub const READ: u32 = 0;
 pub const WRITE: u32 = 1;
-pub const FLUSH: u32 = 4;
-pub const DISCARD: u32 = 11;
-pub const ZEROES: u32 = 13;
 
 /// Offset of QEMU's addresses against the guest's.
 const USER_BASE: u64 = 0x7000_0000_0000;
@@ -53,10 +50,10 @@ const PROTOCOL_FEATURES: u64 = 1 << 30;
 pub struct Master {
     file: File,
     pub memory: GuestMemoryMmap<()>,
-    kick: EventFd,
+    pub kick: EventFd,
     call: EventFd,
     calls: Epoll,
-    frontend: Option<Frontend>,
+    pub frontend: Option<Frontend>,
     inflight: Option<(VhostUserInflight, File)>,
     pub features: u64,
     available: u16,
@@ -91,6 +88,7 @@ impl Master {
 
     /// Connects to `socket` as QEMU does, the second time with the in-flight area of the first.
     pub fn connect(&mut self, socket: &Path) -> Result<(), vhost::Error> {
+        drop(self.frontend.take());
         let stream =
             UnixStream::connect(socket).map_err(|e| vhost::Error::from(Error::SocketConnect(e)))?;
         let mut frontend = Frontend::from_stream(stream, 4);
@@ -122,10 +120,6 @@ impl Master {
         frontend.set_vring_enable(0, true)?;
         self.frontend = Some(frontend);
         Ok(())
-    }
-
-    pub fn frontend(&mut self) -> &mut Frontend {
-        self.frontend.as_mut().expect("connected")
     }
 
     pub fn region(&self) -> VhostUserMemoryRegionInfo {
@@ -222,18 +216,6 @@ impl Master {
         self.available
     }
 
-    pub fn force_kick(&self) {
-        self.kick.write(1).expect("kick");
-    }
-
-    /// Submits one request.
-    pub fn submit(&mut self, slot: u16, kind: u32, sector: u64, length: u32) {
-        let before = self.available;
-        self.prepare(slot, kind, sector, length);
-        self.offer(3 * slot);
-        self.publish(before);
-    }
-
     /// A slot that came back already, with its status.
     pub fn ready(&mut self) -> Option<(u16, u8)> {
         if self.used_index() == self.used {
@@ -266,27 +248,5 @@ impl Master {
             }
             let _ = self.call.read();
         }
-    }
-
-    /// One request from start to end; its status, 255 if none came.
-    pub fn ask(&mut self, kind: u32, sector: u64, length: u32) -> u8 {
-        self.submit(0, kind, sector, length);
-        self.completed(5000).map_or(255, |(_, status)| status)
-    }
-
-    pub fn write_at(&mut self, sector: u64, data: &[u8]) -> u8 {
-        self.put(Self::data_at(0), data);
-        self.ask(WRITE, sector, data.len() as u32)
-    }
-
-    pub fn read_at(&mut self, sector: u64, length: usize) -> Vec<u8> {
-        assert_eq!(self.ask(READ, sector, length as u32), 0, "a read failed");
-        self.data(0, length)
-    }
-
-    pub fn data(&self, slot: u16, length: usize) -> Vec<u8> {
-        let mut out = vec![0; length];
-        self.memory.read_slice(&mut out, GuestAddress(Self::data_at(slot))).expect("our memory");
-        out
     }
 }

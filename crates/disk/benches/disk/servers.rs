@@ -16,6 +16,11 @@ use model::Secret;
 pub const SIZE: u64 = 512 << 20;
 const KEY: &[u8] = b"a pass phrase for measuring with";
 
+/// The key of every volume.
+pub fn key() -> Secret<Vec<u8>> {
+    Secret::new(KEY.to_vec())
+}
+
 /// Who serves what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
@@ -46,7 +51,8 @@ impl Who {
         }
     }
 
-    fn image(self) -> &'static str {
+    /// Name of the image that it serves.
+    pub fn image(self) -> &'static str {
         match self {
             Self::OursLuks1 | Self::QemuLuks1 | Self::NbdkitLuks1 => "luks1",
             Self::OursRaw | Self::QemuRaw | Self::NbdkitFile | Self::OursVhost => "raw",
@@ -100,34 +106,40 @@ impl Place {
         fs::create_dir_all(dir).expect("directory");
         fs::write(dir.join("key"), KEY).expect("key");
         let place = Self { dir: dir.to_owned(), direct };
-        let luks = place.path("luks1");
-        File::create(&luks).expect("image").set_len(SIZE + (4 << 20)).expect("image");
-        let mut format = Command::new("cryptsetup");
-        format.args(["luksFormat", "--type", "luks1", "--batch-mode"]);
-        format.args(["--pbkdf-force-iterations", "1000", "--cipher", "aes-xts-plain64"]);
-        format.args(["--key-size", "512", "--key-file"]).arg(place.path("key")).arg(&luks);
-        assert!(format.status().expect("cryptsetup").success(), "cryptsetup failed");
+        place.make_luks1(Who::OursLuks1.image());
         File::create(place.path("raw")).expect("image").set_len(SIZE).expect("image");
         if !direct {
-            place.make_vault("gcm");
-            place.make_vault("aegis");
+            place.make_vault(Who::OursGcm.image(), Who::OursGcm);
+            place.make_vault(Who::OursAegis.image(), Who::OursAegis);
         }
         place
     }
 
-    /// A fresh, empty volume in our format.
-    pub fn make_vault(&self, name: &str) {
+    /// A fresh LUKS1 volume, by cryptsetup.
+    pub fn make_luks1(&self, name: &str) {
+        let luks = self.path(name);
+        File::create(&luks).expect("image").set_len(SIZE + (4 << 20)).expect("image");
+        let mut format = Command::new("cryptsetup");
+        format.args(["luksFormat", "--type", "luks1", "--batch-mode"]);
+        format.args(["--pbkdf-force-iterations", "1000", "--cipher", "aes-xts-plain64"]);
+        format.args(["--key-size", "512", "--key-file"]).arg(self.path("key")).arg(&luks);
+        assert!(format.status().expect("cryptsetup").success(), "cryptsetup failed");
+    }
+
+    /// A fresh, empty volume in our format, with the cipher of `who`.
+    pub fn make_vault(&self, name: &str, who: Who) {
         let path = self.path(name);
         let _ = fs::remove_file(&path);
-        let key = Secret::new(KEY.to_vec());
-        let suite = if name == "gcm" { Suite::Aes256Gcm } else { Suite::Aegis256X4 };
+        let key = key();
+        let suite = if who == Who::OursGcm { Suite::Aes256Gcm } else { Suite::Aegis256X4 };
         let slots = [NewSlot { secret: SlotSecret::RandomKey(&key), kmi: None, label: "bench" }];
         let new =
             NewVault { path: &path, size: SIZE, suite, log_bytes: None, label: "", slots: &slots };
         disk::vault::create(&new).expect("a vault volume");
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// The file `name` of this place.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 

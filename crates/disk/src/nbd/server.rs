@@ -17,8 +17,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
     Counters, Export, PeerPolicy, Rejection, UnixSocket,
-    connection::{End, Service, serve},
+    connection::{End, serve},
     counters::add,
+    transmission::Service,
 };
 use crate::{Volume, spread::Spread};
 

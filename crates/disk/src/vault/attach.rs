@@ -150,7 +150,7 @@ impl<'a> Attachment<'a> {
             let Item::Refs(first, names) = item else { continue };
             for (sector, name) in (*first..).zip(names) {
                 survey.take(name, &self.ring, SLOT_LIMIT)?;
-                if name.slot != header.data_slot().saturating_add(sector) {
+                if name.slot() != header.data_slot().saturating_add(sector) {
                     survey.slots.displaced(sector);
                 }
             }
@@ -274,7 +274,7 @@ fn apply(engine: &Engine, items: &[Item]) -> io::Result<()> {
             }
             freed.extend(left.into_iter().map(|f| (f.slot, f.trimmed)));
             for name in names.iter().filter(|name| !name.is_null()) {
-                freed.remove(&name.slot);
+                freed.remove(&name.slot());
             }
             done += step;
             sector = first.saturating_add(super::data::length(done));

@@ -11,7 +11,7 @@ use super::node::{FAN, Node, NodeId};
 
 const SHARDS: usize = 64;
 /// What a page costs in memory, roughly.
-const NODE_BYTES: u64 = 48 * FAN as u64;
+const NODE_BYTES: u64 = 40 * FAN as u64;
 /// Steps of the clock hand for one page too many.
 const STEPS: usize = 8;
 

@@ -155,7 +155,7 @@ impl Engine {
         for (page, name) in copied.iter().zip(names) {
             let old = self.tree.adopt(shape, page.node.id, name)?;
             if !old.is_null() && old.sequence >= shape.barrier {
-                committer.pending_pages.push(Freed { slot: old.slot, trimmed: false });
+                committer.pending_pages.push(Freed { slot: old.slot(), trimmed: false });
             }
         }
         Ok(())
@@ -178,7 +178,7 @@ impl Engine {
             let unit = Unit::Page(page.node.id.level, page.node.id.number);
             let name = shape.ring.seal(sequence, unit, bytes).map_err(cipher_failed)?;
             let slot = slots.next().ok_or(io::ErrorKind::StorageFull)?;
-            names.push(Ref { slot, ..name });
+            names.push(name.at(slot).map_err(page::refused)?);
         }
         Ok(names)
     }
@@ -187,7 +187,7 @@ impl Engine {
     fn write_pages(&self, copied: &[Copied], names: &[Ref]) -> io::Result<()> {
         let pages = copied.iter().zip(names).filter_map(|(page, name)| {
             let bytes = page.bytes.as_ref()?;
-            Some((name.slot, bytes))
+            Some((name.slot(), bytes))
         });
         let pages: Vec<(u64, &Vec<u8>)> = pages.collect();
         for run in pages.chunk_by(|a, b| a.0.checked_add(1) == Some(b.0)) {

@@ -18,6 +18,8 @@ use crate::{Rejection, steps::step};
 
 /// Sectors that are sealed and written at a time: their data stay in the processor's cache.
 const CHUNK: usize = 64;
+/// Sectors that are read and opened at a time.
+const AT_ONCE: usize = 32;
 
 impl Engine {
     /// Fills `buf`, whole sectors from `first` on.
@@ -28,32 +30,39 @@ impl Engine {
             let count = (rest.len() / SLOT_BYTES).min(FAN - index).max(1);
             let (part, behind) =
                 rest.split_at_mut_checked(count * SLOT_BYTES).ok_or(io::ErrorKind::InvalidInput)?;
-            match count {
-                1 => self.read_in_page::<1>(shape, id, index, part)?,
-                _ => self.read_in_page::<FAN>(shape, id, index, part)?,
-            }
+            self.read_in_page(shape, id, index, part)?;
             sector = sector.saturating_add(length(count));
             rest = behind;
         }
         Ok(())
     }
 
-    /// Reads sectors of one page, at most `N`, from `index` on.
-    fn read_in_page<const N: usize>(
+    /// Reads sectors of one page from `index` on, some at a time: their references are copied to the
+    /// stack, their data stay in the processor's cache until they are opened.
+    fn read_in_page(
         &self,
         shape: &Shape,
         id: NodeId,
         index: usize,
         buf: &mut [u8],
     ) -> io::Result<()> {
+        let node = self.tree.node(id);
         let count = buf.len() / SLOT_BYTES;
-        let mut names = [Ref::NULL; N];
-        self.tree.look(shape, &self.tree.node(id), |state| {
-            let from = state.refs().get(index..index + count).unwrap_or_default();
-            names.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-        })?;
-        let sector = id.child(index).number;
-        self.read_named(shape, sector, names.get(..count).unwrap_or_default(), buf)
+        if count == 1 {
+            let name = self.tree.look(shape, &node, |state| state.get(index))?;
+            return self.read_named(shape, id.child(index).number, &[name], buf);
+        }
+        let mut names = [Ref::NULL; AT_ONCE];
+        let parts = buf.chunks_mut(AT_ONCE * SLOT_BYTES);
+        for (index, part) in (index..index + count).step_by(AT_ONCE).zip(parts) {
+            let names = names.get_mut(..part.len() / SLOT_BYTES).unwrap_or_default();
+            self.tree.look(shape, &node, |state| {
+                let from = state.refs().get(index..index + names.len()).unwrap_or_default();
+                names.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            })?;
+            self.read_named(shape, id.child(index).number, names, part)?;
+        }
+        Ok(())
     }
 
     /// Reads the sectors that `names` name, run by run.
@@ -67,7 +76,7 @@ impl Engine {
         let mut rest = buf;
         let mut sector = first;
         let follows = |a: &Ref, b: &Ref| {
-            a.is_null() == b.is_null() && (a.is_null() || a.slot.checked_add(1) == Some(b.slot))
+            a.is_null() == b.is_null() && (a.is_null() || a.slot().checked_add(1) == Some(b.slot()))
         };
         for run in names.chunk_by(follows) {
             let (part, behind) = rest
@@ -86,7 +95,7 @@ impl Engine {
     /// Reads sectors whose slots follow each other.
     fn read_run(&self, shape: &Shape, first: u64, names: &[Ref], buf: &mut [u8]) -> io::Result<()> {
         let Some(head) = names.first() else { return Ok(()) };
-        match self.medium.read_at(byte_of(head.slot), buf) {
+        match self.medium.read_at(byte_of(head.slot()), buf) {
             Ok(()) => {}
             // Perhaps only the last of them is missing: one by one, below.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
@@ -113,7 +122,7 @@ impl Engine {
     fn read_again(&self, shape: &Shape, sector: u64, name: Ref, buf: &mut [u8]) -> io::Result<()> {
         let (mut name, mut fresh) = (name, true);
         loop {
-            let opened = match self.medium.read_at(byte_of(name.slot), buf) {
+            let opened = match self.medium.read_at(byte_of(name.slot()), buf) {
                 Ok(()) => shape.ring.open(&name, Unit::Sector(sector), buf).is_ok(),
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => false,
                 Err(e) => return Err(e),
@@ -139,7 +148,7 @@ impl Engine {
         buf.fill(0);
         self.damaged.fetch_add(1, Ordering::Relaxed);
         let position = byte_of(sector);
-        tracing::error!(volume.position = position, volume.slot = name.slot, "sector damaged");
+        tracing::error!(volume.position = position, volume.slot = name.slot(), "sector damaged");
         refused(Rejection::SectorDamaged { position })
     }
 
@@ -207,7 +216,9 @@ impl Engine {
         let installed = written.and_then(|()| {
             step("S340", position, data.len());
             let names = names.get_mut(..data.len() / SLOT_BYTES).unwrap_or_default();
-            names.iter_mut().zip(slots.by_ref()).for_each(|(name, slot)| name.slot = slot);
+            for (name, slot) in names.iter_mut().zip(slots.by_ref()) {
+                *name = name.at(slot).map_err(refused)?;
+            }
             let (id, index) = NodeId::of_sector(first);
             self.tree.install(shape, &self.tree.node(id), index, names, false)
         });

@@ -14,6 +14,7 @@
 
 use std::{
     io,
+    ops::Deref,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -41,6 +42,24 @@ const ASIDE_HARD: u64 = 64 << 10;
 pub(crate) struct Manner {
     pub(crate) read_only: bool,
     pub(crate) trim: TrimPolicy,
+}
+
+/// Slots that were taken; most often they follow each other.
+#[derive(Debug)]
+pub(crate) enum Runs {
+    One(Run),
+    Many(Vec<Run>),
+}
+
+impl Deref for Runs {
+    type Target = [Run];
+
+    fn deref(&self) -> &[Run] {
+        match self {
+            Self::One(run) => std::slice::from_ref(run),
+            Self::Many(runs) => runs,
+        }
+    }
 }
 
 /// An open volume.
@@ -170,28 +189,29 @@ impl Engine {
     }
 
     /// Slots for `count` sectors from `first` on: their homes, or what there is.
-    pub(crate) fn take_slots(&self, first: Option<u64>, count: u64) -> io::Result<Vec<Run>> {
+    pub(crate) fn take_slots(&self, first: Option<u64>, count: u64) -> io::Result<Runs> {
         let mut slots = self.slots();
-        if let Some(run) = first.and_then(|first| slots.take_home(first, count)) {
-            return Ok(vec![run]);
+        if count == 0 {
+            return Ok(Runs::Many(Vec::new()));
         }
-        let mut runs: Vec<Run> = Vec::new();
-        let mut left = count;
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let run = match first.and_then(|first| slots.take_home(first, count)) {
+            Some(run) => run,
+            None => slots.take(count).map_err(|_| full())?,
+        };
+        if run.count >= count {
+            return Ok(Runs::One(run));
+        }
+        let (mut runs, mut left) = (vec![run], count.saturating_sub(run.count));
         while left > 0 {
-            match slots.take(left) {
-                Ok(run) => {
-                    left = left.saturating_sub(run.count);
-                    runs.push(run);
-                }
-                Err(_) => {
-                    for run in &runs {
-                        give_back(&mut slots, *run);
-                    }
-                    return Err(io::ErrorKind::StorageFull.into());
-                }
-            }
+            let Ok(run) = slots.take(left) else {
+                runs.iter().for_each(|run| give_back(&mut slots, *run));
+                return Err(full());
+            };
+            left = left.saturating_sub(run.count);
+            runs.push(run);
         }
-        Ok(runs)
+        Ok(Runs::Many(runs))
     }
 
     /// Gives slots back that nothing names.

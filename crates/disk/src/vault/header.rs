@@ -325,7 +325,8 @@ impl Header {
             return malformed("session");
         }
         let roots = [&self.root, &self.sessions, &self.snapshots];
-        let behind = |r: &&Ref| !r.is_null() && (r.slot >= self.end || r.session > self.session.id);
+        let behind =
+            |r: &&Ref| !r.is_null() && (r.slot() >= self.end || r.session > self.session.id);
         if roots.iter().any(behind) {
             return malformed("a root behind the end");
         }

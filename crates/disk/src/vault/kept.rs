@@ -112,7 +112,7 @@ impl Engine {
             let runs = self.take_slots(None, 1)?;
             let slot = runs.first().ok_or(io::ErrorKind::StorageFull)?.slot;
             self.write_slot(slot, &bytes).inspect_err(|_| self.return_runs(&runs))?;
-            Ref { slot, ..name.map_err(cipher_failed)? }
+            name.map_err(cipher_failed)?.at(slot).map_err(refused)?
         };
         let old = committer.header.snapshots;
         let mut edit = |header: &mut Header| {
@@ -122,7 +122,7 @@ impl Engine {
         self.checkpoint(shape, committer, &mut edit)?;
         committer.snapshots = entries;
         if !old.is_null() {
-            self.release(vec![Freed { slot: old.slot, trimmed: false }]);
+            self.release(vec![Freed { slot: old.slot(), trimmed: false }]);
         }
         Ok(())
     }

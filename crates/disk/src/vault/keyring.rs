@@ -144,7 +144,7 @@ impl Keyring {
     ) -> Result<Ref, NotAuthentic> {
         let session = self.sessions.last().ok_or(NotAuthentic)?;
         let tag = session.cipher.seal(sequence, &unit.place(&self.uuid), data)?;
-        Ok(Ref { tag, slot: 0, sequence, session: session.record.id })
+        Ok(Ref::sealed(tag, sequence, session.record.id))
     }
 
     /// Opens in place what `name` names.

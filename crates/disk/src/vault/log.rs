@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     fn name(n: u64) -> Ref {
-        Ref { tag: [9; 16], slot: 400 + n, sequence: n, session: 1 }
+        Ref::sealed([9; 16], n, 1).at(400 + n).unwrap()
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl State {
             ..Replaced::default()
         };
         if !old.is_null() && old.sequence >= barrier {
-            let freed = Freed { slot: old.slot, trimmed };
+            let freed = Freed { slot: old.slot(), trimmed };
             if self.unlogged & bit == 0 {
                 self.freed.push(freed);
                 done.set_aside = true;

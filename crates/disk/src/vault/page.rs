@@ -52,7 +52,7 @@ impl Bounds {
         if name.is_null() {
             return Ok(());
         }
-        if name.slot >= self.end {
+        if name.slot() >= self.end {
             return Err(Rejection::malformed("a reference behind the end"));
         }
         if id.child(index).first_sector() >= self.sectors {
@@ -102,10 +102,10 @@ pub(crate) fn read_unit(
             Unit::Sector(number) => format!("sector {number}"),
             Unit::Record(number) => format!("log record {number}"),
         };
-        tracing::error!(volume.page = page, volume.slot = name.slot, "page damaged");
+        tracing::error!(volume.page = page, volume.slot = name.slot(), "page damaged");
         refused(Rejection::PageDamaged)
     };
-    match medium.read_at(byte_of(name.slot), &mut bytes) {
+    match medium.read_at(byte_of(name.slot()), &mut bytes) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged()),
         Err(e) => return Err(e),

@@ -174,7 +174,7 @@ impl Engine {
         let slot = runs.first().ok_or(io::ErrorKind::StorageFull)?.slot;
         let exchanged = self.write_slot(slot, bytes).and_then(|()| {
             let node = self.tree.node(id);
-            self.tree.exchange(shape, &node, index, &old, Ref { slot, ..new })
+            self.tree.exchange(shape, &node, index, &old, new.at(slot).map_err(refused)?)
         });
         if !matches!(exchanged, Ok((true, _))) {
             self.return_runs(&runs);

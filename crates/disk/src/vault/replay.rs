@@ -177,7 +177,7 @@ impl Reader<'_> {
         for item in items {
             let Item::Refs(first, names) = item else { continue };
             for (sector, name) in (*first..).zip(names) {
-                match self.medium.read_at(byte_of(name.slot), &mut bytes) {
+                match self.medium.read_at(byte_of(name.slot()), &mut bytes) {
                     Ok(()) => {}
                     Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
                     Err(e) => return Err(e),

@@ -83,7 +83,7 @@ pub(crate) fn read(
     let mut index = 0;
     while !next.is_null() {
         let bytes = read_unit(medium, ring, &next, Unit::Sessions(index))?;
-        chain.slots.push(next.slot);
+        chain.slots.push(next.slot());
         let (following, entries) = decode(&bytes, first_slot).map_err(refused)?;
         chain.entries.extend(entries);
         if chain.entries.len() > LIMIT {
@@ -121,7 +121,7 @@ pub(crate) fn write(
         let slot = engine.take_slots(None, 1)?.first().ok_or(io::ErrorKind::StorageFull)?.slot;
         let sequence = ring.take(1).map_err(cipher_failed)?;
         let name = ring.seal(sequence, Unit::Sessions(index), &mut bytes);
-        next = Ref { slot, ..name.map_err(cipher_failed)? };
+        next = name.map_err(cipher_failed)?.at(slot).map_err(refused)?;
         engine.write_slot(slot, &bytes)?;
         taken.push(slot);
     }
@@ -136,7 +136,7 @@ mod tests {
     fn a_page_comes_back_and_trash_behind_it_is_refused() {
         let entry = |id| SessionRecord { id, epoch: 1, salt: [3; 32] };
         let entries: Vec<_> = (1..=101).map(entry).collect();
-        let next = Ref { tag: [1; 16], slot: 900, sequence: 5, session: 2 };
+        let next = Ref::sealed([1; 16], 5, 2).at(900).unwrap();
         let mut bytes = encode(&next, &entries);
         assert_eq!(decode(&bytes, 320).unwrap(), (next, entries));
         bytes[4088] = 1;

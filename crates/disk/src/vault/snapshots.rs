@@ -129,7 +129,7 @@ mod tests {
     fn a_page_comes_back_and_two_of_one_name_are_refused() {
         let entry = |name: &str| Entry {
             name: Text::new(name).unwrap(),
-            root: Ref { tag: [1; 16], slot: 900, sequence: 5, session: 2 },
+            root: Ref::sealed([1; 16], 5, 2).at(900).unwrap(),
             size: 1 << 30,
             barrier: 77,
             time: 1_700_000_000,

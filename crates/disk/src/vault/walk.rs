@@ -104,7 +104,7 @@ impl Survey {
                 let sector = below.number;
                 self.sectors += 1;
                 self.take(child, ring, root.bounds.end)?;
-                if root.live && child.slot != root.bounds.first_slot.saturating_add(sector) {
+                if root.live && child.slot() != root.bounds.first_slot.saturating_add(sector) {
                     self.slots.displaced(sector);
                 }
             }
@@ -114,13 +114,13 @@ impl Survey {
 
     /// Marks what `name` names; false if it was marked already.
     pub(crate) fn take(&mut self, name: &Ref, ring: &Keyring, end: u64) -> io::Result<bool> {
-        if name.slot >= end {
+        if name.slot() >= end {
             return Err(refused(Rejection::malformed("a reference behind the end")));
         }
         if self.sessions.last() != Some(&name.session) && self.sessions.insert(name.session) {
             ring.epoch_of(name.session)
                 .ok_or_else(|| refused(Rejection::malformed("an unknown session")))?;
         }
-        Ok(self.slots.mark(name.slot))
+        Ok(self.slots.mark(name.slot()))
     }
 }

@@ -20,7 +20,7 @@ fn secret() -> Secret<Vec<u8>> {
 }
 
 fn ours(path: &Path) -> std::sync::Arc<dyn Volume> {
-    open(path, Some(&secret()), &OpenOptions::default()).unwrap()
+    open(path, Some(&secret()), &OpenOptions::default()).unwrap().volume()
 }
 
 /// An image that qemu-img made of `plain`, with more options of its luks driver.

@@ -8,6 +8,8 @@ mod cryptsetup;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod guest;
+#[cfg(test)]
 mod header;
 #[cfg(test)]
 mod luks1;

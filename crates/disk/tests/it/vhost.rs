@@ -10,7 +10,8 @@ use vhost::{VhostBackend as _, vhost_user::VhostUserFrontend as _};
 
 use crate::{
     fixture::{Dir, content, open_rw, read_all},
-    master::{self, AVAILABLE, DISCARD, FLUSH, MEMORY, Master, READ, RING, WRITE, ZEROES},
+    guest::{DISCARD, FLUSH, ZEROES},
+    master::{self, AVAILABLE, MEMORY, Master, READ, RING, WRITE},
 };
 
 const SIZE: usize = 8 << 20;
@@ -176,7 +177,7 @@ fn a_reader_gets_no_writes_through() {
     let dir = Dir::new();
     let path = dir.volume(&content(SIZE));
     let options = disk::OpenOptions { read_only: true, ..Default::default() };
-    let volume = disk::open(&path, Some(&crate::fixture::key()), &options).unwrap();
+    let volume = disk::open(&path, Some(&crate::fixture::key()), &options).unwrap().volume();
     let (_server, socket) = serve(&dir, volume);
     let mut master = Master::new();
     master.connect(&socket).unwrap();

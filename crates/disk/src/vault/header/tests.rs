@@ -10,7 +10,7 @@ fn key() -> HeaderKey {
 }
 
 fn reference(slot: u64, session: u32) -> Ref {
-    Ref { tag: [0xa0; 16], slot, sequence: 77, session }
+    Ref::sealed([0xa0; 16], 77, session).at(slot).unwrap()
 }
 
 fn header() -> Header {
