@@ -21,7 +21,7 @@ impl Master {
 
     /// Submits one request.
     pub(crate) fn submit(&mut self, slot: u16, kind: u32, sector: u64, length: u32) {
-        let before = self.available;
+        let before = self.available();
         self.prepare(slot, kind, sector, length);
         self.offer(3 * slot);
         self.publish(before);
