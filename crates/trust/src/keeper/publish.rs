@@ -116,13 +116,12 @@ impl Keeper {
     }
 
     fn make(&self, last: Option<&Published>, due: bool) -> Result<Published, Why> {
-        let begun = self.clock.monotonic();
         let number = self.next_number()?;
+        let begun = self.clock.monotonic();
         let life = Duration::from_secs(self.settings.crl_life_s);
         let validity = Validity::backdated(self.clock.now(), Duration::from_secs(1), life);
         let (revoked, revision) = self.revoked()?;
-        let pause =
-            |one: &Published| one.took.saturating_mul(SHARE).max(Duration::from_millis(100));
+        let pause = |one: &Published| one.took.saturating_mul(SHARE);
         let rested = |one: &&Published| begun.saturating_sub(one.made) < pause(one);
         let resting = last.filter(|one| !due && rested(one));
         let base = last.filter(|_| !due).map_or((number, revision), |one| one.base);

@@ -84,14 +84,15 @@ impl Rig {
 
     /// The same state, after an orderly end.
     pub(crate) fn restart(self) -> Self {
-        let settings = self.settings.clone();
-        self.restart_with(settings)
+        self.away(|| ())
     }
 
-    pub(crate) fn restart_with(self, settings: Settings) -> Self {
-        let Self { keeper, clock, dir, .. } = self;
+    /// The same state, after another had it.
+    pub(crate) fn away(self, meanwhile: impl FnOnce()) -> Self {
+        let Self { keeper, clock, dir, settings } = self;
         keeper.close().unwrap();
         drop(keeper);
+        meanwhile();
         let shared: SharedClock = clock.clone();
         let keeper = Keeper::open(settings.clone(), dir.path(), shared).unwrap();
         Self { keeper: Arc::new(keeper), clock, dir, settings }
