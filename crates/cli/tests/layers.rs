@@ -19,6 +19,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("store", 1, &["model"]),
     ("xkms", 1, &["model"]),
     ("serve", 1, &["model"]),
+    ("token", 2, &["model", "pki"]),
     ("attest", 2, &["model", "tpm", "pki"]),
     ("authority", 3, &["model", "tpm", "pki", "attest", "store", "serve"]),
     ("host", 3, &["model", "tpm", "attest", "serve"]),

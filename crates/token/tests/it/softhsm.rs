@@ -1,0 +1,193 @@
+//! A CA whose key is in softhsm2, and what must be refused.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use model::Secret;
+use pki::{
+    Anchors, Ask, Ca, CaSigner as _, CaSpec, Enrolment, IssueError, Ledger, LedgerEntry,
+    LedgerError, Outcome, OwnCa, Profile, Progress, Provider as _, Purpose, RequestId, Revocation,
+    Validity, verify_chain,
+};
+use time::{OffsetDateTime, macros::datetime};
+use token::{Token, TokenConfig, TokenError};
+
+const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const NOW: OffsetDateTime = datetime!(2026-06-01 12:00 UTC);
+const PIN: &str = "4711-0815";
+
+fn run(program: &str, args: &[&str], dir: &Path) {
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(dir)
+        .env("SOFTHSM2_CONF", dir.join("softhsm2.conf"))
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&said));
+}
+
+/// Runs one of the tests that are ignored below, with a token of its own.
+fn inside(test: &str) {
+    if !Path::new(MODULE).exists() {
+        println!("SKIPPED: {test}: there is no softhsm2 (scripts/install-packages.sh test)");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    fs::create_dir(&tokens).unwrap();
+    let config = format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display());
+    fs::write(dir.path().join("softhsm2.conf"), config).unwrap();
+    let init = ["--init-token", "--free", "--label", "ca", "--so-pin", "12345678", "--pin", PIN];
+    run("softhsm2-util", &init, dir.path());
+    let this = std::env::current_exe().unwrap();
+    let name = format!("softhsm::{test}");
+    run(this.to_str().unwrap(), &["--exact", &name, "--ignored", "--nocapture"], dir.path());
+}
+
+fn config(key: &str) -> TokenConfig {
+    let (module, token) = (PathBuf::from(MODULE), "ca".to_owned());
+    TokenConfig { module, token, key: key.to_owned(), timeout: Duration::from_secs(10) }
+}
+
+fn pin(text: &str) -> Secret<Vec<u8>> {
+    Secret::new(text.as_bytes().to_vec())
+}
+
+fn spec(name: &str) -> CaSpec {
+    let validity = Validity::new(NOW, Duration::from_secs(86_400 * 365));
+    CaSpec { common_name: name.to_owned(), path_length: 0, validity }
+}
+
+/// A ledger in memory.
+#[derive(Default)]
+struct Memory(RefCell<HashMap<RequestId, LedgerEntry>>);
+
+impl Ledger for &Memory {
+    fn find(&self, id: RequestId) -> Result<Option<LedgerEntry>, LedgerError> {
+        Ok(self.0.borrow().get(&id).cloned())
+    }
+
+    fn record(&self, id: RequestId, entry: &LedgerEntry) -> Result<(), LedgerError> {
+        self.0.borrow_mut().insert(id, entry.clone());
+        Ok(())
+    }
+
+    fn revocation(&self, _serial: &[u8; 16]) -> Result<Option<Revocation>, LedgerError> {
+        Ok(None)
+    }
+}
+
+fn ask(spki: &[u8]) -> Ask {
+    Ask::Enrol(Enrolment {
+        profile: Profile::Client { operator: "alice".to_owned() },
+        spki: spki.to_vec(),
+        validity: Validity::new(NOW, Duration::from_secs(86_400)),
+        request: None,
+    })
+}
+
+fn issued(progress: Progress) -> Vec<u8> {
+    let Progress::Done(Outcome::Issued { certificate, .. }) = progress else {
+        panic!("{progress:?}")
+    };
+    certificate
+}
+
+#[test]
+fn a_ca_issues_with_a_key_that_stays_in_its_token() {
+    inside("issue_by_token");
+}
+
+#[test]
+#[ignore = "runs in a child process with a token of its own"]
+fn issue_by_token() {
+    let made = Token::generate(config("issuing"), pin(PIN)).unwrap();
+    let spki = made.spki().to_vec();
+    let root = Ca::create_root_for(&spec("Root"), Box::new(made)).unwrap();
+    // A restart: the certificate from a file, the key from the token.
+    let certificate = root.certificate().to_vec();
+    drop(root);
+    let found = Token::open(config("issuing"), pin(&format!("{PIN}\n"))).unwrap();
+    assert_eq!(found.spki(), spki);
+    let root = Ca::load_for(certificate.clone(), Box::new(found)).unwrap();
+    let subject = Token::generate(config("subject"), pin(PIN)).unwrap();
+    let ledger = Memory::default();
+    let provider = OwnCa::new(root, Vec::new(), &ledger).unwrap();
+    let id = RequestId([1; 16]);
+    let leaf = issued(provider.submit(id, &ask(subject.spki()), NOW).unwrap());
+    assert_eq!(issued(provider.submit(id, &ask(subject.spki()), NOW).unwrap()), leaf);
+    let anchors = Anchors::new(&[&certificate]).unwrap();
+    let none: [&[u8]; 0] = [];
+    verify_chain(&leaf, &none, &anchors, NOW, Purpose::TlsClient).unwrap();
+    // openssl agrees, also about a CRL.
+    let crl = provider.ca().issue_crl(1, spec("").validity, &[]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for (name, kind, der) in
+        [("root", "x509", &certificate), ("leaf", "x509", &leaf), ("crl", "crl", &crl)]
+    {
+        fs::write(dir.path().join("in.der"), der).unwrap();
+        let out = format!("{name}.pem");
+        run("openssl", &[kind, "-inform", "DER", "-in", "in.der", "-out", &out], dir.path());
+    }
+    let at = NOW.unix_timestamp().to_string();
+    let verify = ["verify", "-attime", &at, "-CAfile", "root.pem", "-crl_check", "-CRLfile"];
+    run("openssl", &[verify.as_slice(), &["crl.pem", "leaf.pem"]].concat(), dir.path());
+    // Another CA's certificate does not go with this key.
+    let other = Token::open(config("subject"), pin(PIN)).unwrap();
+    let mismatch = Ca::load_for(certificate, Box::new(other)).unwrap_err();
+    assert!(matches!(mismatch, IssueError::CaMismatch), "{mismatch}");
+}
+
+#[test]
+fn what_a_token_refuses_has_a_name() {
+    inside("refusals");
+}
+
+#[test]
+#[ignore = "runs in a child process with a token of its own"]
+fn refusals() {
+    fn code(result: Result<Token, TokenError>) -> &'static str {
+        result.unwrap_err().code()
+    }
+    // Before anything logs in, for a process is logged in once for all of its sessions.
+    assert_eq!(code(Token::open(config("key"), pin("wrong"))), "token-pin");
+    assert_eq!(code(Token::open(config("key"), pin(PIN))), "token-key-missing");
+    let _key = Token::generate(config("key"), pin(PIN)).unwrap();
+    assert_eq!(code(Token::generate(config("key"), pin(PIN))), "token-key-exists");
+    let nobody = TokenConfig { token: "nobody".to_owned(), ..config("key") };
+    assert_eq!(code(Token::open(nobody, pin(PIN))), "token-missing");
+    let nowhere = TokenConfig { module: "/nowhere.so".into(), ..config("key") };
+    assert_eq!(code(Token::open(nowhere, pin(PIN))), "token-module");
+    let hurried = TokenConfig { timeout: Duration::ZERO, ..config("key") };
+    assert_eq!(code(Token::open(hurried, pin(PIN))), "token-timed-out");
+    // A key that may be taken out.
+    loose("loose");
+    assert_eq!(code(Token::open(config("loose"), pin(PIN))), "token-key-extractable");
+}
+
+/// Makes a key that can be extracted.
+fn loose(label: &str) {
+    use cryptoki::{
+        context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+        mechanism::Mechanism,
+        object::Attribute,
+        session::UserType,
+    };
+    let module = Pkcs11::new(MODULE).unwrap();
+    let _ = module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
+    let slot = module.get_slots_with_initialized_token().unwrap()[0];
+    let session = module.open_rw_session(slot).unwrap();
+    let _ = session.login(UserType::User, Some(&PIN.to_owned().into()));
+    let p256 = vec![0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    let label = Attribute::Label(label.as_bytes().to_vec());
+    let public = [Attribute::Token(true), Attribute::EcParams(p256), label.clone()];
+    let private = [Attribute::Token(true), Attribute::Extractable(true), label];
+    session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private).unwrap();
+}
