@@ -1,6 +1,7 @@
 //! What can be typed: nouns, then verbs. Only the shapes; what they do is in [`crate::commands`]
 //! and [`crate::lab`].
 
+mod key;
 mod volume;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{HostId, PcrBanks, VmId};
 
+pub use self::key::{Key, KeyVerb, UseArg};
 pub use self::volume::{
     AnyFormat, Cipher, NewFormat, NewKey, OpenKey, SnapshotNamed, Volume, VolumeConvert,
     VolumeCreate, VolumeRekey, VolumeServe, VolumeSnapshot,
@@ -68,6 +70,8 @@ pub enum Noun {
     /// Encrypted volumes; needs no authority.
     #[command(subcommand)]
     Volume(Volume),
+    /// Keys that a trust service answers for.
+    Key(Key),
 }
 
 /// Which accelerator QEMU uses.

@@ -98,6 +98,12 @@ impl Layout {
         self.dir.join("hosts").join(host.as_str())
     }
 
+    /// The files of a host's trust service.
+    #[must_use]
+    pub fn trust(&self, host: &HostId) -> PathBuf {
+        self.host(host).join("trust")
+    }
+
     /// The agent's local API.
     #[must_use]
     pub fn agent_socket(&self, host: &HostId) -> PathBuf {

@@ -1,0 +1,82 @@
+//! `vouchsafe key ...`: what can be typed about the keys of a trust service.
+
+use clap::{Args, Subcommand, ValueEnum};
+use model::{HostId, keys::KeyUse};
+
+/// Verbs of the keys that a trust service answers for. They speak with it on this machine, as its
+/// own user; `--config` names its configuration [default: /etc/vouchsafe/trust.toml].
+#[derive(Debug, Args)]
+pub struct Key {
+    /// Which host's trust service, in a lab [default: the first].
+    #[arg(long, global = true, value_name = "HOST")]
+    pub host: Option<HostId>,
+    /// Who you are, for the audit log [default: your user id].
+    #[arg(long, global = true, value_name = "NAME")]
+    pub operator: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: KeyVerb,
+}
+
+/// What is done about keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// Make a pass phrase for one order about a key of this name; it is shown once.
+    Authorize {
+        /// The key's name.
+        #[arg(long)]
+        name: String,
+        /// Uses that may be asked for [default: any].
+        #[arg(long, value_enum, value_delimiter = ',')]
+        uses: Vec<UseArg>,
+        /// An application's URI and the name in it that may be asked for; may be repeated.
+        #[arg(long, value_name = "APPLICATION=NAME")]
+        use_with: Vec<String>,
+        /// How long the phrase stands, seconds [default: as configured].
+        #[arg(long, value_name = "SECONDS")]
+        life: Option<u64>,
+    },
+    /// List bindings and orders that wait.
+    List,
+    /// End a binding at once.
+    Revoke {
+        /// The binding's id.
+        id: String,
+    },
+    /// Decide an order that waits.
+    Approve {
+        /// The order.
+        order: String,
+        /// Refuse it.
+        #[arg(long)]
+        refuse: bool,
+    },
+    /// Agree that a private key in escrow is given back; different operators must.
+    ApproveRecovery {
+        /// The binding's id.
+        id: String,
+    },
+    /// Say how the trust service stands.
+    Status,
+}
+
+/// A use of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UseArg {
+    /// Encrypting.
+    Encryption,
+    /// Agreeing on keys.
+    Exchange,
+    /// Signing.
+    Signature,
+}
+
+impl From<UseArg> for KeyUse {
+    fn from(arg: UseArg) -> Self {
+        match arg {
+            UseArg::Encryption => Self::Encryption,
+            UseArg::Exchange => Self::Exchange,
+            UseArg::Signature => Self::Signature,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `vouchsafe key ...`: on the operators' socket of a trust service.
+
+use std::{
+    fs,
+    io::BufReader,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use model::{
+    HostId, child,
+    keys::{
+        StatusValue, UseWith,
+        admin::{AdminReply, AdminRequest, Authorize, ListedBinding, ListedOrder, SOCKET},
+        order::SecretBytes,
+    },
+};
+use serde_json::json;
+
+use crate::{
+    args::{Key, KeyVerb, Scope},
+    lab::layout::Layout,
+    output::{Failure, Printer},
+};
+
+/// Bindings asked for at once.
+const PAGE: u32 = 500;
+/// How long a reply may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The trust service's configuration, if none is named.
+const CONFIG: &str = "/etc/vouchsafe/trust.toml";
+
+pub(super) fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(), Failure> {
+    let socket = socket(scope, key.host.as_ref())?;
+    let ask = |request: &AdminRequest| ask(&socket, request);
+    let own = || format!("uid-{}", rustix::process::getuid().as_raw());
+    let operator = key.operator.unwrap_or_else(own);
+    match key.verb {
+        KeyVerb::Authorize { name, uses, use_with, life } => {
+            let uses = uses.into_iter().map(Into::into).collect();
+            let use_with = use_with.iter().map(|text| use_of(text)).collect::<Result<_, _>>()?;
+            let asked = Authorize { name, uses, use_with, life_s: life, operator };
+            authorized(ask(&AdminRequest::Authorize(asked))?, printer)
+        }
+        KeyVerb::List => list(ask, printer),
+        KeyVerb::Revoke { id } => match ask(&AdminRequest::Revoke { id, operator })? {
+            AdminReply::Revoked { id, at } => {
+                printer.result(&json!({"id": id, "revoked_at": at}), &format!("{id} is revoked"))
+            }
+            other => Err(unexpected(other)),
+        },
+        KeyVerb::Approve { order, refuse } => {
+            let request = AdminRequest::Approve { order, operator, approve: !refuse };
+            match ask(&request)? {
+                AdminReply::Decided { order, refused } => {
+                    let shown = json!({"order": order, "refused": refused});
+                    let text = refused.map_or("carried out".to_owned(), |name| {
+                        format!("not carried out ({name})")
+                    });
+                    printer.result(&shown, &format!("{order}: {text}"))
+                }
+                other => Err(unexpected(other)),
+            }
+        }
+        KeyVerb::ApproveRecovery { id } => {
+            recovery(ask(&AdminRequest::ApproveRecovery { id, operator })?, printer)
+        }
+        KeyVerb::Status => match ask(&AdminRequest::Status)? {
+            AdminReply::Status(status) => printer.result(
+                &status,
+                &format!(
+                    "process {}, CRL number {}, {} audit entries",
+                    status.pid, status.crl_number, status.audit_entries
+                ),
+            ),
+            other => Err(unexpected(other)),
+        },
+    }
+}
+
+fn authorized(reply: AdminReply, printer: Printer) -> Result<(), Failure> {
+    let AdminReply::Authorized { pass_phrase, name, expires_at } = reply else {
+        return Err(unexpected(reply));
+    };
+    let phrase = phrase(&pass_phrase)?;
+    let shown = json!({"pass_phrase": phrase, "name": name, "expires_at": expires_at});
+    printer.result(&shown, phrase)
+}
+
+fn recovery(reply: AdminReply, printer: Printer) -> Result<(), Failure> {
+    let AdminReply::RecoveryApproved { id, missing, pass_phrase } = reply else {
+        return Err(unexpected(reply));
+    };
+    let phrase = pass_phrase.as_ref().map(phrase).transpose()?;
+    let shown = json!({"id": id, "missing": missing, "pass_phrase": phrase});
+    let text = phrase.map_or_else(|| format!("{missing} more must approve"), str::to_owned);
+    printer.result(&shown, &text)
+}
+
+fn list(
+    ask: impl Fn(&AdminRequest) -> Result<AdminReply, Failure>,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let (mut all, mut after) = (Vec::<ListedBinding>::new(), None);
+    let orders = loop {
+        match ask(&AdminRequest::List { after, limit: PAGE })? {
+            AdminReply::Listed { bindings, more, orders } => {
+                after = bindings.last().map(|one| one.binding.id.clone());
+                all.extend(bindings);
+                if !more || after.is_none() {
+                    break orders;
+                }
+            }
+            other => return Err(unexpected(other)),
+        }
+    };
+    let shown = json!({"bindings": all, "orders": orders});
+    printer.result(&shown, &table(&all, &orders))
+}
+
+fn table(bindings: &[ListedBinding], orders: &[ListedOrder]) -> String {
+    let mut table = crate::output::table(["ID", "NAME", "STATUS", "ESCROW"]);
+    for one in bindings {
+        let status = match one.binding.status.as_ref().map(|status| status.value) {
+            Some(StatusValue::Valid) => "valid",
+            Some(StatusValue::Invalid) => "invalid",
+            Some(StatusValue::Indeterminate) | None => "indeterminate",
+        };
+        let name = one.binding.name.clone().unwrap_or_default();
+        let escrow = if one.escrowed { "yes" } else { "" };
+        table.add_row([one.binding.id.clone(), name, status.to_owned(), escrow.to_owned()]);
+    }
+    for one in orders {
+        let waits = format!("{} order waits", one.operation.name());
+        table.add_row([one.order.clone(), one.name.clone(), waits, String::new()]);
+    }
+    table.to_string()
+}
+
+fn phrase(secret: &SecretBytes) -> Result<&str, Failure> {
+    Ok(std::str::from_utf8(secret.0.expose())?)
+}
+
+fn use_of(text: &str) -> Result<UseWith, Failure> {
+    let (application, identifier) = text.split_once('=').ok_or_else(|| {
+        Failure::error(
+            format!("{text:?} is not APPLICATION=NAME"),
+            "for example --use-with urn:ietf:rfc:2818=web.example.org",
+        )
+    })?;
+    Ok(UseWith { application: application.to_owned(), identifier: identifier.to_owned() })
+}
+
+fn unexpected(reply: AdminReply) -> Failure {
+    match reply {
+        AdminReply::Refused { name, detail, hint } => Failure::refused(name, detail, hint),
+        AdminReply::Failed { detail } => Failure::error(detail, "see the trust service's log"),
+        AdminReply::Authorized { .. }
+        | AdminReply::Listed { .. }
+        | AdminReply::Revoked { .. }
+        | AdminReply::Decided { .. }
+        | AdminReply::RecoveryApproved { .. }
+        | AdminReply::Status(_) => {
+            Failure::error("the trust service gave another kind of reply", "is it this version?")
+        }
+    }
+}
+
+fn ask(socket: &Path, request: &AdminRequest) -> Result<AdminReply, Failure> {
+    let stream = UnixStream::connect(socket).map_err(|error| {
+        Failure::error(
+            format!("{}: {error}", socket.display()),
+            "is vouchsafe-trust running, and are you its user?",
+        )
+    })?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    child::send(&mut &stream, request)?;
+    let reply = child::receive(&mut BufReader::new(&stream))?;
+    reply.ok_or_else(|| Failure::error("the trust service closed the connection", "see its log"))
+}
+
+/// The socket of the trust service that is meant.
+fn socket(scope: &Scope, host: Option<&HostId>) -> Result<PathBuf, Failure> {
+    if let Some(dir) = &scope.lab {
+        let layout = Layout::open(dir)?;
+        let first: HostId = "a".parse()?;
+        let state = layout.trust(host.unwrap_or(&first)).join("state");
+        return Ok(state.join(SOCKET));
+    }
+    let file = scope.config.as_deref().unwrap_or(Path::new(CONFIG));
+    let text = fs::read_to_string(file)
+        .map_err(|error| Failure::error(format!("{}: {error}", file.display()), "--config FILE"))?;
+    let config: toml::Table = toml::from_str(&text)?;
+    let state = config.get("state_dir").and_then(toml::Value::as_str).ok_or_else(|| {
+        Failure::error(
+            format!("{}: there is no `state_dir`", file.display()),
+            "--config names the configuration of vouchsafe-trust",
+        )
+    })?;
+    Ok(file.parent().unwrap_or(Path::new(".")).join(state).join(SOCKET))
+}
