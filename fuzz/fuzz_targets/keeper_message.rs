@@ -1,0 +1,18 @@
+//! Frames between the two processes of the trust service, and on its operators' socket.
+
+#![no_main]
+
+use model::{
+    child::receive,
+    keys::{
+        admin::{AdminReply, AdminRequest},
+        rpc::{KeyAnswer, KeyRequest},
+    },
+};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = receive::<KeyRequest>(&mut &*data);
+    let _ = receive::<KeyAnswer>(&mut &*data);
+    let _ = receive::<AdminRequest>(&mut &*data);
+    let _ = receive::<AdminReply>(&mut &*data);
+});
