@@ -72,8 +72,8 @@ fn file(what: &'static str, path: &str, hint: &str) -> Finding {
 fn ours() -> Finding {
     let found = Programs::beside_this();
     let detail = match &found {
-        Ok(_) => "vouchsafe-authority, -host, -vtpm and -disk are beside this program",
-        Err(_) => "not all of vouchsafe-authority, -host, -vtpm, -disk are beside this program",
+        Ok(_) => "vouchsafe-authority, -host, -vtpm, -disk and -trust are beside this program",
+        Err(_) => "not all of vouchsafe-authority, -host, -vtpm, -disk, -trust are beside this program",
     };
     Finding {
         what: "Vouchsafe's services",

@@ -41,6 +41,8 @@ pub struct Programs {
     pub vtpm: PathBuf,
     /// `vouchsafe-disk`.
     pub disk: PathBuf,
+    /// `vouchsafe-trust`.
+    pub trust: PathBuf,
 }
 
 impl Programs {
@@ -73,6 +75,7 @@ impl Programs {
             host: find("vouchsafe-host")?,
             vtpm: find("vouchsafe-vtpm")?,
             disk: find("vouchsafe-disk")?,
+            trust: find("vouchsafe-trust")?,
         })
     }
 }

@@ -68,6 +68,10 @@ pub struct HostRecord {
     pub tpm_socket: PathBuf,
     /// The agent's process.
     pub pid: i32,
+    /// Its trust service: where XKMS requests are posted to.
+    pub xkms_url: String,
+    /// The trust service's CA, PEM.
+    pub xkms_ca_file: PathBuf,
 }
 
 impl LabRecord {
@@ -94,7 +98,8 @@ impl LabRecord {
     }
 }
 
-/// The processes that `up` started, by role: `authority`, `authority-tpm`, `host-a`, `host-a-tpm`.
+/// The processes that `up` started, by role: `authority`, `authority-tpm`, `host-a`, `host-a-tpm`,
+/// `trust-a`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Processes(pub BTreeMap<String, ProcessId>);

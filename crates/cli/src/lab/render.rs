@@ -1,6 +1,6 @@
 //! The configuration files of a lab's services.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use model::HostId;
 
@@ -77,6 +77,27 @@ pub(super) fn host(paths: &HostPaths<'_>) -> Result<String, Failure> {
         "firmware": {
             "code": paths.distribution.ovmf_code,
             "vars": paths.distribution.ovmf_vars,
+        },
+    }))
+}
+
+/// `trust.toml`: unlike outside of a lab, questions are answered to anyone, pass phrases may be
+/// handed out, and orders take one phase while it is calm.
+///
+/// # Errors
+/// [`Failure`] if a path is not UTF-8.
+pub(super) fn trust(dir: &Path, listen: SocketAddr) -> Result<String, Failure> {
+    text(&serde_json::json!({
+        "state_dir": dir.join("state"),
+        "listen": listen,
+        "address_file": dir.join("address"),
+        "front": {"open_queries": true, "two_phase": "under-load", "sha1_in_macs": true},
+        "keeper": {
+            "pass_phrases": true,
+            "any_use_with": true,
+            "generate_keys": true,
+            "crl_url": format!("http://{listen}/crl.der"),
+            "ocsp_url": format!("http://{listen}/ocsp"),
         },
     }))
 }

@@ -1,5 +1,7 @@
 //! `lab up`: keys, TPMs, authority, hosts, in this order; each step is skipped if it stands.
 
+mod trust;
+
 use std::{fs::File, path::Path, time::Duration};
 
 use model::{
@@ -166,15 +168,29 @@ impl Lab {
     }
 
     async fn wait_for_address(&self, file: &Path) -> Result<String, Failure> {
-        let log = self.layout.log("authority");
-        wait("the authority", &log, || async {
-            if self.processes.alive("authority").is_none() {
-                return Err(Failure::error(
-                    "the authority ended at once",
-                    format!("its log: {}", log.display()),
-                ));
-            }
+        self.wait_for("authority", "the authority", || async {
             Ok(std::fs::read_to_string(file).ok().map(|text| text.trim().to_owned()))
+        })
+        .await
+    }
+
+    /// Waits for what `probe` finds, as long as the process of `role` runs.
+    async fn wait_for<T, F>(
+        &self,
+        role: &str,
+        what: &str,
+        probe: impl Fn() -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<Option<T>, Failure>>,
+    {
+        let log = self.layout.log(role);
+        wait(what, &log, || async {
+            if self.processes.alive(role).is_none() {
+                let hint = format!("its log: {}", log.display());
+                return Err(Failure::error(format!("{what} ended at once"), hint));
+            }
+            probe().await
         })
         .await
     }
@@ -208,6 +224,7 @@ impl Lab {
                 .spawn()?;
             self.remember(&role, process)?;
         }
+        let (xkms_url, xkms_ca_file) = self.trust(name).await?;
         self.approve_and_trust(&target, name).await?;
         Ok(HostRecord {
             name: name.clone(),
@@ -215,6 +232,8 @@ impl Lab {
             tpm_socket,
             pid: self.processes.alive(&role).map_or(0, |process| process.pid),
             dir,
+            xkms_url,
+            xkms_ca_file,
         })
     }
 
