@@ -5,9 +5,11 @@
 #   make check           formatting, clippy, documentation, dependencies, layers
 #   make guest-image     the demonstration guest's disk image
 #   make demo-crash      kills every process at random points, many times
+#   make demo-xkms-server  the trust service, asked by our client and by others
 #   make bench-launch    trusted launch against plain QEMU       -> target/bench/launch.json
 #   make bench-vtpm      vTPM manufacture, injection, memory     -> target/bench/vtpm.json
 #   make bench-appraise  appraisals per second                   -> target/bench/appraise.json
+#   make bench-xkms      signed answers a second, against OCSP -> target/bench/xkms.json
 #   make bench-pki       certificate paths validated per second  -> target/bench/pki.json
 #   make bench-disk      volumes against qemu-nbd and nbdkit     -> target/bench/disk.json
 #   make bench-disk-crash  thousands of power cuts               -> target/bench/disk-crash.json
@@ -25,8 +27,8 @@ cargo := cargo --quiet
 build := $(cargo) build --workspace --bins --test layers
 install := scripts/install-packages.sh
 
-.PHONY: help demo demo-crash test check guest-image check-image bench-launch bench-vtpm \
-	bench-appraise bench-pki bench-disk bench-disk-crash debug release deny toolchain
+.PHONY: help demo demo-crash demo-xkms-server test check guest-image check-image bench-launch bench-vtpm \
+	bench-appraise bench-xkms bench-pki bench-disk bench-disk-crash debug release deny toolchain
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -93,6 +95,10 @@ demo-crash: release guest-image
 	@$(install) test
 	$(cargo) test --release --workspace --test crash -- 50
 
+demo-xkms-server: release
+	@$(install) test
+	$(cargo) test --release --workspace --test xkms_server
+
 bench-launch: release guest-image
 	@$(cargo) bench --workspace --bench launch
 
@@ -103,6 +109,11 @@ bench-vtpm: release
 bench-appraise: release
 	@$(install) test
 	$(cargo) bench --workspace --bench appraise
+
+# QUICK=1: short runs, and no library of more than 1,000 entries.
+bench-xkms: release
+	@$(install) test
+	$(cargo) bench --workspace --bench xkms
 
 # QUICK=1: three short rounds, two minutes.
 bench-disk: release
