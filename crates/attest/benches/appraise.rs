@@ -11,8 +11,6 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark may stop")]
 
 #[path = "../tests/it/support.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
-#[allow(clippy::expect_used, reason = "shared with the tests")]
 mod support;
 
 use std::{

@@ -11,7 +11,10 @@ use model::{Digest, HashAlg, Nonce, api::enrol::HostEvidence};
 use proptest::prelude::*;
 use tpm::{Purpose, QualifyingData};
 
-use crate::support::{AK, NOW, PCRS, SoftAk, TestHost, endorsed, lab_log};
+use crate::{
+    lab::{PCRS, lab_log},
+    support::{AK, NOW, SoftAk, TestHost, endorsed},
+};
 
 fn refused(host: &TestHost, evidence: &HostEvidence) -> Box<Rejected> {
     appraise_host(evidence, &host.policy, &host.challenge, NOW).unwrap_err()

@@ -8,6 +8,8 @@ mod guest;
 #[cfg(test)]
 mod host;
 #[cfg(test)]
+mod lab;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod verdicts;

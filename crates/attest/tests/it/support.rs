@@ -1,12 +1,12 @@
 //! A TPM in software, as far as quoting goes: an AK whose signatures are real, so that each
-//! rejection is provoked by evidence that is genuine but for one thing. Used by tests and benches.
+//! rejection is provoked by evidence that is genuine but for one thing. For tests and benches alike.
 
 use std::sync::Arc;
 
 use attest::{
     Challenge, Signed,
     envelope::{Envelope, Kind, SoftwareKey, TrustedKeys},
-    eventlog::{Builder, EventLog, EventType},
+    eventlog::EventLog,
     host::{EnrolledAk, HostPolicy, HostRoot},
     reference::{HostReference, ReferenceValues},
     result::Assurance,
@@ -23,7 +23,6 @@ use tpm::{Public, QualifyingData, Signature};
 /// Restricted, sign, fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth.
 pub(crate) const AK: u32 = 0x0005_0072;
 pub(crate) const NOW: u64 = 1_800_000_000_000;
-pub(crate) const PCRS: [u8; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 14];
 pub(crate) const QUOTE: u16 = 0x8018;
 
 pub(crate) fn signing_key() -> SoftwareKey {
@@ -96,21 +95,6 @@ pub(crate) fn sized(out: &mut Vec<u8>, data: &[u8]) {
     out.extend_from_slice(data);
 }
 
-/// A host's log as the lab writes it.
-pub(crate) fn lab_log() -> Builder {
-    let mut log = Builder::new(&[HashAlg::Sha256]);
-    log.measure(0, EventType::S_CRTM_VERSION, b"vouchsafe lab firmware", b"vouchsafe lab firmware")
-        .unwrap();
-    for pcr in 0..8 {
-        log.measure(pcr, EventType::SEPARATOR, &[0; 4], &[0; 4]).unwrap();
-    }
-    for role in ["kernel", "host", "vtpm", "disk", "qemu", "swtpm"] {
-        let name = format!("vouchsafe:{role}");
-        log.measure(14, EventType::IPL, role.as_bytes(), name.as_bytes()).unwrap();
-    }
-    log
-}
-
 /// Signs and verifies reference values: the only way to get a proof.
 pub(crate) fn endorsed(values: &ReferenceValues) -> Signed<ReferenceValues> {
     let key = signing_key();
@@ -129,10 +113,6 @@ pub(crate) struct TestHost {
 }
 
 impl TestHost {
-    pub(crate) fn new() -> Self {
-        Self::with_log(lab_log().finish(), &PCRS)
-    }
-
     pub(crate) fn with_log(log: Vec<u8>, pcrs: &[u8]) -> Self {
         let ak = SoftAk::new(AK);
         let values = ReferenceValues::from_log("test", NOW, &EventLog::parse(&log).unwrap(), pcrs);
