@@ -7,7 +7,7 @@ use std::{
 };
 
 use model::{
-    HostId, Incarnation, OperationId,
+    HostId, Incarnation, OperationId, VmId,
     api::policy::{Policy, PolicyView},
 };
 use pki::Anchors;
@@ -15,9 +15,22 @@ use serve::{clock::SharedClock, shutdown::Shutdown};
 use time::OffsetDateTime;
 
 use crate::{
-    anchor::AnchorHandle, audit::Auditor, config::Config, flood::FloodGate, keyring::Keyring,
-    nonce::NonceBook, paths::Paths, record::token::PendingEnrolment, records::Records,
-    reference::References, restore::Restored,
+    anchor::AnchorHandle,
+    audit::Auditor,
+    config::Config,
+    failure::Failure,
+    flood::FloodGate,
+    keyring::Keyring,
+    nonce::NonceBook,
+    paths::Paths,
+    record::{
+        host::{HostRecord, HostRejection},
+        token::PendingEnrolment,
+        vm::{VmRecord, VmRejection},
+    },
+    records::{self, Records, Versioned},
+    reference::References,
+    restore::Restored,
 };
 
 /// The state of the process; handlers hold it by [`App`].
@@ -67,6 +80,33 @@ pub(crate) struct Shared {
 pub(crate) type App = Arc<Shared>;
 
 impl Shared {
+    /// A VM's record.
+    ///
+    /// # Errors
+    /// [`VmRejection::Unknown`], or the store's.
+    pub(crate) async fn vm(&self, name: &VmId) -> Result<Versioned<VmRecord>, Failure> {
+        let found = self.records.get(&records::vm(name)?).await?;
+        Ok(found.ok_or(VmRejection::Unknown)?)
+    }
+
+    /// The record of a host that an operator names.
+    ///
+    /// # Errors
+    /// [`HostRejection::Unknown`], or the store's.
+    pub(crate) async fn host(&self, name: &HostId) -> Result<Versioned<HostRecord>, Failure> {
+        let found = self.records.get(&records::host(name)?).await?;
+        Ok(found.ok_or(HostRejection::Unknown)?)
+    }
+
+    /// The record of a host that speaks for itself.
+    ///
+    /// # Errors
+    /// [`HostRejection::NotEnrolled`], or the store's.
+    pub(crate) async fn enrolled(&self, name: &HostId) -> Result<Versioned<HostRecord>, Failure> {
+        let found = self.records.get(&records::host(name)?).await?;
+        Ok(found.ok_or(HostRejection::NotEnrolled)?)
+    }
+
     /// The time in Unix milliseconds.
     pub(crate) fn now(&self) -> u64 {
         self.clock.unix_ms()

@@ -19,7 +19,7 @@ use crate::{
     failure::Failure,
     keyring::BACK,
     record::host::{HostRecord, HostRejection},
-    records::{self, Versioned},
+    records::Versioned,
     refusal::Rejection,
 };
 
@@ -182,8 +182,7 @@ impl FromRequestParts<App> for HostSession {
             Known::Operator(_) => return Err(CallerRejection::NotAHost.into()),
             Known::Nobody => return Err(CallerRejection::SessionMissing.into()),
         };
-        let record = app.records.get(&records::host(&host)?).await?;
-        let record = record.ok_or(HostRejection::NotEnrolled)?;
+        let record = app.enrolled(&host).await?;
         match record.value.mode {
             HostMode::Revoked => return Err(HostRejection::Revoked.into()),
             HostMode::Pending => return Err(HostRejection::NotApproved.into()),

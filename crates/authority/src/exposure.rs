@@ -11,7 +11,7 @@ use crate::{
     app::App,
     audit::{Actor, Done},
     failure::Failure,
-    record::{host::HostRecord, vm::VmRejection},
+    record::host::HostRecord,
     records::{self, Write},
     routes::vms::subject_of,
 };
@@ -36,7 +36,7 @@ pub(crate) async fn mark(
     for vm in app.records.vms().await? {
         let name = vm.spec.name;
         loop {
-            let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?;
+            let vm = app.vm(&name).await?;
             let Some(after) = vm.value.exposed_by(&exposure) else { break };
             let write = Write::new().put(records::vm(&name)?, &after, vm.version)?;
             if app.records.commit(write).await? {

@@ -76,7 +76,7 @@ pub(crate) async fn accept(
     let id = random::operation_id()?;
     loop {
         let now = app.now();
-        let vm = app.records.get(&records::vm(name)?).await?.ok_or(VmRejection::Unknown)?;
+        let vm = app.vm(name).await?;
         let (after, operation, superseded) = match wish.apply(&vm.value, id, now)? {
             Accepted::Already(open) => return Ok(Some(get(app, open).await?.value)),
             Accepted::Settled(after) => (after, None, vm.value.open.map(|open| open.id)),

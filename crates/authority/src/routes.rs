@@ -66,18 +66,13 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    fn new<H, T>(
-        (method, verb, path): (MethodFilter, &'static str, &'static str),
+    fn new(
+        (verb, path): (&'static str, &'static str),
         (who, event): (Who, &'static str),
         summary: &'static str,
         answer: Shape,
-        handler: H,
-    ) -> Self
-    where
-        H: Handler<T, App>,
-        T: 'static,
-    {
-        let handler = on(method, handler);
+        handler: MethodRouter<App>,
+    ) -> Self {
         let (length, query, request) = (Length::Small, &[][..], None);
         Self { verb, path, who, event, summary, length, query, request, answer, handler }
     }
@@ -116,8 +111,8 @@ macro_rules! verbs {
                 H: Handler<T, App>,
                 T: 'static,
             {
-                let at = (MethodFilter::$method, stringify!($verb), path);
-                Self::new(at, who, summary, answer, handler)
+                let handler = on(MethodFilter::$method, handler);
+                Self::new((stringify!($verb), path), who, summary, answer, handler)
             })*
         }
     };

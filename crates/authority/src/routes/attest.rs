@@ -40,7 +40,7 @@ use crate::{
     failure::Failure,
     lease::{self, GuardRecord},
     nonce::Asker,
-    record::host::{GoodStanding, HostRecord, HostRejection, Standing},
+    record::host::{GoodStanding, HostRecord, Standing},
     records::{self, Write},
     refusal::{Refusal, Rejection},
 };
@@ -117,8 +117,7 @@ async fn issue(
     if apart_ms > policy.clock_skew_s.saturating_mul(1000) {
         return Err(ClockSkew { apart_ms, limit_s: policy.clock_skew_s }.into());
     }
-    let host = app.records.get(&records::host(&request.host)?).await?;
-    host.ok_or(HostRejection::NotEnrolled)?.value.may_attest()?;
+    app.enrolled(&request.host).await?.value.may_attest()?;
     let pcrs = match request.purpose {
         ChallengePurpose::HostAttest => app.references.present()?.pcrs().to_vec(),
         ChallengePurpose::GuestAttest => super::guests::PCRS.to_vec(),
@@ -136,8 +135,7 @@ async fn attest(
     Body(evidence): Body<HostEvidence>,
 ) -> Outcome<HostSession> {
     let now = app.now();
-    let host = app.records.get(&records::host(&name)?).await?;
-    let host = host.ok_or(HostRejection::NotEnrolled)?.value;
+    let host = app.enrolled(&name).await?.value;
     host.may_attest()?;
     // The nonce is spent whatever comes of the evidence.
     let taken = lock(&app.nonces).take(&name, &evidence.nonce, ChallengePurpose::HostAttest, now);
@@ -215,8 +213,7 @@ async fn settle(
     good: Option<(&HostPolicy, &HostEvidence)>,
 ) -> Result<HostRecord, Failure> {
     loop {
-        let host = app.records.get(&records::host(name)?).await?;
-        let host = host.ok_or(HostRejection::NotEnrolled)?;
+        let host = app.enrolled(name).await?;
         host.value.may_attest()?;
         let mut after = host.value.appraised(standing.clone());
         if let Some((policy, evidence)) = good

@@ -29,7 +29,7 @@ use crate::{
     failure::Failure,
     grant::{self, GrantRejection, Proof, Terms},
     record::{
-        host::{HostRecord, HostRejection},
+        host::HostRecord,
         vm::{KeyState, VmRecord, VmRejection},
     },
     records::{self, GrantRecord, Write},
@@ -98,10 +98,9 @@ async fn settle(
             return Err(Failure::broken("the authority is ending"));
         }
         let now = app.now();
-        let host = app.records.get(&records::host(session.name())?).await?;
-        let host = host.ok_or(HostRejection::NotEnrolled)?;
+        let host = app.enrolled(session.name()).await?;
         host.value.may_hold_keys(now)?;
-        let vm = app.records.get(&records::vm(name)?).await?.ok_or(VmRejection::Unknown)?;
+        let vm = app.vm(name).await?;
         let used = app.records.get(&records::grant(request.request)?).await?.is_some();
         let operation = app.records.get(&records::operation(request.operation)?).await?;
         let terms = grant::decide(&grant::Asked {
@@ -170,9 +169,8 @@ async fn deposit(
     let brought = deposit.key.as_ref().map(|key| opened(&app, &name, key)).transpose()?;
     loop {
         let now = app.now();
-        let host = app.records.get(&records::host(session.name())?).await?;
-        host.ok_or(HostRejection::NotEnrolled)?.value.may_hold_keys(now)?;
-        let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?;
+        app.enrolled(session.name()).await?.value.may_hold_keys(now)?;
+        let vm = app.vm(&name).await?;
         vm.value.is_home(session.name())?;
         if vm.value.key == KeyState::Awaited && !fits_origins(&vm.value, &deposit) {
             let what = "the deposit is not what the VM's origins leave to its host";

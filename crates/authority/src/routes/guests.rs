@@ -32,10 +32,7 @@ use crate::{
     failure::Failure,
     grant::GrantRejection,
     keyring::Keyring,
-    record::{
-        host::HostRejection,
-        vm::{GuestStanding, VmRecord, VmRejection},
-    },
+    record::vm::{GuestStanding, VmRecord, VmRejection},
     records::{self, Write},
     refusal::Refusal,
 };
@@ -89,10 +86,9 @@ async fn certify(
     Body(publics): Body<VtpmPublics>,
 ) -> Outcome<VtpmCertificates> {
     loop {
-        let host = app.records.get(&records::host(session.name())?).await?;
-        let host = host.ok_or(HostRejection::NotEnrolled)?;
+        let host = app.enrolled(session.name()).await?;
         host.value.may_hold_keys(app.now())?;
-        let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?;
+        let vm = app.vm(&name).await?;
         vm.value.is_homed(session.name(), publics.epoch)?;
         if let Some(known) = vm.value.certified(&publics) {
             return Ok(Answer(known.certificates.clone()));
@@ -186,7 +182,7 @@ async fn evidence(
     Body(evidence): Body<GuestEvidence>,
 ) -> Outcome<GuestVerdict> {
     let now = app.now();
-    let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?;
+    let vm = app.vm(&name).await?;
     vm.value.is_homed(session.name(), evidence.epoch)?;
     let host = host_proof(&app, &session.record().value, now)?;
     let purpose = ChallengePurpose::GuestAttest;
@@ -247,7 +243,7 @@ async fn record(
     standing: &GuestStanding,
 ) -> Result<(), Failure> {
     loop {
-        let vm = app.records.get(&records::vm(name)?).await?.ok_or(VmRejection::Unknown)?;
+        let vm = app.vm(name).await?;
         vm.value.is_homed(session.name(), standing.epoch)?;
         let after = vm.value.appraised(standing.clone());
         let write = Write::new().put(records::vm(name)?, &after, vm.version)?;
@@ -279,7 +275,7 @@ fn answer(standing: &GuestStanding) -> GuestVerdict {
 }
 
 async fn last(app: &App, name: &VmId) -> Result<(VmRecord, GuestStanding), Failure> {
-    let vm = app.records.get(&records::vm(name)?).await?.ok_or(VmRejection::Unknown)?.value;
+    let vm = app.vm(name).await?.value;
     let none = || GrantRejection::Guest("it was not appraised".to_owned());
     let guest = vm.guest.clone().ok_or_else(none)?;
     Ok((vm, guest))
@@ -307,8 +303,7 @@ async fn export(
         return Err(Failure::broken("the evidence file is not the one that was appraised"));
     }
     let home = vm.home.ok_or(VmRejection::Unknown)?;
-    let host = app.records.get(&records::host(&home)?).await?;
-    let identity = host.ok_or(HostRejection::Unknown)?.value.identity;
+    let identity = app.host(&home).await?.value.identity;
     Ok(Answer(EvidenceExport {
         evidence: serde_json::from_slice(&json)?,
         vtpm_ca: Bytes(app.keys.vtpm_ca.certificate().to_vec()),

@@ -78,8 +78,7 @@ async fn trace(
     _operator: Operator,
     Named(name): Named<HostId>,
 ) -> Outcome<Trace> {
-    let host = app.records.get(&records::host(&name)?).await?;
-    let host = host.ok_or(HostRejection::Unknown)?.value;
+    let host = app.host(&name).await?.value;
     Ok(Answer(trace::host(&app, &host)?))
 }
 
@@ -111,8 +110,7 @@ async fn show(
     _operator: Operator,
     Named(name): Named<HostId>,
 ) -> Outcome<HostView> {
-    let host = app.records.get(&records::host(&name)?).await?;
-    let host = host.ok_or(HostRejection::Unknown)?.value;
+    let host = app.host(&name).await?.value;
     Ok(Answer(view(&app, &host, &app.records.vms().await?)))
 }
 
@@ -122,8 +120,7 @@ pub(super) async fn change(
     change: impl Fn(HostRecord) -> Result<HostRecord, HostRejection>,
 ) -> Result<HostView, Failure> {
     loop {
-        let host = app.records.get(&records::host(name)?).await?;
-        let host = host.ok_or(HostRejection::Unknown)?;
+        let host = app.host(name).await?;
         let after = change(host.value)?;
         let write = Write::new().put(records::host(name)?, &after, host.version)?;
         if app.records.commit(write).await? {

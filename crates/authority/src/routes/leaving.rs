@@ -22,8 +22,6 @@ use crate::{
     audit::Done,
     caller::Operator,
     operations::{self, Wish},
-    record::host::HostRejection,
-    records,
 };
 
 /// The operations.
@@ -65,8 +63,7 @@ async fn drain(
     let host = change(&app, &name, |host| host.drained(!request.end)).await?;
     let event = if request.end { "host-drain-ended" } else { "host-draining" };
     app.audit.done(&operator.actor(), Done::new(event, subject_of(&name))).await?;
-    let record = app.records.get(&records::host(&name)?).await?;
-    let record = record.ok_or(HostRejection::Unknown)?.value;
+    let record = app.host(&name).await?.value;
     let mut stops = Vec::new();
     // From here on no start is accepted there, so that this finds all of them.
     let running = record.at_work(&app.records.vms().await?);
@@ -103,8 +100,7 @@ async fn replace(
     Named(name): Named<HostId>,
     Body(reason): Body<Reason>,
 ) -> Outcome<TokenAnswer> {
-    let host = app.records.get(&records::host(&name)?).await?;
-    host.ok_or(HostRejection::Unknown)?.value.may_be_replaced()?;
+    app.host(&name).await?.value.may_be_replaced()?;
     let answer = new_token(&app, &name, true).await?;
     let done = Done::new("replacement-token-issued", subject_of(&name)).detail(reason.reason);
     app.audit.done(&operator.actor(), done).await?;

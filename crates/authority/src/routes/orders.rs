@@ -28,10 +28,7 @@ use crate::{
     caller::HostSession,
     failure::Failure,
     operations,
-    record::{
-        host::HostRejection,
-        vm::{KeyState, VmRejection},
-    },
+    record::vm::KeyState,
     records::{self, Write},
     refusal::Refusal,
 };
@@ -168,7 +165,7 @@ async fn report(
     Body(report): Body<VmReport>,
 ) -> Outcome<VmView> {
     loop {
-        let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?;
+        let vm = app.vm(&name).await?;
         let after = vm.value.reported(session.name(), report.clone())?;
         if after == vm.value {
             return Ok(Answer(after.view()));
@@ -200,9 +197,7 @@ async fn events(
     }
     // One spool at a time, so that a number is looked at and moved on by one request only.
     let _turn = app.spool.lock().await;
-    let place = records::host(session.name())?;
-    let mut next =
-        app.records.get(&place).await?.ok_or(HostRejection::NotEnrolled)?.value.spool_next;
+    let mut next = app.enrolled(session.name()).await?.value.spool_next;
     for (seq, entry) in entries {
         if seq >= next {
             app.audit.append(entry).await?;
@@ -210,7 +205,7 @@ async fn events(
         }
     }
     loop {
-        let host = app.records.get(&place).await?.ok_or(HostRejection::NotEnrolled)?;
+        let host = app.enrolled(session.name()).await?;
         let mut after = host.value;
         after.spool_next = after.spool_next.max(next);
         let write = Write::new().put(records::host(session.name())?, &after, host.version)?;

@@ -26,13 +26,7 @@ use crate::{
     failure::Failure,
     grant,
     operations::{self, Wish},
-    record::{
-        host::HostRejection,
-        vm::{
-            VmRejection,
-            change::{self},
-        },
-    },
+    record::vm::change,
     records::{self, Write},
     refusal::Refusal,
     trace, vmkey,
@@ -223,8 +217,7 @@ async fn show(
     _operator: Operator,
     Named(name): Named<VmId>,
 ) -> Outcome<VmView> {
-    let vm = app.records.get(&records::vm(&name)?).await?;
-    Ok(Answer(vm.ok_or(VmRejection::Unknown)?.value.view()))
+    Ok(Answer(app.vm(&name).await?.value.view()))
 }
 
 async fn trace(
@@ -232,7 +225,7 @@ async fn trace(
     _operator: Operator,
     Named(name): Named<VmId>,
 ) -> Outcome<Trace> {
-    let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?.value;
+    let vm = app.vm(&name).await?.value;
     let home = match &vm.home {
         Some(home) => app.records.get(&records::host(home)?).await?.map(|host| host.value),
         None => None,
@@ -254,8 +247,7 @@ async fn start(
     Named(name): Named<VmId>,
     Body(request): Body<StartRequest>,
 ) -> Outcome<Operation> {
-    let host = app.records.get(&records::host(&request.host)?).await?;
-    let host = host.ok_or(HostRejection::Unknown)?.value;
+    let host = app.host(&request.host).await?.value;
     // A VM that lives elsewhere is refused for that, whatever the host asked for is worth.
     if let Some(vm) = app.records.get(&records::vm(&name)?).await?
         && vm.value.home.is_some()
@@ -319,8 +311,7 @@ async fn revoke(
     let done = Done::new(Wish::Revoke.event(), subject_of(&name)).detail(reason.reason);
     app.audit.done(&operator.actor(), done).await?;
     app.anchor.now().await?;
-    let vm = app.records.get(&records::vm(&name)?).await?;
-    Ok(Answer(vm.ok_or(VmRejection::Unknown)?.value.view()))
+    Ok(Answer(app.vm(&name).await?.value.view()))
 }
 
 async fn fence(
@@ -330,7 +321,7 @@ async fn fence(
     Body(request): Body<FenceRequest>,
 ) -> Outcome<VmView> {
     let (vm, home) = loop {
-        let vm = app.records.get(&records::vm(&name)?).await?.ok_or(VmRejection::Unknown)?;
+        let vm = app.vm(&name).await?;
         let after = vm.value.fenced(app.restored.epoch_floor())?;
         let mut write = Write::new().put(records::vm(&name)?, &after, vm.version)?;
         if let Some(open) = vm.value.open {
