@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{FIRST_LINE, LIMIT, LOOK, world::World};
+use crate::{
+    FIRST_LINE, LIMIT, LOOK,
+    world::{World, run},
+};
 
 /// A process that ends with the measurement.
 struct Running(Child);
@@ -38,6 +41,11 @@ pub fn launch(world: &World, image: &Path) -> f64 {
     std::fs::copy(cli::lab::components::OVMF_VARS, &vars).expect("a copy");
     let at = |name: &str| dir.join(name).display().to_string();
     let (disk, vars) = (disk.display(), vars.display());
+    // The same bank as ours has, before the clock starts.
+    let banks = format!("--tpm2 --tpmstate {} --pcr-banks sha256", at("tpm"));
+    let banks: Vec<_> = banks.split(' ').collect();
+    let prepared = run("swtpm_setup", &banks);
+    assert!(prepared.code == 0, "{}", prepared.complaint());
     let since = Instant::now();
     let swtpm = words(&format!(
         "socket --tpm2 --terminate --tpmstate dir={} --ctrl type=unixio,path={}",

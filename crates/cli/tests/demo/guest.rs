@@ -1,11 +1,14 @@
 //! Guests that are not what they should be.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::{
     checks::Checks,
     launch::BOOT,
-    world::{World, run},
+    world::{World, eventually, run},
 };
 
 /// A guest that boots another kernel command line than was endorsed.
@@ -71,7 +74,7 @@ fn tell(world: &World, vm: &str, host: &str, word: &str, answer: &str) -> bool {
     }
     if answer.is_empty() {
         // The guest takes the word from its port at its own pace.
-        std::thread::sleep(std::time::Duration::from_secs(3));
+        std::thread::sleep(Duration::from_secs(3));
         return true;
     }
     world.guest_says(vm, answer, BOOT).is_some()
@@ -93,6 +96,8 @@ pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
         "--kmi-origin",
         "tpm",
         "--vtpm-rsa-ek",
+        "--pcr-banks",
+        "sha1,sha256,sha384,sha512",
     ]);
     checks.check(
         "v3 is created: its key and KMI come from the host's TPM",
@@ -101,25 +106,60 @@ pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
     );
     let said = world.vouchsafe(&["vm", "start", "v3", "--host", "b"]);
     checks.check("honest, it is trusted", said.code == 0, said.complaint());
-    let mut lie = |word: &str, answer: &str, name: &str, what: &str| {
-        let told = tell(world, "v3", "b", word, answer);
-        let said = world.vouchsafe(&["vm", "attest", "v3"]);
-        let seen = if told { said.refusal() } else { "the guest did not obey".to_owned() };
-        checks.refused(what, name, &seen, &said.detail());
-    };
-    lie("evidence-truncated", "", "guest-log-truncated", "its own log cut short is noticed");
-    lie("evidence-altered", "", "guest-log-disagrees", "its own log edited is noticed");
-    lie(
-        "evidence-honest\nextend 9",
-        "extended 9",
-        "guest-event-unknown",
-        "an unknown extend is named",
+    let banks = crate::launch::banks_of(world, "v3");
+    checks.check(
+        "its vTPM has the banks it was given",
+        banks == ["sha1", "sha256", "sha384", "sha512"],
+        banks.join(" "),
     );
-    lie("flood 21000", "flooded", "log-overflow", "a flood of extends is no short list");
+    let what = "its own log cut short is noticed";
+    lie(world, checks, ("evidence-truncated", ""), "guest-log-truncated", what);
+    let what = "its own log edited is noticed";
+    lie(world, checks, ("evidence-altered", ""), "guest-log-disagrees", what);
+    noticed_unasked(world, checks);
+    lie(
+        world,
+        checks,
+        ("flood 21000", "flooded"),
+        "log-overflow",
+        "a flood of extends is no short list",
+    );
     let said = world.vouchsafe(&["vm", "stop", "v3"]);
     checks.check("it is stopped", said.code == 0, said.complaint());
     policy(world, checks, "on_bad_guest", "pause".into());
     copied_vtpm(world, checks);
+}
+
+/// Has v3 lie, and asks for a verdict.
+fn lie(world: &World, checks: &mut Checks, (word, answer): (&str, &str), name: &str, what: &str) {
+    let told = tell(world, "v3", "b", word, answer);
+    let said = world.vouchsafe(&["vm", "attest", "v3"]);
+    let seen = if told { said.refusal() } else { "the guest did not obey".to_owned() };
+    checks.refused(what, name, &seen, &said.detail());
+}
+
+/// How soon the agent itself must notice that a guest measured more.
+const NOTICED: Duration = Duration::from_secs(60);
+
+/// An extend after the verdict, for which nobody asks for another one.
+fn noticed_unasked(world: &World, checks: &mut Checks) {
+    let of_v3 = || {
+        let entries = world.audit().into_iter().filter(|entry| entry["subject"] == "vm:v3");
+        let names =
+            entries.filter_map(|entry| Some(entry["outcome"]["refused"].as_str()?.to_owned()));
+        names.collect::<Vec<_>>()
+    };
+    let before = of_v3().len();
+    let told = tell(world, "v3", "b", "evidence-honest\nextend 9", "extended 9");
+    let since = Instant::now();
+    let noticed = eventually(NOTICED, || of_v3().get(before).cloned());
+    let seen = match noticed {
+        Some(name) if told => name,
+        Some(_) | None => "nothing".to_owned(),
+    };
+    let what = "an unknown extend is named by the next appraisal, which nobody asked for";
+    let after = format!("after {:.0} s", since.elapsed().as_secs_f32());
+    checks.refused(what, "guest-event-unknown", &seen, &after);
 }
 
 /// The state of host a's vTPM in the place of one on host b.

@@ -1,6 +1,6 @@
 //! A VM from its creation to its restart.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use crate::{
     checks::Checks,
@@ -68,6 +68,21 @@ pub fn attested(world: &World, checks: &mut Checks) {
     stock_tools(&dir, checks);
 }
 
+/// The banks in which a guest's firmware measured, by the log that a fresh verdict exports.
+pub fn banks_of(world: &World, vm: &str) -> Vec<String> {
+    let dir = world.path(&format!("evidence-{vm}"));
+    let export = dir.to_str().expect("a plain path");
+    let _verdict = world.vouchsafe(&["vm", "attest", vm, "--export", export]);
+    banks_in(&run("tpm2_eventlog", &[&format!("{export}/guest-event-log.bin")]).stdout)
+}
+
+/// The algorithms that `tpm2_eventlog` names, each once.
+fn banks_in(log: &str) -> Vec<String> {
+    let named = log.lines().filter_map(|line| line.trim().split_once("AlgorithmId: "));
+    let banks: BTreeSet<_> = named.map(|(_, name)| name.trim_matches('"').to_owned()).collect();
+    banks.into_iter().collect()
+}
+
 /// The exported evidence, judged by tools that are not ours.
 fn stock_tools(dir: &Path, checks: &mut Checks) {
     let file = |name: &str| dir.join(name).to_str().expect("a plain path").to_owned();
@@ -111,6 +126,8 @@ fn stock_tools(dir: &Path, checks: &mut Checks) {
         said.stdout.contains("EV_EFI_BOOT_SERVICES_APPLICATION"),
         "",
     );
+    let banks = banks_in(&said.stdout);
+    checks.check("firmware measured in SHA-256 alone", banks == ["sha256"], banks.join(" "));
 }
 
 /// One VM, one home.
