@@ -45,6 +45,7 @@ use model::{
     Secret,
     api::Bytes,
     keys::{
+        KeyExample,
         order::{KeyFailure, KeyOperation, KeyOutcome, Order, Requester},
         rpc::{KeyAnswer, KeyRequest},
     },
@@ -137,8 +138,14 @@ impl Keeper {
     /// [`Fault`], for example if another process has the state open.
     pub fn open(settings: Settings, dir: &Path, clock: SharedClock) -> Result<Self, Fault> {
         fsfile::create_private_dir(dir).map_err(Fault::key)?;
-        let root = keyring::root_key(settings.root_key.as_ref(), &dir.join("root.key"))?;
-        let store = LocalStore::open(&dir.join("store.redb")).map_err(RecordError::from)?;
+        let (key, file) = (dir.join("root.key"), dir.join("store.redb"));
+        if settings.root_key.is_none() && file.exists() && !key.exists() {
+            return Err(Fault::key(std::io::Error::other(
+                "the store is there, its root key is not",
+            )));
+        }
+        let root = keyring::root_key(settings.root_key.as_ref(), &key)?;
+        let store = LocalStore::open(&file).map_err(RecordError::from)?;
         let keys = SealKeys::new(KeyId(1), Secret::new(*root.expose()));
         let records = Records::new(SealedStore::new(Arc::new(store), keys));
         Self::on(settings, dir, clock, records)
@@ -213,8 +220,14 @@ impl Keeper {
 
     fn dispatch(&self, request: KeyRequest) -> Result<KeyAnswer, Why> {
         Ok(match request {
-            KeyRequest::Locate(query) => KeyAnswer::Found(self.locate(&query)?),
-            KeyRequest::Validate(query) => KeyAnswer::Found(self.validate(&query)?),
+            KeyRequest::Locate(query) => {
+                let found = self.locate(&query);
+                KeyAnswer::Found(self.asked(KeyOperation::Locate, &query.binding, found)?)
+            }
+            KeyRequest::Validate(query) => {
+                let found = self.validate(&query);
+                KeyAnswer::Found(self.asked(KeyOperation::Validate, &query.binding, found)?)
+            }
             KeyRequest::AuthenticationKeys { operation, binding } => {
                 KeyAnswer::Keys(self.authentication_keys(operation, &binding)?)
             }
@@ -262,6 +275,25 @@ impl Keeper {
                 KeyAnswer::Noted
             }
         })
+    }
+
+    /// The answer to a question, with an audit entry if a rule says no.
+    fn asked<T>(
+        &self,
+        operation: KeyOperation,
+        example: &KeyExample,
+        found: Result<T, Why>,
+    ) -> Result<T, Why> {
+        if let Err(Why::Refused(refusal)) = &found {
+            let event = format!("key-{}", operation.name());
+            self.journal.refused(
+                "anyone",
+                &event,
+                &format!("key:{}", subject(example)),
+                *refusal,
+            )?;
+        }
+        found
     }
 
     /// Carries out an order: again if others changed its records meanwhile, and with an audit entry
@@ -321,7 +353,7 @@ fn actor(order: &Order) -> String {
 }
 
 /// What the audit log calls the binding of an example.
-fn subject(example: &model::keys::KeyExample) -> String {
+fn subject(example: &KeyExample) -> String {
     let key = || example.key.as_ref().map(|key| record::short_digest(&[&key.0]).to_string());
     let serial = || {
         let certificate = example.certificates.first()?;

@@ -88,6 +88,11 @@ impl Keeper {
                 AdminReply::RecoveryApproved { id, missing, pass_phrase }
             }
             AdminRequest::Status => AdminReply::Status(self.standing()?),
+            AdminRequest::ExportAudit => {
+                let dir = self.dir.join("audit-export");
+                let entries = self.journal.export(&dir)?;
+                AdminReply::AuditExported { dir: dir.display().to_string(), entries }
+            }
         })
     }
 
@@ -139,6 +144,7 @@ fn about(request: &AdminRequest) -> (&'static str, String, String) {
             ("key-recovery", by(operator), format!("key:{id}"))
         }
         AdminRequest::Status => ("trust-status", by(""), "trust".to_owned()),
+        AdminRequest::ExportAudit => ("audit-export", by(""), "trust".to_owned()),
     }
 }
 

@@ -12,6 +12,7 @@ use model::AuditEvent;
 use serve::{
     clock::SharedClock,
     flood::{FloodGate, Passage},
+    fsfile, pem,
 };
 use store::audit::{AuditLog, Checkpoint};
 
@@ -157,6 +158,23 @@ impl Journal {
         wait(self.log.record_checkpoint(&json)).map_err(Fault::audit)?;
         *signed = Some(size);
         Ok(())
+    }
+
+    /// Writes out what there is, with a fresh checkpoint and the key that signs it, into `dir`; how
+    /// many entries.
+    ///
+    /// # Errors
+    /// [`Fault::Audit`].
+    pub(crate) fn export(&self, dir: &Path) -> Result<u64, Fault> {
+        fsfile::create_private_dir(dir).map_err(Fault::audit)?;
+        self.checkpoint()?;
+        let size = self.signed.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(0);
+        let (entries, checkpoint) = (dir.join("audit.jsonl"), dir.join("audit.checkpoint"));
+        self.log.export(size, &entries, &checkpoint).map_err(Fault::audit)?;
+        let key = pem::encode("PUBLIC KEY", self.signer.spki()).map_err(Fault::audit)?;
+        fsfile::write_atomic(&dir.join("audit-key.pem"), key.as_bytes(), 0o600)
+            .map_err(Fault::audit)?;
+        Ok(size)
     }
 
     /// Closes the log: nothing is written after it.

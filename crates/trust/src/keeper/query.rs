@@ -34,7 +34,8 @@ impl Keeper {
         }
         let moment = u64::try_from(instant).unwrap_or(0);
         let in_force = |entry: &Entry| {
-            entry.revoked_at.is_none_or(|at| at > moment) && instant < entry.not_on_or_after
+            let inside = entry.not_before <= instant && instant < entry.not_on_or_after;
+            inside && entry.revoked_at.is_none_or(|at| at > moment)
         };
         let all = found.entries.into_iter().filter(|(_, entry)| in_force(&entry.value));
         let ca = self.ca_certificate();
@@ -60,11 +61,8 @@ impl Keeper {
     fn foreign(&self, query: &Query, instant: i64, wanted: bool) -> Result<Found, Why> {
         let at = OffsetDateTime::from_unix_timestamp(instant.div_euclid(1000))
             .map_err(|_| Refusal::InstantBeforeService)?;
-        let judged = self.foreign.judge(&query.binding, at, wanted);
-        if let Err(Why::Refused(refusal)) = &judged {
-            self.journal.refused("anyone", "key-foreign", "certificate", *refusal)?;
-        }
-        Ok(Found { bindings: judged?.into_iter().collect(), more: false })
+        let judged = self.foreign.judge(&query.binding, at, wanted)?;
+        Ok(Found { bindings: judged.into_iter().collect(), more: false })
     }
 
     /// The instant asked about: the library knows nothing of what was before the CA.

@@ -5,9 +5,10 @@
 use std::{
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::SystemTime,
 };
 
 use model::{
@@ -116,8 +117,12 @@ pub(crate) struct Foreign {
     intermediates: Vec<Vec<u8>>,
     crls: Vec<PathBuf>,
     marks: Mutex<Vec<CrlMark>>,
+    read: Mutex<Option<(Stamps, Arc<Evidence>)>>,
     running: AtomicU32,
 }
+
+/// What the configured CRLs were when they were read: how long, and since when.
+type Stamps = Vec<Option<(u64, SystemTime)>>;
 
 struct Place<'a>(&'a AtomicU32);
 
@@ -144,6 +149,7 @@ impl Foreign {
             intermediates: read(&settings.intermediates)?,
             crls: settings.crls.clone(),
             marks: Mutex::default(),
+            read: Mutex::default(),
             running: AtomicU32::new(0),
         })
     }
@@ -193,7 +199,10 @@ impl Foreign {
         let pool = Pool::new(offered.chain(self.intermediates.iter().map(Vec::as_slice)));
         let pool = pool.map_err(|_| Refusal::ForeignUnreadable)?;
         let terms = Terms::new(instant, Usage::Any);
-        let evidence = self.evidence(example);
+        let evidence = match example.crls.as_slice() {
+            [] => self.configured(),
+            came => Arc::new(self.evidence(came)),
+        };
         let validation = validate(leaf, &pool, &self.anchors, Some(&evidence), &terms);
         let validation = validation.map_err(|_| Refusal::ForeignUnreadable)?;
         self.remember(validation.crl_marks());
@@ -202,8 +211,26 @@ impl Foreign {
         Ok((status(validation.status()), path.collect()))
     }
 
+    /// The configured CRLs, as long as they stay the same, and no others.
+    fn configured(&self) -> Arc<Evidence> {
+        let stamp = |path: &PathBuf| {
+            let facts = std::fs::metadata(path).ok()?;
+            Some((facts.len(), facts.modified().ok()?))
+        };
+        let stamps: Stamps = self.crls.iter().map(stamp).collect();
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, evidence)) = read.as_ref()
+            && *known == stamps
+        {
+            return Arc::clone(evidence);
+        }
+        let evidence = Arc::new(self.evidence(&[]));
+        *read = Some((stamps, Arc::clone(&evidence)));
+        evidence
+    }
+
     /// The configured CRLs and those that came with the question; none is believed for being here.
-    fn evidence(&self, example: &KeyExample) -> Evidence {
+    fn evidence(&self, came: &[Bytes]) -> Evidence {
         let mut evidence = Evidence::new();
         for path in &self.crls {
             let read = serve::fsfile::read_limited(path, MAX_CRL).map_err(|e| e.to_string());
@@ -212,7 +239,7 @@ impl Foreign {
                 tracing::warn!(path = %path.display(), error, "a CRL cannot be used");
             }
         }
-        for der in &example.crls {
+        for der in came {
             // One that cannot be read says nothing, and so leaves the status open.
             let _ = evidence.add_crl(&der.0);
         }

@@ -12,6 +12,7 @@ use model::{
     child,
     keys::{
         KeyBinding, StatusValue,
+        admin::{AdminReply, AdminRequest},
         order::{KeyOperation, KeyOutcome, Prototype},
         rpc::{KeyAnswer, KeyRequest},
     },
@@ -171,8 +172,12 @@ fn a_kill_at_any_moment_leaves_each_order_whole_or_undone() {
     verify_audit(&rig);
 }
 
-/// The log as it lies there, under the key in `signing.pub`.
+/// The log as it lies there and as it is exported, under the key in `signing.pub`.
 fn verify_audit(rig: &Rig) {
+    let exported = match rig.keeper.administer(AdminRequest::ExportAudit) {
+        AdminReply::AuditExported { dir, .. } => std::path::PathBuf::from(dir),
+        other => panic!("{other:?}"),
+    };
     let key = std::fs::read(rig.dir.path().join("signing.pub")).unwrap();
     let spki = serve::pem::parse_public_key(&key).unwrap();
     let keys = attest::envelope::TrustedKeys::new([spki]).unwrap();
@@ -185,4 +190,7 @@ fn verify_audit(rig: &Rig) {
     };
     let verified = audit::verify_dir(&rig.dir.path().join("audit"), &open).unwrap();
     assert!(verified.entries() > 0);
+    let (entries, heads) = (exported.join("audit.jsonl"), exported.join("audit.checkpoint"));
+    let copied = audit::verify_files(&entries, &heads, &open).unwrap();
+    assert_eq!(copied.signed().size, copied.entries());
 }

@@ -56,8 +56,8 @@ impl Other {
         (Bytes(issued.der), issued.serial)
     }
 
-    fn publish(&self, revoked: &[Revocation]) {
-        let crl = self.ca.issue_crl(1, validity(), revoked).unwrap();
+    fn publish(&self, number: u64, revoked: &[Revocation]) {
+        let crl = self.ca.issue_crl(number, validity(), revoked).unwrap();
         std::fs::write(self.dir.path().join("root.crl"), crl).unwrap();
     }
 }
@@ -82,13 +82,18 @@ fn without_a_crl_a_foreign_certificate_is_never_valid() {
     assert_eq!(open.aspects.revocation_status, KeyFinding::Open);
     assert_eq!(open.aspects.issuer_trust, KeyFinding::Good);
     assert_eq!(open.refusal.as_deref(), Some("crl-missing"));
-    other.publish(&[]);
+    other.publish(1, &[]);
     assert_eq!(status(&rig, by_certificate(&certificate)).value, StatusValue::Valid);
     let (at, reason) = (SystemClock.now(), RevocationReason::KeyCompromise);
-    other.publish(&[Revocation { serial, at, reason }]);
+    other.publish(2, &[Revocation { serial, at, reason }]);
     let revoked = status(&rig, by_certificate(&certificate));
     assert_eq!(revoked.value, StatusValue::Invalid);
     assert_eq!(revoked.refusal.as_deref(), Some("certificate-revoked"));
+    // The older list put back is told, and hides nothing.
+    other.publish(1, &[]);
+    let back = status(&rig, by_certificate(&certificate));
+    assert_eq!(back.value, StatusValue::Indeterminate);
+    assert_eq!(back.refusal.as_deref(), Some("crl-rolled-back"));
 }
 
 #[test]

@@ -71,6 +71,34 @@ fn the_same_order_again_has_the_same_answer_and_another_has_none() {
 }
 
 #[test]
+fn one_phrase_makes_one_binding_however_many_ask_at_once() {
+    let rig = Rig::open();
+    let pair = key();
+    let phrase = rig.authorize("bob");
+    let asked = prototype("bob", Some(&pair));
+    let made = std::thread::scope(|scope| {
+        let ask = || rig.register_by(&phrase, &asked, Some(&pair)).unwrap().bindings.remove(0);
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        all.into_iter().map(|one| one.join().unwrap().certificates).collect::<Vec<_>>()
+    });
+    assert!(made.windows(2).all(|two| two[0] == two[1]));
+    assert_eq!(rig.validate(named("bob")).bindings.len(), 1);
+}
+
+#[test]
+fn a_store_without_its_root_key_is_not_opened_with_another() {
+    let rig = Rig::open();
+    rig.keeper.close().unwrap();
+    let dir = rig.dir;
+    drop(rig.keeper);
+    std::fs::remove_file(dir.path().join("root.key")).unwrap();
+    let clock = serve::clock::SystemClock::shared();
+    let refused = trust::keeper::Keeper::open(crate::support::open_settings(), dir.path(), clock);
+    assert!(refused.is_err());
+    assert!(!dir.path().join("root.key").exists());
+}
+
+#[test]
 fn a_reissued_certificate_takes_the_place_of_the_old_one_for_the_same_key() {
     let rig = Rig::open();
     let pair = key();
