@@ -25,14 +25,15 @@ pub(super) fn of_cert<'a>(
 ) -> Option<Result<RevocationGround, Failure>> {
     let evidence = search.context().evidence?;
     let (cert, issuer) = (path.get(depth).copied()?, path.get(depth.checked_add(1)?).copied()?);
-    let mut excuse = None;
+    let (mut good, mut excuse) = (None::<OffsetDateTime>, None);
     for answer in &evidence.answers {
         let about = answer.singles.iter().filter(|single| single.has_serial_of(cert));
         let mut none = true;
         for single in about {
             none = false;
             match consult(search, path, depth, (answer, single, issuer)) {
-                Ok(State::Good) => return Some(Ok(RevocationGround::Ocsp(single.this_update))),
+                // A later answer may know more.
+                Ok(State::Good) => good = good.max(Some(single.this_update)),
                 Ok(State::Revoked(at, reason)) => {
                     return Some(Err(Failure::Revoked { at, reason }));
                 }
@@ -43,6 +44,9 @@ pub(super) fn of_cert<'a>(
         if none && depth == 0 {
             excuse = excuse.or(Some(OcspRejection::Serial));
         }
+    }
+    if let Some(at) = good {
+        return Some(Ok(RevocationGround::Ocsp(at)));
     }
     excuse.map(|rejection| Err(Failure::Open(Refusal::Ocsp(rejection))))
 }

@@ -14,9 +14,9 @@ use std::{
 
 use model::Secret;
 use pki::{
-    Acme, AcmeConfig, Ask, Ca, CaSpec, Challenge, ChallengeKind, Challenger, Enrolment, KeyUses,
-    Outcome, Profile, Progress, Provider, ProviderError, Renewal, RequestId, RevocationAsk,
-    RevocationReason, UserCert, UserName, Validity,
+    Acme, AcmeConfig, Ask, Ca, CaSpec, Challenge, ChallengeKind, Challenger, Enrolment, HttpAnswer,
+    HttpRequest, KeyUses, Outcome, Profile, Progress, Provider, ProviderError, Renewal, RequestId,
+    RevocationAsk, RevocationReason, Transport, TransportError, UserCert, UserName, Validity,
 };
 use time::OffsetDateTime;
 
@@ -348,4 +348,38 @@ fn a_name_that_is_not_proven_is_refused_for_good_and_other_requests_before_anyth
         assert_eq!(refused.code(), "provider-refused");
     }
     assert_eq!(nowhere.made(), 0);
+}
+
+/// A directory that leads elsewhere.
+struct Elsewhere;
+
+impl Transport for Elsewhere {
+    fn exchange(&self, request: &HttpRequest<'_>) -> Result<HttpAnswer, TransportError> {
+        assert!(request.url.starts_with("https://ca.example/"), "{}", request.url);
+        let body = br#"{"newNonce": "https://ca.example@evil.example/nonce",
+            "newAccount": "https://evil.example/account", "newOrder": "https://evil.example/order",
+            "revokeCert": "https://evil.example/revoke"}"#;
+        Ok(HttpAnswer { status: 200, headers: Vec::new(), body: body.to_vec() })
+    }
+}
+
+#[test]
+fn a_directory_leads_to_no_other_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = AcmeConfig {
+        directory: "https://ca.example/dir".to_owned(),
+        account_key: Secret::new(key_pair(dir.path(), "account", |_| Vec::new()).1),
+        contact: Vec::new(),
+        terms_agreed: true,
+        timeout: Duration::from_secs(1),
+    };
+    let (kind, files) = (ChallengeKind::Http01, Files::default());
+    let publisher = Publisher { kind, files, manage_dns: 0, names: RefCell::default() };
+    let records = Records::default();
+    let acme = Acme::new(config, Elsewhere, &records, publisher).unwrap();
+    let (profile, spki, request) = subject(dir.path(), &["a.example.org"]);
+    let request = Some(request);
+    let ask = Ask::Enrol(Enrolment { profile, spki, validity: validity(), request });
+    let refused = acme.submit(ID, &ask, OffsetDateTime::now_utc()).unwrap_err();
+    assert_eq!(refused.code(), "provider-answer-unexpected");
 }

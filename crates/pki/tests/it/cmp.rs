@@ -4,9 +4,9 @@ use std::{process::Command, time::Duration};
 
 use model::Secret;
 use pki::{
-    Anchors, Ask, Ca, Cmp, CmpConfig, CmpCredential, Enrolment, KeyUses, LostAnswer, Outcome,
-    Profile, Progress, Provider as _, ProviderError, Renewal, RequestId, RevocationAsk,
-    RevocationReason, UserCert, UserName, Validity,
+    Anchors, Ask, Ca, Cmp, CmpConfig, CmpCredential, Enrolment, HttpAnswer, HttpRequest, KeyUses,
+    LostAnswer, Outcome, Profile, Progress, Provider as _, ProviderError, Renewal, RequestId,
+    RevocationAsk, RevocationReason, Transport, TransportError, UserCert, UserName, Validity,
 };
 
 use crate::{
@@ -305,4 +305,31 @@ fn what_the_ca_refuses_is_refused_for_good_and_what_it_cannot_do_now_is_not() {
     let cmp = provider(&url, &net, &records);
     let refused = cmp.submit(RequestId([4; 16]), &world.ask(), NOW);
     assert_eq!(code(refused), "provider-answer-protection");
+}
+
+/// Says what was said before, whatever is asked.
+struct Parrot(Vec<u8>);
+
+impl Transport for Parrot {
+    fn exchange(&self, _request: &HttpRequest<'_>) -> Result<HttpAnswer, TransportError> {
+        let kind = ("content-type".to_owned(), "application/pkixcmp".to_owned());
+        Ok(HttpAnswer { status: 200, headers: vec![kind], body: self.0.clone() })
+    }
+}
+
+#[test]
+fn an_answer_to_another_message_is_refused_though_it_is_truly_the_ca_s() {
+    let (world, net, records) = (World::new(), Loopback::default(), Records::default());
+    let (_server, url) = world.serve_secret(&[]);
+    issued(provider(&url, &net, &records).submit(ID, &world.ask(), NOW));
+    let asked = |answer: Vec<u8>, id: RequestId| {
+        let records = Records::default();
+        let cmp = Cmp::new(config(&url, by_secret(SECRET)), Parrot(answer), &records).unwrap();
+        code(cmp.submit(id, &world.ask(), NOW))
+    };
+    let answer = net.answers.borrow()[0].clone();
+    assert_eq!(asked(answer.clone(), RequestId([2; 16])), "provider-answer-transaction");
+    assert_eq!(asked(answer, ID), "provider-answer-nonce");
+    assert_eq!(asked(vec![0x30; 300_000], ID), "provider-answer-too-large");
+    assert_eq!(asked(b"x".to_vec(), ID), "provider-answer-malformed");
 }

@@ -34,8 +34,9 @@ pub(crate) struct Loopback {
     /// The faults to come, by the number of the exchange they hit.
     pub(crate) faults: RefCell<HashMap<usize, Fault>>,
     pub(crate) exchanges: RefCell<usize>,
-    /// What was sent, each body.
+    /// What was sent, and what came back, each body.
     pub(crate) sent: RefCell<Vec<Vec<u8>>>,
+    pub(crate) answers: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Loopback {
@@ -126,6 +127,7 @@ impl Transport for Loopback {
         }
         self.sent.borrow_mut().push(request.body.to_vec());
         let mut answer = self.go(request)?;
+        self.answers.borrow_mut().push(answer.body.clone());
         let lost = || TransportError::Lost("lost on the way".into());
         if self.lose.borrow().is_some_and(|word| request.url.contains(word)) {
             *self.lose.borrow_mut() = None;

@@ -227,6 +227,14 @@ fn what_is_proven_to_be_revoked_is_revoked_whoever_else_says_that_it_is_good() {
     evidence.add_ocsp(&world.answer(OcspStatus::Good)).unwrap();
     evidence.add_crl(&crl).unwrap();
     assert_eq!(world.validate(&evidence, world.now).verdict(), Verdict::Invalid);
+    // Two answers, in either order.
+    let good = world.answer(OcspStatus::Good);
+    let revoked = world.answer(OcspStatus::Revoked { at: world.now, reason });
+    for answers in [[&good, &revoked], [&revoked, &good]] {
+        let mut evidence = Evidence::new();
+        answers.into_iter().for_each(|answer| evidence.add_ocsp(answer).unwrap());
+        assert_eq!(world.validate(&evidence, world.now).verdict(), Verdict::Invalid);
+    }
 }
 
 #[test]

@@ -1,15 +1,20 @@
 //! Our own CA as a provider: one certificate a request, whatever is lost on the way.
 
-use std::{cell::RefCell, collections::HashMap, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use pki::{
-    Ask, Enrolment, Job, KeyUses, Ledger, LedgerEntry, LedgerError, Outcome, OwnCa, Patience,
-    Profile, Progress, Provider, ProviderError, Renewal, RequestId, Revocation, RevocationAsk,
-    RevocationReason, Step, UserCert, UserName,
+    Ask, Ca, CaSigner, Enrolment, Job, KeyUses, Ledger, LedgerEntry, LedgerError, Outcome, OwnCa,
+    Patience, Profile, Progress, Provider, ProviderError, Renewal, RequestId, Revocation,
+    RevocationAsk, RevocationReason, Step, UserCert, UserName,
 };
 use time::OffsetDateTime;
 
-use crate::support::{DAY, NOW, Pki, day, must, p256, rsa, write_pem};
+use crate::support::{DAY, NOW, Pki, day, must, p256, rsa, spec, write_pem};
 
 /// A ledger in memory that can be made to fail before or after it writes, once.
 #[derive(Default)]
@@ -288,4 +293,54 @@ fn a_job_waits_longer_each_time_submits_once_what_was_accepted_and_gives_up_in_t
     let (_, end) = drive(&forgetful);
     assert!(end.is_ok());
     assert_eq!(*forgetful.submitted.borrow(), 2);
+}
+
+/// A key elsewhere that fails, then signs something else, then signs.
+#[derive(Debug)]
+struct Moody {
+    pair: rcgen::KeyPair,
+    spki: Vec<u8>,
+    tries: AtomicUsize,
+}
+
+impl CaSigner for Moody {
+    fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        use rcgen::SigningKey as _;
+        match self.tries.fetch_add(1, Ordering::Relaxed) {
+            // The certificate of the CA itself.
+            0 => {}
+            1 => return Err("no token".into()),
+            2 => return Ok(self.pair.sign(b"something else")?),
+            _ => {}
+        }
+        Ok(self.pair.sign(message)?)
+    }
+}
+
+#[test]
+fn a_key_elsewhere_that_does_not_sign_is_tried_again_for_the_same_serial_number() {
+    use rcgen::PublicKeyData as _;
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let spki = pair.subject_public_key_info();
+    let signer = Moody { pair, spki, tries: AtomicUsize::new(0) };
+    let ca = Ca::create_root_for(&spec("Elsewhere", 0), Box::new(signer)).unwrap();
+    let provider = OwnCa::new(ca, Vec::new(), Memory::default()).unwrap();
+    let ask = ask();
+    let mut serials = Vec::new();
+    for _ in 0..2 {
+        let refused = provider.submit(ID, &ask, NOW).unwrap_err();
+        assert_eq!(refused.code(), "provider-unavailable");
+        match provider.ledger().find(ID).unwrap() {
+            Some(LedgerEntry::Issuing { serial, .. }) => serials.push(serial),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(serials[0], serials[1]);
+    let certificate = issued(provider.submit(ID, &ask, NOW).unwrap());
+    let hex: String = serials[0].iter().map(|byte| format!("{byte:02X}")).collect();
+    assert!(serial(&certificate).contains(&hex));
 }
