@@ -13,25 +13,25 @@
 //! external accounts, wildcards' pre-authorisation, key roll-over, alternate chains.
 
 mod account;
+mod ask;
 mod wire;
 
 use std::{error::Error, fmt, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use der::Decode as _;
 use model::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::OffsetDateTime;
-use x509_cert::request::CertReq;
 
 use super::{
     AnswerRejection, Ask, HttpAnswer, Outcome, Progress, Provider, ProviderError, RequestId,
     Transport,
     remote::{Bytes, Call, Journal, Next, Protocol, Requests, accept},
 };
-use crate::{IssueError, Profile, RevocationReason, UserName, cert::Cert};
+use crate::{IssueError, cert::Cert};
 use account::{Account, Refusal, Target, encode, location, read};
+use ask::{reason, wanted};
 use wire::{Authorization, Identifier, Offer, Order, Problem, Status};
 
 /// Most names in one certificate, and most certificates in one answer.
@@ -340,56 +340,4 @@ fn certificates(answer: &HttpAnswer) -> Option<Vec<Vec<u8>>> {
         all.push(der);
     }
     (all.len() <= MAX_CHAIN).then_some(all)
-}
-
-fn wanted(profile: &Profile, spki: &[u8], request: Option<&[u8]>) -> Result<State, ProviderError> {
-    let request = request.ok_or(ProviderError::Unsupported("it wants the subject's request"))?;
-    let parsed = CertReq::from_der(request).map_err(IssueError::Encode);
-    let own = parsed.map_err(ProviderError::Issue)?.info.public_key;
-    let own =
-        der::Encode::to_der(&own).map_err(IssueError::Encode).map_err(ProviderError::Issue)?;
-    if own != spki {
-        return Err(ProviderError::Issue(IssueError::SubjectKey));
-    }
-    let names = names(profile)?;
-    if names.is_empty() || names.len() > MAX_NAMES {
-        return Err(ProviderError::Unsupported("it certifies 1 to 100 names of hosts"));
-    }
-    let (spki, request) = (Bytes(spki.to_vec()), Bytes(request.to_vec()));
-    Ok(State::Ordering(Wanted { names, spki, request }))
-}
-
-/// The names of hosts and addresses in a profile that has no others.
-fn names(profile: &Profile) -> Result<Vec<Identifier>, ProviderError> {
-    let one = |kind: &str, value: String| Identifier { kind: kind.to_owned(), value };
-    let dns = |name: &String| one("dns", name.to_ascii_lowercase());
-    let hosts = Err(ProviderError::Unsupported("it certifies names of hosts only"));
-    match profile {
-        Profile::TlsServer { dns: names, ip, .. } => {
-            let addresses = ip.iter().map(|address| one("ip", address.to_string()));
-            Ok(names.iter().map(dns).chain(addresses).collect())
-        }
-        Profile::User(user) => {
-            let mut all = Vec::new();
-            for name in &user.names {
-                all.push(match name {
-                    UserName::Dns(name) => dns(name),
-                    UserName::Ip(address) => one("ip", address.to_string()),
-                    UserName::Email(_) | UserName::Uri(_) => return hosts,
-                });
-            }
-            Ok(all)
-        }
-        Profile::Client { .. }
-        | Profile::HostSession { .. }
-        | Profile::HostAk { .. }
-        | Profile::VtpmEk { .. }
-        | Profile::VtpmAk { .. }
-        | Profile::OcspResponder { .. }
-        | Profile::HostEk { .. } => hosts,
-    }
-}
-
-fn reason(reason: RevocationReason) -> u32 {
-    reason.code() as u32
 }
