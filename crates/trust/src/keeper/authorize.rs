@@ -210,7 +210,8 @@ impl Keeper {
     fn count_recovery(&self, id: EntryId) -> Result<Option<EntryId>, Why> {
         let Some(held) = self.library.get(&record::recovery(id)?)? else { return Ok(None) };
         let mut value = held.value;
-        if value.mac.is_none() || value.used || value.tries >= self.settings.phrase_tries {
+        if value.mac.is_none() || value.used.is_some() || value.tries >= self.settings.phrase_tries
+        {
             return Ok(None);
         }
         value.tries = value.tries.saturating_add(1);

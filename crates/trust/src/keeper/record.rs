@@ -255,9 +255,9 @@ pub(crate) struct Recovery {
     /// The key that the private key is delivered under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) delivery: Option<Bytes>,
-    /// Whether it was carried out.
-    #[serde(default)]
-    pub(crate) used: bool,
+    /// The Id of the request that it was carried out for: that one gets the answer again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) used: Option<String>,
 }
 
 /// How far the series of CRLs is.

@@ -35,13 +35,17 @@ impl Keeper {
             return Err(Refusal::NotEscrowed.into());
         }
         let held = self.library.get(&record::recovery(id)?)?;
-        let held = held.filter(|held| self.is_open(&held.value));
+        let request = &order.receipt.request_id;
+        let held = held.filter(|held| {
+            let again = held.value.used.as_ref().is_none_or(|used| used == request);
+            again && self.is_open(&held.value)
+        });
         let held = held.ok_or(Refusal::RecoveryNotApproved)?;
         let under = held.value.delivery.clone().ok_or(Refusal::RecoveryNotApproved)?;
         let name = entry.value.name.clone();
-        if !held.value.used {
+        if held.value.used.is_none() {
             let (mut value, version) = (held.value, held.version);
-            value.used = true;
+            value.used = Some(request.clone());
             let by = super::actor(order);
             self.end(id, &entry.value, &by, |write: Write| {
                 Ok(write.put(record::recovery(id)?, &value, version)?)

@@ -5,7 +5,7 @@ use std::{
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use model::{
@@ -17,11 +17,14 @@ use model::{
         rpc::{KeyAnswer, KeyRequest},
     },
 };
-use serve::{clock::SystemClock, keys::SigningKey};
+use serve::{
+    clock::{Clock as _, SystemClock},
+    keys::SigningKey,
+};
 use store::audit::{self, TreeHead};
 use trust::keeper::Keeper;
 
-use crate::support::{Rig, by_key, key, named, open_settings, order, prototype};
+use crate::support::{Rig, by_key, held, key, named, open_settings, order, prototype};
 
 /// Where the child finds its state, and whether it dies between commit and answer.
 const DIR: &str = "VOUCHSAFE_TEST_KEEPER";
@@ -98,10 +101,7 @@ fn ready(rig: &Rig, name: &str) -> Ready {
 }
 
 fn binding(answer: KeyAnswer) -> KeyBinding {
-    match answer {
-        KeyAnswer::Outcome(KeyOutcome::Done(mut done)) => done.bindings.remove(0),
-        other => panic!("{other:?}"),
-    }
+    held!(answer, KeyAnswer::Outcome(KeyOutcome::Done(mut done)) => done.bindings.remove(0))
 }
 
 /// Closes the keeper of a rig, lets `with` use its directory, and opens it again.
@@ -142,9 +142,9 @@ fn a_kill_at_any_moment_leaves_each_order_whole_or_undone() {
             let mut process = Process::start(dir, false);
             let pid = i32::try_from(process.child.id()).unwrap();
             let after = Duration::from_millis(u64::from(7 + round * 23));
-            let begun = Instant::now();
+            let begun = SystemClock.monotonic();
             let kill = std::thread::spawn(move || {
-                std::thread::sleep(after.saturating_sub(begun.elapsed()));
+                std::thread::sleep(after.saturating_sub(SystemClock.monotonic() - begun));
                 let pid = rustix::process::Pid::from_raw(pid).unwrap();
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             });
@@ -174,10 +174,7 @@ fn a_kill_at_any_moment_leaves_each_order_whole_or_undone() {
 
 /// The log as it lies there and as it is exported, under the key in `signing.pub`.
 fn verify_audit(rig: &Rig) {
-    let exported = match rig.keeper.administer(AdminRequest::ExportAudit) {
-        AdminReply::AuditExported { dir, .. } => std::path::PathBuf::from(dir),
-        other => panic!("{other:?}"),
-    };
+    let exported = held!(rig.keeper.administer(AdminRequest::ExportAudit), AdminReply::AuditExported { dir, .. } => std::path::PathBuf::from(dir));
     let key = std::fs::read(rig.dir.path().join("signing.pub")).unwrap();
     let spki = serve::pem::parse_public_key(&key).unwrap();
     let keys = attest::envelope::TrustedKeys::new([spki]).unwrap();

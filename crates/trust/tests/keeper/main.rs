@@ -1,11 +1,20 @@
 //! The keeper of the trust service: every operation, every refusal by name, what survives a kill.
 
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
 mod foreign;
+#[cfg(test)]
 mod orders;
+#[cfg(test)]
 mod pending;
+#[cfg(test)]
 mod publish;
+#[cfg(test)]
 mod recover;
+#[cfg(test)]
 mod refusals;
+#[cfg(test)]
 mod size;
+#[cfg(test)]
 mod support;

@@ -12,7 +12,7 @@ use pki::CertFacts;
 use xkms::passphrase::{Preparation, SharedSecret, revocation_code_identifier};
 
 use crate::support::{
-    Rig, by_certificate, by_key, done, key, named, order, prototype, receipt, secret,
+    Rig, by_certificate, by_key, done, held, key, named, order, prototype, receipt, secret,
 };
 
 fn mail(address: &str) -> UseWith {
@@ -146,10 +146,7 @@ fn a_revoked_binding_is_invalid_at_once_and_was_valid_before() {
     assert!(done(rig.keeper.serve(KeyRequest::Revoke(about))).is_ok());
     let at = |instant| {
         let query = Query { binding: named("bob"), instant: Some(instant), limit: 1 };
-        match rig.keeper.serve(KeyRequest::Validate(query)) {
-            KeyAnswer::Found(found) => found.bindings[0].status.clone().unwrap(),
-            other => panic!("{other:?}"),
-        }
+        held!(rig.keeper.serve(KeyRequest::Validate(query)), KeyAnswer::Found(found) => found.bindings[0].status.clone().unwrap())
     };
     assert_eq!(at(before).value, StatusValue::Valid);
     let expired = at(before + 366 * 86_400_000);
@@ -218,10 +215,7 @@ fn the_key_of_a_signed_message_is_that_of_a_binding_in_force() {
     let rig = Rig::open();
     let pair = key();
     rig.register("bob", &pair);
-    let ask = |hint| match rig.keeper.serve(KeyRequest::MessageKey(hint)) {
-        KeyAnswer::Key(key) => key.is_some(),
-        other => panic!("{other:?}"),
-    };
+    let ask = |hint| held!(rig.keeper.serve(KeyRequest::MessageKey(hint)), KeyAnswer::Key(key) => key.is_some());
     assert!(ask(named("bob")) && ask(by_key(&pair)));
     assert!(!ask(named("eve")) && !ask(KeyExample::default()) && !ask(by_key(&key())));
     let about = rig.about(KeyOperation::Revoke, named("bob"), &pair);

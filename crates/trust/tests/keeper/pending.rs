@@ -12,7 +12,7 @@ use model::{
 use serve::keys::SigningKey;
 use trust::keeper::{Approval, Settings};
 
-use crate::support::{Rig, key, named, open_settings, order, prototype, receipt};
+use crate::support::{Rig, held, key, named, open_settings, order, prototype, receipt};
 
 fn settings() -> Settings {
     Settings { approval: Approval::Operator, ..open_settings() }
@@ -35,24 +35,15 @@ fn again(rig: &Rig, name: &str, pair: &SigningKey, under: &str, phrase: &str) ->
 }
 
 fn collect(rig: &Rig, under: &Receipt) -> Option<Collected> {
-    match rig.keeper.serve(KeyRequest::Collect(under.clone())) {
-        KeyAnswer::Collected(collected) => collected,
-        other => panic!("{other:?}"),
-    }
+    held!(rig.keeper.serve(KeyRequest::Collect(under.clone())), KeyAnswer::Collected(collected) => collected)
 }
 
 fn counts(rig: &Rig, under: &Receipt) -> Option<Counts> {
-    match rig.keeper.serve(KeyRequest::Progress(under.clone())) {
-        KeyAnswer::Progress(counts) => counts,
-        other => panic!("{other:?}"),
-    }
+    held!(rig.keeper.serve(KeyRequest::Progress(under.clone())), KeyAnswer::Progress(counts) => counts)
 }
 
 fn waiting(rig: &Rig) -> Vec<String> {
-    match rig.keeper.administer(AdminRequest::List { after: None, limit: 10 }) {
-        AdminReply::Listed { orders, .. } => orders.into_iter().map(|one| one.order).collect(),
-        other => panic!("{other:?}"),
-    }
+    held!(rig.keeper.administer(AdminRequest::List { after: None, limit: 10 }), AdminReply::Listed { orders, .. } => orders.into_iter().map(|one| one.order).collect())
 }
 
 fn decide(rig: &Rig, order: &str, approve: bool) -> AdminReply {

@@ -17,7 +17,7 @@ use pki::{
 };
 use serve::{clock::Clock as _, pem};
 
-use crate::support::{Rig, done, key, named};
+use crate::support::{Rig, done, held, key, named};
 
 fn judge(rig: &Rig, binding: &KeyBinding, evidence: &Evidence) -> Verdict {
     let anchors = Anchors::new(&[rig.keeper.ca_certificate()]).unwrap();
@@ -34,10 +34,7 @@ fn revoke(rig: &Rig, name: &str, key: &serve::keys::SigningKey) {
 }
 
 fn number(rig: &Rig) -> u64 {
-    match rig.keeper.administer(AdminRequest::Status) {
-        AdminReply::Status(status) => status.crl_number,
-        other => panic!("{other:?}"),
-    }
+    held!(rig.keeper.administer(AdminRequest::Status), AdminReply::Status(status) => status.crl_number)
 }
 
 #[test]

@@ -6,13 +6,13 @@ use aws_lc_rs::signature::KeyPair as _;
 use model::keys::{
     KeyBinding, KeyUse, StatusValue,
     admin::{AdminReply, AdminRequest},
-    order::{AboutBinding, Delivery, Done, KeyFailure, KeyOperation, Prototype},
+    order::{AboutBinding, Delivery, Done, KeyFailure, KeyOperation, Order, Prototype},
     rpc::KeyRequest,
 };
 use trust::keeper::Settings;
 use xkms::passphrase::{Preparation, SharedSecret};
 
-use crate::support::{Rig, done, key, named, open_settings, order, prototype, text};
+use crate::support::{Rig, done, held, key, named, open_settings, order, prototype, receipt, text};
 
 pub(crate) fn settings() -> Settings {
     Settings { generate_keys: true, escrow: true, ..open_settings() }
@@ -31,18 +31,23 @@ fn make(rig: &Rig, name: &str) -> (KeyBinding, Delivery) {
 fn approve(rig: &Rig, id: &str, operator: &str) -> Result<(u32, Option<String>), String> {
     let request =
         AdminRequest::ApproveRecovery { id: id.to_owned(), operator: operator.to_owned() };
-    match rig.keeper.administer(request) {
-        AdminReply::RecoveryApproved { missing, pass_phrase, .. } => {
-            Ok((missing, pass_phrase.as_ref().map(text)))
-        }
-        AdminReply::Refused { name, .. } => Err(name),
-        other => panic!("{other:?}"),
+    let reply = rig.keeper.administer(request);
+    if let AdminReply::Refused { name, .. } = reply {
+        return Err(name);
     }
+    Ok(held!(reply, AdminReply::RecoveryApproved { missing, pass_phrase, .. } => {
+        (missing, pass_phrase.as_ref().map(text))
+    }))
 }
 
 fn recover(rig: &Rig, name: &str, phrase: &str) -> Result<Done, KeyFailure> {
+    recover_as(rig, name, phrase, "1")
+}
+
+fn recover_as(rig: &Rig, name: &str, phrase: &str, id: &str) -> Result<Done, KeyFailure> {
     let holder = rig.holder(KeyOperation::Recover, &named(name), phrase).unwrap_or_default();
-    let about = AboutBinding { order: order(holder, None), binding: named(name) };
+    let order = Order { receipt: receipt(id), ..order(holder, None) };
+    let about = AboutBinding { order, binding: named(name) };
     done(rig.keeper.serve(KeyRequest::Recover(about)))
 }
 
@@ -82,8 +87,10 @@ fn two_operators_and_a_phrase_recover_a_key_once_and_the_binding_ends() {
     assert_eq!(key.key.0.expose(), delivery.key.0.expose());
     assert_eq!(recovered.bindings[0].status.as_ref().unwrap().value, StatusValue::Invalid);
     assert_eq!(rig.verdict(named("bob")), StatusValue::Invalid);
-    // The answer may have been lost: the same phrase has it again, until it ends.
+    // The answer may have been lost: the same request has it again, until the phrase ends.
     assert!(recover(&rig, "bob", &phrase).unwrap().private_key.is_some());
+    assert!(recover_as(&rig, "bob", &phrase, "2").is_err());
+    assert_eq!(rig.last_refusal(), "recovery-not-approved");
     rig.clock.pass(3601);
     assert!(recover(&rig, "bob", &phrase).is_err());
     assert!(rig.audit().iter().any(|entry| entry.event == "key-recovered"));

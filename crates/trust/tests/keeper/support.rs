@@ -31,6 +31,17 @@ use time::OffsetDateTime;
 use trust::keeper::{Keeper, Settings};
 use xkms::passphrase::{Preparation, SharedSecret};
 
+/// What a value of the expected shape holds.
+macro_rules! held {
+    ($value:expr, $shape:pat => $held:expr) => {{
+        let value = $value;
+        let shown = format!("{value:?}");
+        let $shape = value else { panic!("unexpected: {shown}") };
+        $held
+    }};
+}
+pub(crate) use held;
+
 /// The system's clock, ahead by as much as a test says.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead(AtomicU64);
@@ -104,11 +115,11 @@ impl Rig {
     }
 
     pub(crate) fn authorize_as(&self, asked: Authorize) -> Result<String, String> {
-        match self.keeper.administer(AdminRequest::Authorize(asked)) {
-            AdminReply::Authorized { pass_phrase, .. } => Ok(text(&pass_phrase)),
-            AdminReply::Refused { name, .. } => Err(name),
-            other => panic!("{other:?}"),
+        let reply = self.keeper.administer(AdminRequest::Authorize(asked));
+        if let AdminReply::Refused { name, .. } = reply {
+            return Err(name);
         }
+        Ok(held!(reply, AdminReply::Authorized { pass_phrase, .. } => text(&pass_phrase)))
     }
 
     /// The holder whose key this phrase is, as the reader finds it.
@@ -122,7 +133,7 @@ impl Rig {
         let mac = secret.authentication_key();
         self.keys(operation, binding).into_iter().find_map(|(holder, key)| match key {
             AuthenticationKey::Mac(known) if known.0.expose() == mac.expose() => Some(holder),
-            _ => None,
+            AuthenticationKey::Mac(_) | AuthenticationKey::Public(_) => None,
         })
     }
 
@@ -135,7 +146,7 @@ impl Rig {
     ) -> Option<String> {
         self.keys(operation, binding).into_iter().find_map(|(holder, known)| match known {
             AuthenticationKey::Public(spki) if spki.0 == key.spki() => Some(holder),
-            _ => None,
+            AuthenticationKey::Mac(_) | AuthenticationKey::Public(_) => None,
         })
     }
 
@@ -145,11 +156,12 @@ impl Rig {
         binding: &KeyExample,
     ) -> Vec<(String, AuthenticationKey)> {
         let binding = binding.clone();
-        match self.keeper.serve(KeyRequest::AuthenticationKeys { operation, binding }) {
-            KeyAnswer::Keys(keys) => keys.into_iter().map(|one| (one.holder, one.key)).collect(),
-            KeyAnswer::Failed(_) => Vec::new(),
-            other => panic!("{other:?}"),
+        let answer = self.keeper.serve(KeyRequest::AuthenticationKeys { operation, binding });
+        if matches!(answer, KeyAnswer::Failed(_)) {
+            return Vec::new();
         }
+        let keys = held!(answer, KeyAnswer::Keys(keys) => keys);
+        keys.into_iter().map(|one| (one.holder, one.key)).collect()
     }
 
     /// Registers a key under a name with a phrase of its own.
@@ -184,18 +196,12 @@ impl Rig {
 
     pub(crate) fn validate(&self, binding: KeyExample) -> Found {
         let query = Query { binding, instant: None, limit: 10 };
-        match self.keeper.serve(KeyRequest::Validate(query)) {
-            KeyAnswer::Found(found) => found,
-            other => panic!("{other:?}"),
-        }
+        held!(self.keeper.serve(KeyRequest::Validate(query)), KeyAnswer::Found(found) => found)
     }
 
     pub(crate) fn locate(&self, binding: KeyExample) -> Found {
         let query = Query { binding, instant: None, limit: 10 };
-        match self.keeper.serve(KeyRequest::Locate(query)) {
-            KeyAnswer::Found(found) => found,
-            other => panic!("{other:?}"),
-        }
+        held!(self.keeper.serve(KeyRequest::Locate(query)), KeyAnswer::Found(found) => found)
     }
 
     /// The verdict about the only binding that is like this.
@@ -206,10 +212,7 @@ impl Rig {
     }
 
     pub(crate) fn published(&self, request: KeyRequest) -> Vec<u8> {
-        match self.keeper.serve(request) {
-            KeyAnswer::Published(bytes) => bytes.0,
-            other => panic!("{other:?}"),
-        }
+        held!(self.keeper.serve(request), KeyAnswer::Published(bytes) => bytes.0)
     }
 
     /// The audit log.
@@ -300,9 +303,8 @@ pub(crate) fn text(secret: &SecretBytes) -> String {
 
 /// What was done, or why not.
 pub(crate) fn done(answer: KeyAnswer) -> Result<Done, KeyFailure> {
-    match answer {
-        KeyAnswer::Outcome(KeyOutcome::Done(done)) => Ok(done),
-        KeyAnswer::Failed(failure) => Err(failure),
-        other => panic!("{other:?}"),
+    if let KeyAnswer::Failed(failure) = answer {
+        return Err(failure);
     }
+    Ok(held!(answer, KeyAnswer::Outcome(KeyOutcome::Done(done)) => done))
 }
