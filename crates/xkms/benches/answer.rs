@@ -114,7 +114,11 @@ fn main() {
     println!("request: {} octets signed, {} not", signed.len(), unsigned.len());
 
     let nonces = NonceBook::new(&Secret::new(vec![1; 32]), time::Duration::MINUTE, 1000);
-    let responder = Responder::new(ResponderPolicy::new(SERVICE), nonces, Some(AnswerKey::bare(Box::new(server))));
+    let responder = Responder::new(
+        ResponderPolicy::new(SERVICE),
+        nonces,
+        Some(AnswerKey::bare(Box::new(server))),
+    );
     let at = Circumstances {
         now: OffsetDateTime::UNIX_EPOCH,
         requester: b"",

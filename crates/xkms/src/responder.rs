@@ -224,15 +224,10 @@ impl Responder {
         let (answer, operation) = answer(&self.nonces, message, &mut work);
         let refusal = work.refusal;
         let mut element = answer.to_element();
-        if let Some(AnswerKey { signer, info }) = &self.key {
-            if sign_enveloped(&mut element, signer.as_ref(), info.clone()).is_err() {
-                return fault(
-                    version,
-                    FaultCode::Receiver,
-                    "the answer could not be signed",
-                    "signer",
-                );
-            }
+        if let Some(AnswerKey { signer, info }) = &self.key
+            && sign_enveloped(&mut element, signer.as_ref(), info.clone()).is_err()
+        {
+            return fault(version, FaultCode::Receiver, "the answer could not be signed", "signer");
         }
         let body = soap::wrap(version, element);
         Reply { status: 200, content_type: version.content_type(), body, operation, refusal }

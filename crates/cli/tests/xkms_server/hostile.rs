@@ -23,7 +23,7 @@ const FLOOD: usize = 2000;
 pub const PROVOKED: &[&str] = &[
     "xml-doctype",
     "xml-malformed",
-    "xml-depth",
+    "xml-too-deep",
     "soap-envelope",
     "message-unknown",
     "service-uri",

@@ -1,5 +1,7 @@
 //! The operations: from a typed request to what the service says.
 
+use std::collections::BTreeSet;
+
 use super::{
     Refused, Work,
     authenticate::{Authenticated, authenticate, possession},
@@ -145,6 +147,7 @@ fn compound(
         namespace == uri::XKMS && local.ends_with("Request")
     });
     let mut answers = Vec::with_capacity(all.len());
+    let mut named = BTreeSet::new();
     for (element, request) in elements.zip(all) {
         let mut answer = if request.head.service == work.policy.service {
             perform(element, request, outer, work)
@@ -153,9 +156,26 @@ fn compound(
             refused(work, refusal, empty(request.operation()))
         };
         finish(&mut answer, &request.head);
+        name_once(&mut answer.body, &mut named);
         answers.push(answer);
     }
     Ok(success(work, None, AnswerBody::Compound(answers)))
+}
+
+/// An Id names one element of a document: a binding that was answered before goes without.
+fn name_once(body: &mut AnswerBody, named: &mut BTreeSet<String>) {
+    let mut once = |binding: &mut Binding| {
+        binding.id = binding.id.take().filter(|id| named.insert(id.clone()));
+    };
+    match body {
+        AnswerBody::Locate(all) => all.iter_mut().for_each(|one| once(&mut one.binding)),
+        AnswerBody::Validate(all)
+        | AnswerBody::Register(all, _)
+        | AnswerBody::Reissue(all)
+        | AnswerBody::Revoke(all)
+        | AnswerBody::Recover(all, _) => all.iter_mut().for_each(|one| once(&mut one.binding)),
+        AnswerBody::Compound(_) | AnswerBody::Result | AnswerBody::Status(_) => {}
+    }
 }
 
 /// A register, reissue, revoke or recover order.

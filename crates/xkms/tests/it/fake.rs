@@ -131,7 +131,7 @@ impl KeyService for Fake {
     ) -> Result<Outcome, Failure> {
         assert!(matches!(order.requester, Requester::Key(_) | Requester::NotBound { .. }));
         let mut binding = asked.binding.clone();
-        binding.id = None;
+        binding.id = Some(format!("k{}", self.entries.len()));
         let info = binding.key_info.get_or_insert_default();
         info.items.insert(0, KeyInfoItem::KeyName("certified".into()));
         let status = Status::judged(Reason::ALL.to_vec(), vec![], vec![]);
