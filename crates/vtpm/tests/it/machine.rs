@@ -1,4 +1,5 @@
-//! A real QEMU with real firmware: OVMF measures, resets and is observed.
+//! A real QEMU with real firmware: OVMF measures, resets and is observed. With the SHA-256 bank
+//! alone, which firmware is done with soonest.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -14,11 +15,13 @@ use serve::process::{ProcessId, Spawn};
 use crate::{
     programs::have,
     replay::assert_agrees,
-    support::{Agent, Process, manufactured},
+    support::{Agent, Process, manufactured_with},
 };
 
 const CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+const BANKS: &[HashAlg] = &[HashAlg::Sha256];
 
 struct Machine {
     id: ProcessId,
@@ -97,15 +100,15 @@ fn firmware_in_a_real_machine_is_observed_over_a_reset_and_a_restart() {
         eprintln!("SKIPPED: QEMU or OVMF is not installed");
         return;
     }
-    let Some((home, process, _)) = manufactured() else { return };
+    let Some((home, process, _)) = manufactured_with(BANKS) else { return };
     let mut agent = process.agent();
     let mut machine = Machine::start(home.path(), &process);
     wait_for_firmware(&mut agent, 1);
-    let first = agent.quote(1, &HashAlg::ALL);
+    let first = agent.quote(1, BANKS);
     assert_agrees(&first, &first.observed.entries);
     machine.execute("system_reset");
     wait_for_firmware(&mut agent, 2);
-    let second = agent.quote(2, &HashAlg::ALL);
+    let second = agent.quote(2, BANKS);
     assert_agrees(&second, &second.observed.entries);
     assert_eq!(first.observed.entries.len(), second.observed.entries.len());
     machine.execute("quit");
@@ -115,7 +118,7 @@ fn firmware_in_a_real_machine_is_observed_over_a_reset_and_a_restart() {
     }
     let machine = Machine::start(home.path(), &process);
     wait_for_firmware(&mut agent, 3);
-    let third = agent.quote(3, &HashAlg::ALL);
+    let third = agent.quote(3, BANKS);
     assert_agrees(&third, &third.observed.entries);
     drop(machine);
     println!("{} entries a boot", third.observed.total);

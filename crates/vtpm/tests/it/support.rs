@@ -101,14 +101,21 @@ impl Drop for Process {
     }
 }
 
-/// A fresh VM's home and a manufactured vTPM in it.
+/// A fresh VM's home and a vTPM in it, manufactured with all banks.
 pub(crate) fn manufactured() -> Option<(tempfile::TempDir, Process, Identity)> {
+    manufactured_with(&HashAlg::ALL)
+}
+
+/// A fresh VM's home and a vTPM in it, manufactured with these banks.
+pub(crate) fn manufactured_with(
+    banks: &[HashAlg],
+) -> Option<(tempfile::TempDir, Process, Identity)> {
     if !have("swtpm") {
         return None;
     }
     let home = tempfile::tempdir().unwrap();
     let process = Process::start(home.path(), &keys(1), 20_000);
-    let identity = process.agent().manufacture(false);
+    let identity = process.agent().identity(&manufacture(false, banks));
     Some((home, process, identity))
 }
 
@@ -133,7 +140,12 @@ impl Agent {
     }
 
     pub(crate) fn manufacture(&mut self, rsa: bool) -> Identity {
-        let reply = self.ask(&manufacture(rsa, &HashAlg::ALL));
+        self.identity(&manufacture(rsa, &HashAlg::ALL))
+    }
+
+    /// What a request for keys is answered with.
+    pub(crate) fn identity(&mut self, request: &Request) -> Identity {
+        let reply = self.ask(request);
         let Reply::Manufactured(identity) = reply else { panic!("not Manufactured") };
         identity
     }
