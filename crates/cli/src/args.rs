@@ -71,7 +71,7 @@ pub enum Noun {
     #[command(subcommand)]
     Volume(Volume),
     /// Keys that a trust service answers for.
-    Key(Key),
+    Key(Box<Key>),
 }
 
 /// Which accelerator QEMU uses.

@@ -36,7 +36,7 @@ pub async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Failure> {
         Noun::Lab(Lab::Status { dir }) => return lab::status::run(&dir, printer).await,
         Noun::Lab(Lab::Down { dir }) => lab::down::run(&dir, printer).await?,
         Noun::Doctor => return doctor::run(printer),
-        Noun::Key(key) => key::run(key, &cli.scope, printer)?,
+        Noun::Key(key) => key::run(*key, &cli.scope, printer)?,
         Noun::Volume(verb) => return volume::run(verb, printer).await,
         Noun::Image(verb) => image::run(&verb, printer)?,
         Noun::Authority(verb) => return authority::run(&verb, target, printer).await,

@@ -1,5 +1,7 @@
 //! `vouchsafe key ...`: what can be typed about the keys of a trust service.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 use model::{HostId, keys::KeyUse};
 
@@ -58,6 +60,11 @@ pub enum KeyVerb {
     },
     /// Say how the trust service stands.
     Status,
+    /// Write the trust service's audit log and its checkpoint for `vouchsafe audit verify`.
+    ExportAudit {
+        /// Directory for `audit.jsonl`, `audit.checkpoint` and `audit-key.pem`.
+        dir: PathBuf,
+    },
 }
 
 /// A use of a key.

@@ -44,39 +44,47 @@ pub(super) fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(), Failu
             authorized(ask(&AdminRequest::Authorize(asked))?, printer)
         }
         KeyVerb::List => list(ask, printer),
-        KeyVerb::Revoke { id } => match ask(&AdminRequest::Revoke { id, operator })? {
-            AdminReply::Revoked { id, at } => {
-                printer.result(&json!({"id": id, "revoked_at": at}), &format!("{id} is revoked"))
-            }
-            other => Err(unexpected(other)),
-        },
+        KeyVerb::Revoke { id } => revoked(ask(&AdminRequest::Revoke { id, operator })?, printer),
         KeyVerb::Approve { order, refuse } => {
-            let request = AdminRequest::Approve { order, operator, approve: !refuse };
-            match ask(&request)? {
-                AdminReply::Decided { order, refused } => {
-                    let shown = json!({"order": order, "refused": refused});
-                    let text = refused.map_or("carried out".to_owned(), |name| {
-                        format!("not carried out ({name})")
-                    });
-                    printer.result(&shown, &format!("{order}: {text}"))
-                }
-                other => Err(unexpected(other)),
-            }
+            decided(ask(&AdminRequest::Approve { order, operator, approve: !refuse })?, printer)
         }
         KeyVerb::ApproveRecovery { id } => {
             recovery(ask(&AdminRequest::ApproveRecovery { id, operator })?, printer)
         }
-        KeyVerb::Status => match ask(&AdminRequest::Status)? {
-            AdminReply::Status(status) => printer.result(
-                &status,
-                &format!(
-                    "process {}, CRL number {}, {} audit entries",
-                    status.pid, status.crl_number, status.audit_entries
-                ),
-            ),
-            other => Err(unexpected(other)),
-        },
+        KeyVerb::Status => standing(ask(&AdminRequest::Status)?, printer),
+        KeyVerb::ExportAudit { dir } => export(ask(&AdminRequest::ExportAudit)?, &dir, printer),
     }
+}
+
+fn export(reply: AdminReply, to: &Path, printer: Printer) -> Result<(), Failure> {
+    let AdminReply::AuditExported { dir, entries } = reply else { return Err(unexpected(reply)) };
+    fs::create_dir_all(to)?;
+    for name in ["audit.jsonl", "audit.checkpoint", "audit-key.pem"] {
+        fs::copy(Path::new(&dir).join(name), to.join(name))?;
+    }
+    let shown = json!({"exported": to, "entries": entries});
+    printer.result(&shown, &format!("wrote {entries} entries to {}", to.display()))
+}
+
+fn revoked(reply: AdminReply, printer: Printer) -> Result<(), Failure> {
+    let AdminReply::Revoked { id, at } = reply else { return Err(unexpected(reply)) };
+    printer.result(&json!({"id": id, "revoked_at": at}), &format!("{id} is revoked"))
+}
+
+fn decided(reply: AdminReply, printer: Printer) -> Result<(), Failure> {
+    let AdminReply::Decided { order, refused } = reply else { return Err(unexpected(reply)) };
+    let shown = json!({"order": order, "refused": refused});
+    let text = refused.map_or("carried out".to_owned(), |name| format!("not carried out ({name})"));
+    printer.result(&shown, &format!("{order}: {text}"))
+}
+
+fn standing(reply: AdminReply, printer: Printer) -> Result<(), Failure> {
+    let AdminReply::Status(status) = reply else { return Err(unexpected(reply)) };
+    let text = format!(
+        "process {}, CRL number {}, {} audit entries",
+        status.pid, status.crl_number, status.audit_entries
+    );
+    printer.result(&status, &text)
 }
 
 fn authorized(reply: AdminReply, printer: Printer) -> Result<(), Failure> {
@@ -104,15 +112,14 @@ fn list(
 ) -> Result<(), Failure> {
     let (mut all, mut after) = (Vec::<ListedBinding>::new(), None);
     let orders = loop {
-        match ask(&AdminRequest::List { after, limit: PAGE })? {
-            AdminReply::Listed { bindings, more, orders } => {
-                after = bindings.last().map(|one| one.binding.id.clone());
-                all.extend(bindings);
-                if !more || after.is_none() {
-                    break orders;
-                }
-            }
-            other => return Err(unexpected(other)),
+        let reply = ask(&AdminRequest::List { after, limit: PAGE })?;
+        let AdminReply::Listed { bindings, more, orders } = reply else {
+            return Err(unexpected(reply));
+        };
+        after = bindings.last().map(|one| one.binding.id.clone());
+        all.extend(bindings);
+        if !more || after.is_none() {
+            break orders;
         }
     };
     let shown = json!({"bindings": all, "orders": orders});
@@ -161,6 +168,7 @@ fn unexpected(reply: AdminReply) -> Failure {
         | AdminReply::Revoked { .. }
         | AdminReply::Decided { .. }
         | AdminReply::RecoveryApproved { .. }
+        | AdminReply::AuditExported { .. }
         | AdminReply::Status(_) => {
             Failure::error("the trust service gave another kind of reply", "is it this version?")
         }

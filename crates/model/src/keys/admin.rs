@@ -49,6 +49,8 @@ pub enum AdminRequest {
     },
     /// How it stands: [`AdminReply::Status`].
     Status,
+    /// Signs a checkpoint of the audit log and writes both out: [`AdminReply::AuditExported`].
+    ExportAudit,
 }
 
 /// What a pass phrase is to allow.
@@ -146,6 +148,13 @@ pub enum AdminReply {
     },
     /// To [`AdminRequest::Status`].
     Status(KeeperStatus),
+    /// To [`AdminRequest::ExportAudit`].
+    AuditExported {
+        /// Where the files are: `audit.jsonl`, `audit.checkpoint` and `audit-key.pem`.
+        dir: String,
+        /// How many entries.
+        entries: u64,
+    },
     /// A rule said no.
     Refused {
         /// Its name.
