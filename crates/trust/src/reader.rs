@@ -8,6 +8,7 @@
 //! other; what it cannot decide it asks the keeper; it dies with the keeper.
 
 mod decimal;
+mod expected;
 mod front;
 mod json;
 mod link;

@@ -109,12 +109,16 @@ impl Library {
     /// Where a certificate, or issuer and serial number, leads: `None` if the example has neither;
     /// nothing inside if it is not one of ours.
     fn by_certificate(&self, example: &KeyExample) -> Option<Option<EntryId>> {
-        if let Some(certificate) = example.certificates.first() {
-            return Some(serial_of(&certificate.0).and_then(EntryId::from_serial));
+        let certificate = example.certificates.first();
+        let given = certificate.map(|der| serial_of(&der.0).and_then(EntryId::from_serial));
+        let named = example.issuer_serial.as_ref().map(|named| {
+            let ours = names::canonical_dn(&named.issuer) == self.issuer;
+            EntryId::from_serial(&named.serial.0).filter(|_| ours)
+        });
+        match (given, named) {
+            (Some(given), Some(named)) => Some(given.filter(|_| given == named)),
+            (given, named) => given.or(named),
         }
-        let named = example.issuer_serial.as_ref()?;
-        let ours = names::canonical_dn(&named.issuer) == self.issuer;
-        Some(EntryId::from_serial(&named.serial.0).filter(|_| ours))
     }
 
     fn rows(&self, prefix: &str) -> Result<(Vec<EntryId>, bool), RecordError> {

@@ -172,7 +172,7 @@ impl Foreign {
         }
         let facts = CertFacts::read(&leaf.0).map_err(|_| Refusal::ForeignUnreadable)?;
         let mut found = said(&facts, example);
-        if !agrees(&found, example) {
+        if !agrees(&found, example) || !is_named(&facts, example) {
             return Ok(None);
         }
         if wanted {
@@ -291,6 +291,16 @@ fn agrees(binding: &KeyBinding, example: &KeyExample) -> bool {
             .all(|wanted| binding.use_with.iter().any(|one| names::same(one, wanted)))
 }
 
+/// Whether its issuer and serial number are those of the example, if that has any.
+fn is_named(facts: &CertFacts, example: &KeyExample) -> bool {
+    let serial =
+        |bytes: &[u8]| bytes.iter().copied().skip_while(|octet| *octet == 0).collect::<Vec<u8>>();
+    example.issuer_serial.as_ref().is_none_or(|named| {
+        serial(&named.serial.0) == serial(&facts.serial)
+            && names::canonical_dn(&named.issuer) == names::canonical_dn(&facts.issuer)
+    })
+}
+
 fn status(status: &Status) -> KeyStatus {
     let finding = |aspect: Aspect| -> KeyFinding {
         match status.finding(aspect) {
@@ -329,6 +339,23 @@ mod tests {
             revocation_code: None,
             escrowed: false,
         }
+    }
+
+    #[test]
+    fn more_foreign_chains_than_are_judged_at_once_are_refused() {
+        let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000);
+        let validity = pki::Validity::new(now, std::time::Duration::from_secs(60));
+        let spec = pki::CaSpec { common_name: "x".to_owned(), path_length: 0, validity };
+        let (ca, _) = pki::Ca::create_root(&spec).unwrap();
+        let foreign = Foreign::new(&Settings::default(), ca.certificate()).unwrap();
+        let certificates = vec![Bytes(ca.certificate().to_vec())];
+        let example = KeyExample { certificates, ..KeyExample::default() };
+        foreign.running.store(FOREIGN_AT_ONCE, Ordering::Release);
+        let busy = foreign.judge(&example, now, true);
+        assert!(matches!(busy, Err(Why::Refused(Refusal::ForeignBusy))));
+        foreign.running.store(FOREIGN_AT_ONCE - 1, Ordering::Release);
+        assert!(foreign.judge(&example, now, true).unwrap().is_some());
+        assert_eq!(foreign.running.load(Ordering::Acquire), FOREIGN_AT_ONCE - 1);
     }
 
     #[test]

@@ -8,18 +8,14 @@ use axum::{
     routing::{get, post},
 };
 use http::{StatusCode, header};
-use model::keys::{
-    Found, Query,
-    order::KeyFailure,
-    rpc::{KeyAnswer, KeyRequest},
-};
+use model::keys::{Found, Query, order::KeyFailure, rpc::KeyRequest};
 use serve::{
     https::Peer,
     problem::{Json, Problem},
 };
 use xkms::service::Failure;
 
-use super::{openapi, routes::App, translate};
+use super::{expected, openapi, routes::App, translate};
 
 /// The routes, added to `router`.
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -58,11 +54,7 @@ async fn found(
         return Err(Problem::refusal("queries-closed", title).hint("ask by a signed XKMS request"));
     }
     query.limit = query.limit.min(app.answers);
-    match app.ask(request(query)).await? {
-        KeyAnswer::Found(found) => Ok(Json(found)),
-        KeyAnswer::Failed(failure) => Err(problem(failure)),
-        _ => Err(Problem::internal()),
-    }
+    expected::found(app.ask(request(query)).await?).map(Json).map_err(problem)
 }
 
 /// A failure of the keeper over HTTP.

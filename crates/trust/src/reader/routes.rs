@@ -14,7 +14,7 @@ use http::{HeaderValue, StatusCode, header};
 use model::keys::rpc::{KeyAnswer, KeyRequest};
 use serve::{https::Peer, problem::Problem};
 
-use super::{front::Front, json, wsdl};
+use super::{expected, front::Front, json, wsdl};
 
 /// What all handlers share.
 #[derive(Clone, Debug)]
@@ -123,11 +123,7 @@ async fn wsdl_document(State(app): State<App>) -> Response {
 
 /// What the keeper publishes, DER.
 async fn published(app: &App, request: KeyRequest) -> Result<Vec<u8>, Problem> {
-    match app.ask(request).await? {
-        KeyAnswer::Published(der) => Ok(der.0),
-        KeyAnswer::Failed(failure) => Err(json::problem(failure)),
-        _ => Err(Problem::internal()),
-    }
+    expected::published(app.ask(request).await?).map(|der| der.0).map_err(json::problem)
 }
 
 async fn ca_pem(State(app): State<App>) -> Result<Response, Problem> {
@@ -167,9 +163,6 @@ async fn ocsp_in_path(
 }
 
 async fn health(State(app): State<App>) -> Result<Response, Problem> {
-    match app.ask(KeyRequest::Health).await? {
-        KeyAnswer::Noted => Ok(typed(200, "text/plain", "ok\n")),
-        KeyAnswer::Failed(failure) => Err(json::problem(failure)),
-        _ => Err(Problem::internal()),
-    }
+    expected::noted(&app.ask(KeyRequest::Health).await?).map_err(json::problem)?;
+    Ok(typed(200, "text/plain", "ok\n"))
 }

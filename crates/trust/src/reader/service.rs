@@ -4,8 +4,8 @@ use model::{
     api::Bytes,
     keys::{
         Query as NeutralQuery,
-        order::{AboutBinding, KeyOperation, Order as NeutralOrder, Receipt as NeutralReceipt},
-        rpc::{Collected, KeyAnswer, KeyRequest},
+        order::{AboutBinding, NamedKey, Order as NeutralOrder, Receipt as NeutralReceipt},
+        rpc::{Collected, KeyRequest},
     },
 };
 use xkms::{
@@ -17,23 +17,19 @@ use xkms::{
 };
 
 use super::{
+    expected,
     link::Link,
     translate::{self, Wanted},
 };
+
+/// Everything that an answer to a collected order may carry.
+const WHOLE: [RespondWith; 3] =
+    [RespondWith::KeyName, RespondWith::KeyValue, RespondWith::X509Chain];
 
 /// The keeper, for one request.
 #[derive(Debug)]
 pub(super) struct Kept<'l> {
     link: &'l Link,
-}
-
-/// An answer that the question does not have: the two halves are not of one version.
-fn unexpected(answer: &KeyAnswer) -> Failure {
-    if let KeyAnswer::Failed(failure) = answer {
-        return translate::failure(*failure);
-    }
-    tracing::error!("the keeper answered something else than was asked");
-    Failure::Internal
 }
 
 impl<'l> Kept<'l> {
@@ -43,25 +39,19 @@ impl<'l> Kept<'l> {
 
     /// What an answer shall carry; the list of revocations is fetched only where it is asked for.
     fn wanted<'a>(&self, kinds: &'a [RespondWith]) -> Wanted<'a> {
-        let crl = kinds.contains(&RespondWith::X509Crl).then(|| {
-            let answer = self.link.ask(&KeyRequest::Crl);
-            if let KeyAnswer::Published(der) = answer { Some(der.0) } else { None }
-        });
+        let crl = kinds
+            .contains(&RespondWith::X509Crl)
+            .then(|| expected::published(self.link.ask(&KeyRequest::Crl)).ok().map(|der| der.0));
         Wanted::new(kinds, crl.flatten())
     }
 
     fn found(&self, request: &KeyRequest) -> Result<model::keys::Found, Failure> {
-        match self.link.ask(request) {
-            KeyAnswer::Found(found) => Ok(found),
-            other => Err(unexpected(&other)),
-        }
+        expected::found(self.link.ask(request)).map_err(translate::failure)
     }
 
     fn outcome(&self, request: &KeyRequest, kinds: &[RespondWith]) -> Result<Outcome, Failure> {
-        match self.link.ask(request) {
-            KeyAnswer::Outcome(outcome) => self.wanted(kinds).outcome(outcome),
-            other => Err(unexpected(&other)),
-        }
+        let outcome = expected::outcome(self.link.ask(request)).map_err(translate::failure)?;
+        self.wanted(kinds).outcome(outcome)
     }
 }
 
@@ -90,10 +80,6 @@ fn about(of: &Order<'_>, binding: &KeyBinding) -> AboutBinding {
     AboutBinding { order: order(of), binding: translate::example(&binding.binding) }
 }
 
-fn operation(of: Operation) -> Option<KeyOperation> {
-    translate::operation(of)
-}
-
 impl KeyService for Kept<'_> {
     fn locate(&mut self, of: &Query<'_>) -> Result<Found<UnverifiedKeyBinding>, Failure> {
         let found = self.found(&KeyRequest::Locate(query(of)))?;
@@ -114,40 +100,26 @@ impl KeyService for Kept<'_> {
         of: Operation,
         binding: &Binding,
     ) -> Vec<(String, AuthenticationKey)> {
-        let Some(operation) = operation(of) else { return Vec::new() };
+        let Some(operation) = translate::operation(of) else { return Vec::new() };
         let binding = translate::example(binding);
-        match self.link.ask(&KeyRequest::AuthenticationKeys { operation, binding }) {
-            KeyAnswer::Keys(keys) => {
-                let key = |named: model::keys::order::NamedKey| {
-                    Some((named.holder, translate::authentication_key(named.key)?))
-                };
-                keys.into_iter().filter_map(key).collect()
-            }
-            other => {
-                unexpected(&other);
-                Vec::new()
-            }
-        }
+        let answer = self.link.ask(&KeyRequest::AuthenticationKeys { operation, binding });
+        let key = |named: NamedKey| Some((named.holder, translate::authentication_key(named.key)?));
+        expected::keys(answer).unwrap_or_default().into_iter().filter_map(key).collect()
     }
 
     fn authentication_failed(&mut self, of: Operation, binding: &Binding) {
-        let Some(operation) = operation(of) else { return };
+        let Some(operation) = translate::operation(of) else { return };
         let binding = translate::example(binding);
         let request = KeyRequest::AuthenticationFailed { operation, binding };
-        if !matches!(self.link.ask(&request), KeyAnswer::Noted) {
+        if expected::noted(&self.link.ask(&request)).is_err() {
             tracing::error!("a failed authentication could not be counted");
         }
     }
 
     fn message_key(&mut self, hint: Option<&KeyInfo>) -> Option<AuthenticationKey> {
         let example = translate::example_of(hint?);
-        match self.link.ask(&KeyRequest::MessageKey(example)) {
-            KeyAnswer::Key(key) => key.and_then(translate::authentication_key),
-            other => {
-                unexpected(&other);
-                None
-            }
-        }
+        let answer = self.link.ask(&KeyRequest::MessageKey(example));
+        expected::key(answer).ok().flatten().and_then(translate::authentication_key)
     }
 
     fn register(
@@ -172,25 +144,18 @@ impl KeyService for Kept<'_> {
     }
 
     fn collect(&mut self, of: &Receipt<'_>) -> Option<Result<Outcome, Failure>> {
-        match self.link.ask(&KeyRequest::Collect(receipt(of))) {
-            KeyAnswer::Collected(None) => None,
-            KeyAnswer::Collected(Some(Collected::Outcome(outcome))) => {
-                Some(self.wanted(&[]).outcome(outcome))
-            }
-            KeyAnswer::Collected(Some(Collected::Failed(failed))) => {
+        match expected::collected(self.link.ask(&KeyRequest::Collect(receipt(of)))) {
+            Ok(None) => None,
+            // What of it the client wants, the responder selects.
+            Ok(Some(Collected::Outcome(outcome))) => Some(self.wanted(&WHOLE).outcome(outcome)),
+            Ok(Some(Collected::Failed(failed))) | Err(failed) => {
                 Some(Err(translate::failure(failed)))
             }
-            other => Some(Err(unexpected(&other))),
         }
     }
 
     fn progress(&mut self, of: &Receipt<'_>) -> Option<Counts> {
-        match self.link.ask(&KeyRequest::Progress(receipt(of))) {
-            KeyAnswer::Progress(counts) => counts.map(translate::counts),
-            other => {
-                unexpected(&other);
-                None
-            }
-        }
+        let answer = self.link.ask(&KeyRequest::Progress(receipt(of)));
+        expected::progress(answer).ok().flatten().map(translate::counts)
     }
 }

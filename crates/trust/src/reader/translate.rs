@@ -48,13 +48,16 @@ const fn operation_back(of: KeyOperation) -> Operation {
 
 /// A name for logs, kebab-case.
 pub(super) const fn operation_name(of: Operation) -> &'static str {
-    match operation(of) {
-        Some(operation) => operation.name(),
-        None => match of {
-            Operation::Compound => "compound",
-            Operation::Pending => "pending",
-            _ => "status",
-        },
+    match of {
+        Operation::Locate => KeyOperation::Locate.name(),
+        Operation::Validate => KeyOperation::Validate.name(),
+        Operation::Register => KeyOperation::Register.name(),
+        Operation::Reissue => KeyOperation::Reissue.name(),
+        Operation::Revoke => KeyOperation::Revoke.name(),
+        Operation::Recover => KeyOperation::Recover.name(),
+        Operation::Compound => "compound",
+        Operation::Pending => "pending",
+        Operation::Status => "status",
     }
 }
 
