@@ -11,7 +11,7 @@ use model::{HostId, PcrBanks, VmId};
 
 pub use self::key::{Key, KeyVerb, UseArg};
 pub use self::volume::{
-    AnyFormat, Cipher, NewFormat, NewKey, OpenKey, SnapshotNamed, Volume, VolumeConvert,
+    AnchorPlace, AnyFormat, Cipher, NewFormat, NewKey, OpenKey, OverTls, SnapshotNamed, Volume, VolumeConvert,
     VolumeCreate, VolumeRekey, VolumeServe, VolumeSnapshot,
 };
 
@@ -276,10 +276,19 @@ pub enum BadGuest {
 /// The volumes' format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// LUKS2, AES-256-XTS, 4 KiB sectors.
-    Luks2,
     /// Authenticated blocks: what was altered or put back is noticed.
     Vault,
+    /// LUKS2, AES-256-XTS, 4 KiB sectors: confidential only.
+    Luks2,
+}
+
+/// How a VM's volumes reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// NBD over a unix socket.
+    Nbd,
+    /// vhost-user-blk, by the guest's memory: faster; the disk process sees all of that memory.
+    VhostUser,
 }
 
 /// What is said of a new VM.
@@ -324,8 +333,11 @@ pub struct Create {
     #[arg(long, value_enum)]
     pub on_bad_guest: Option<BadGuest>,
     /// Format of its volumes.
-    #[arg(long, value_enum, default_value_t = Format::Luks2)]
+    #[arg(long, value_enum, default_value_t = Format::Vault)]
     pub format: Format,
+    /// How its volumes reach it.
+    #[arg(long, value_enum, default_value_t = Transport::Nbd)]
+    pub transport: Transport,
     /// Let it run on when its host's lease ends (a takeover then needs fencing).
     #[arg(long)]
     pub continue_after_lease: bool,

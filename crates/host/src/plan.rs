@@ -10,7 +10,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use model::{
     Kmi,
-    api::vm::{VmSpec, VolumeFormat},
+    api::vm::{Transport, VmSpec, VolumeFormat},
 };
 use thiserror::Error;
 
@@ -157,8 +157,8 @@ pub(crate) fn create_volume(
 }
 
 /// Arguments of `vouchsafe-disk serve`, without the key's descriptor.
-pub(crate) fn serve_volume(paths: &VmPaths, volume: Volume) -> Vec<OsString> {
-    vec![
+pub(crate) fn serve_volume(paths: &VmPaths, spec: &VmSpec, volume: Volume) -> Vec<OsString> {
+    let mut args = vec![
         "serve".into(),
         "--image".into(),
         paths.image(volume).into(),
@@ -166,7 +166,12 @@ pub(crate) fn serve_volume(paths: &VmPaths, volume: Volume) -> Vec<OsString> {
         paths.disk(volume).into(),
         "--control".into(),
         paths.disk_control(volume).into(),
-    ]
+    ];
+    if spec.transport == Transport::VhostUser {
+        let queues = qemu::queues(spec).to_string();
+        args.extend(["--vhost-user".into(), "--queues".into(), queues.into()]);
+    }
+    args
 }
 
 fn within(
@@ -248,7 +253,7 @@ pub(crate) mod tests {
              --qemu /r/v1/vtpm-qemu.sock --max-extends 20000"
         );
         assert_eq!(
-            words(&serve_volume(&plan.paths, Volume::Data)),
+            words(&serve_volume(&plan.paths, &spec("v1"), Volume::Data)),
             "serve --image /s/vms/v1/data.img --socket /r/v1/disk-data.sock \
              --control /r/v1/disk-data-control.sock"
         );
@@ -262,6 +267,23 @@ pub(crate) mod tests {
         let create = words(&create_volume(&plan.paths, &vault, Volume::Data, &kmi("v1")));
         let begin = "create --image /s/vms/v1/data.img --size 16777216 --format vault --kmi ";
         assert!(create.starts_with(begin), "{create}");
+    }
+
+    #[test]
+    fn over_vhost_user_the_disk_process_shares_the_guests_memory() {
+        let spec = VmSpec { transport: Transport::VhostUser, ..spec("v1") };
+        let plan = LaunchPlan::new(&Config::example("/s", "/r"), &spec, TCG).unwrap();
+        let said = words(&plan.qemu);
+        for part in [
+            "-machine q35,smm=off,memory-backend=ram",
+            "-object memory-backend-memfd,id=ram,size=256M,share=on",
+            "-chardev socket,id=disk0,path=/r/v1/disk-boot.sock,reconnect=1",
+            "-device vhost-user-blk-pci,chardev=disk0,bootindex=1,num-queues=1",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        let serve = words(&serve_volume(&plan.paths, &spec, Volume::Boot));
+        assert!(serve.ends_with("--vhost-user --queues 1"), "{serve}");
     }
 
     #[test]

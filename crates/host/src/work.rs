@@ -153,7 +153,7 @@ impl Worker {
             Step::Attach => self.attach(record).await,
             Step::AwaitBoot => self.await_boot().await,
             Step::Appraise => self.appraise(record).await,
-            Step::Plug => self.plug().await,
+            Step::Plug => self.plug(record).await,
             Step::Pause => self.command("stop").await,
             Step::Continue => self.command("cont").await,
             Step::PowerOff => self.power_off(record).await,

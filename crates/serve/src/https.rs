@@ -11,6 +11,7 @@
 mod connection;
 mod listen;
 mod peer;
+mod shake;
 mod verifier;
 
 use std::{sync::Arc, time::Duration};

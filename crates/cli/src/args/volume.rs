@@ -1,6 +1,6 @@
 //! `vouchsafe volume ...`: needs no authority.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, Subcommand, ValueEnum};
 use model::Kmi;
@@ -120,6 +120,28 @@ pub struct NewKey {
     pub new_tpm: Option<tpm::Address>,
 }
 
+/// Where a volume's anchor is.
+#[derive(Clone, Debug)]
+pub enum AnchorPlace {
+    /// In a file.
+    File(PathBuf),
+    /// In a counter of a TPM.
+    Tpm(tpm::Address),
+}
+
+impl FromStr for AnchorPlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let address = match (text, text.strip_prefix("tpm:")) {
+            ("tpm", _) => "device:/dev/tpmrm0",
+            (_, Some(address)) => address,
+            (_, None) => return Ok(Self::File(text.into())),
+        };
+        address.parse().map(Self::Tpm).map_err(|error| format!("{address:?}: {error}"))
+    }
+}
+
 /// What is said of a new volume.
 #[derive(Debug, Args)]
 pub struct VolumeCreate {
@@ -137,15 +159,33 @@ pub struct VolumeCreate {
     /// What is to open it.
     #[command(flatten)]
     pub key: OpenKey,
-    /// Anchor of its freshness: a file kept elsewhere, or `tpm`.
+    /// Anchor of its freshness: a file kept elsewhere, or a counter of a TPM: `tpm` for this
+    /// machine's, `tpm:unix:PATH` for a software TPM.
     #[arg(long, value_name = "FILE|tpm")]
-    pub anchor: Option<PathBuf>,
+    pub anchor: Option<AnchorPlace>,
     /// Key-management information to store with it, as JSON.
     #[arg(long, value_parser = kmi)]
     pub kmi: Option<Kmi>,
     /// Label in the header.
     #[arg(long, default_value = "")]
     pub label: String,
+}
+
+/// The export over TCP: all four or none.
+#[derive(Debug, Args)]
+pub struct OverTls {
+    /// Export over TCP as well, by TLS only (NBD's STARTTLS), for clients with a certificate.
+    #[arg(long, value_name = "IP:PORT", requires = "tls_cert")]
+    pub listen: Option<SocketAddr>,
+    /// Certificate chain of the server, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of that certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_client_ca")]
+    pub tls_key: Option<PathBuf>,
+    /// The CA whose clients may connect, PEM.
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub tls_client_ca: Option<PathBuf>,
 }
 
 /// How a volume is served.
@@ -160,17 +200,21 @@ pub struct VolumeServe {
     #[arg(long, value_name = "PATH")]
     pub socket: PathBuf,
     /// vhost-user-blk instead of NBD.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "listen")]
     pub vhost_user: bool,
+    /// Over TCP as well.
+    #[command(flatten)]
+    pub over_tls: OverTls,
     /// Refuse writes.
     #[arg(long)]
     pub read_only: bool,
     /// The format it must have; recognised if not said, only raw must be said.
     #[arg(long, value_enum)]
     pub format: Option<AnyFormat>,
-    /// Anchor of its freshness: a file kept elsewhere, or `tpm`. Without it freshness is unchecked.
+    /// Anchor of its freshness: a file kept elsewhere, `tpm` or `tpm:ADDRESS`. Without it freshness
+    /// is unchecked.
     #[arg(long, value_name = "FILE|tpm")]
-    pub anchor: Option<PathBuf>,
+    pub anchor: Option<AnchorPlace>,
     /// Serve this snapshot, read-only.
     #[arg(long, value_name = "NAME")]
     pub snapshot: Option<String>,
@@ -223,6 +267,8 @@ pub enum VolumeSnapshot {
         #[command(flatten)]
         key: OpenKey,
     },
+    /// Give the disk that state again; what was written since is lost.
+    Revert(SnapshotNamed),
     /// Give one up.
     Delete(SnapshotNamed),
 }
@@ -292,6 +338,15 @@ fn bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_anchor_is_a_file_or_in_a_tpm() {
+        let place = |text: &str| format!("{:?}", text.parse::<AnchorPlace>());
+        assert_eq!(place("tpm"), place("tpm:device:/dev/tpmrm0"));
+        assert!(place("tpm:unix:/s").contains("Unix"));
+        assert!(place("/a/tpm").contains("File"));
+        assert!("tpm:x".parse::<AnchorPlace>().is_err());
+    }
 
     #[test]
     fn sizes_are_exact() {

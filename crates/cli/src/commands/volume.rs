@@ -36,6 +36,7 @@ pub(super) async fn run(verb: Volume, printer: Printer) -> Result<Exit, Failure>
         Volume::Rekey(args) => manage::rekey(&args, printer)?,
         Volume::Snapshot(VolumeSnapshot::Create(args)) => manage::keep(&args, printer)?,
         Volume::Snapshot(VolumeSnapshot::List { path, key }) => manage::list(&path, &key, printer)?,
+        Volume::Snapshot(VolumeSnapshot::Revert(args)) => manage::revert(&args, printer)?,
         Volume::Snapshot(VolumeSnapshot::Delete(args)) => manage::delete(&args, printer)?,
         Volume::Resize { path, size, key } => manage::resize(&path, &key, size, printer)?,
         Volume::Convert(args) => convert::run(&args, printer)?,

@@ -3,7 +3,7 @@
 
 use std::{ffi::OsString, path::Path};
 
-use model::api::vm::VmSpec;
+use model::api::vm::{Transport, VmSpec};
 use serde_json::{Value, json};
 
 use super::{Ability, PlanError, VmPaths, Volume};
@@ -14,6 +14,9 @@ pub(crate) const CONSOLE_RING: u32 = 256 << 10;
 
 /// How long requests wait for a disk process that is gone, seconds; then they fail.
 const RECONNECT: u32 = 300;
+
+/// The most queues of one volume over vhost-user-blk; each has a thread while the guest uses it.
+const QUEUES: u32 = 4;
 
 pub(super) fn arguments(
     config: &Config,
@@ -41,16 +44,7 @@ pub(super) fn arguments(
     args.pair("-chardev", format!("socket,id=chrtpm,path={vtpm}"));
     args.pair("-tpmdev", "emulator,id=tpm0,chardev=chrtpm");
     args.pair("-device", "tpm-crb,tpmdev=tpm0");
-    let boot = option(&paths.disk(Volume::Boot))?;
-    args.pair(
-        "-blockdev",
-        format!(
-            "driver=nbd,node-name=disk0,server.type=unix,server.path={boot},export=,\
-             reconnect-delay={RECONNECT},cache.direct=on"
-        ),
-    );
-    // A sector that is not authentic is an error that the guest sees. A write that failed stops it.
-    args.pair("-device", "virtio-blk-pci,drive=disk0,bootindex=1,rerror=report,werror=stop");
+    boot_disk(&mut args, spec, paths)?;
     args.pair("-device", "pcie-root-port,id=rp1,chassis=1,slot=1");
     args.pair("-device", "virtio-serial-pci,id=vser0");
     port(&mut args, "evidence", &paths.evidence())?;
@@ -62,7 +56,12 @@ pub(super) fn arguments(
 }
 
 fn machine(args: &mut Arguments, spec: &VmSpec, ability: Ability) {
-    args.pair("-machine", "q35,smm=off");
+    let shared = spec.transport == Transport::VhostUser;
+    args.pair("-machine", if shared { "q35,smm=off,memory-backend=ram" } else { "q35,smm=off" });
+    if shared {
+        let size = spec.memory_mib;
+        args.pair("-object", format!("memory-backend-memfd,id=ram,size={size}M,share=on"));
+    }
     args.pair("-accel", ability.accel.as_str());
     args.pair("-cpu", "max");
     args.pair("-smp", spec.cpus.to_string());
@@ -82,22 +81,72 @@ fn port(args: &mut Arguments, name: &str, socket: &Path) -> Result<(), PlanError
     Ok(())
 }
 
+/// The disk that the guest boots from. A sector that is not authentic is an error that the guest
+/// sees; over NBD a write that failed stops it.
+fn boot_disk(args: &mut Arguments, spec: &VmSpec, paths: &VmPaths) -> Result<(), PlanError> {
+    let socket = option(&paths.disk(Volume::Boot))?;
+    match spec.transport {
+        Transport::Nbd => {
+            args.pair(
+                "-blockdev",
+                format!(
+                    "driver=nbd,node-name=disk0,server.type=unix,server.path={socket},export=,\
+                     reconnect-delay={RECONNECT},cache.direct=on"
+                ),
+            );
+            args.pair(
+                "-device",
+                "virtio-blk-pci,drive=disk0,bootindex=1,rerror=report,werror=stop",
+            );
+        }
+        Transport::VhostUser => {
+            args.pair("-chardev", format!("socket,id=disk0,path={socket},reconnect=1"));
+            let queues = queues(spec);
+            args.pair(
+                "-device",
+                format!("vhost-user-blk-pci,chardev=disk0,bootindex=1,num-queues={queues}"),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Queues of a volume over vhost-user-blk.
+pub(super) fn queues(spec: &VmSpec) -> u32 {
+    spec.cpus.clamp(1, QUEUES)
+}
+
 /// The two commands that plug the data volume in.
-pub(crate) fn hot_plug(paths: &VmPaths) -> [(&'static str, Value); 2] {
+pub(crate) fn hot_plug(spec: &VmSpec, paths: &VmPaths) -> [(&'static str, Value); 2] {
     let socket = paths.disk(Volume::Data).to_string_lossy().into_owned();
-    [
-        (
-            "blockdev-add",
-            json!({"driver": "nbd", "node-name": "data0",
-                   "server": {"type": "unix", "path": socket}, "export": "",
-                   "reconnect-delay": RECONNECT, "cache": {"direct": true}}),
-        ),
-        (
-            "device_add",
-            json!({"driver": "virtio-blk-pci", "id": "data-disk0", "drive": "data0", "bus": "rp1",
-                   "rerror": "report", "werror": "stop"}),
-        ),
-    ]
+    match spec.transport {
+        Transport::Nbd => [
+            (
+                "blockdev-add",
+                json!({"driver": "nbd", "node-name": "data0",
+                       "server": {"type": "unix", "path": socket}, "export": "",
+                       "reconnect-delay": RECONNECT, "cache": {"direct": true}}),
+            ),
+            (
+                "device_add",
+                json!({"driver": "virtio-blk-pci", "id": "data-disk0", "drive": "data0",
+                       "bus": "rp1", "rerror": "report", "werror": "stop"}),
+            ),
+        ],
+        Transport::VhostUser => [
+            (
+                "chardev-add",
+                json!({"id": "data0", "backend": {"type": "socket", "data": {
+                    "addr": {"type": "unix", "data": {"path": socket}},
+                    "server": false, "reconnect": 1}}}),
+            ),
+            (
+                "device_add",
+                json!({"driver": "vhost-user-blk-pci", "id": "data-disk0", "chardev": "data0",
+                       "bus": "rp1", "num-queues": queues(spec)}),
+            ),
+        ],
+    }
 }
 
 struct Arguments(Vec<OsString>);

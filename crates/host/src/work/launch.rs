@@ -163,9 +163,9 @@ impl Worker {
     }
 
     /// Plugs the data volume in. What an earlier try did is found as a duplicate.
-    pub(super) async fn plug(&mut self) -> Result<Found, Trouble> {
+    pub(super) async fn plug(&mut self, record: &Record) -> Result<Found, Trouble> {
         let qmp = self.qmp()?;
-        for (command, arguments) in plan::hot_plug(&self.paths) {
+        for (command, arguments) in plan::hot_plug(&record.spec, &self.paths) {
             match qmp.execute(command, arguments).await {
                 Err(QmpError::Refused { description, .. })
                     if description.contains("uplicate") || description.contains("already") => {}

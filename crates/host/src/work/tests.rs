@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use model::api::vm::VolumeFormat;
+use model::api::vm::{Transport, VolumeFormat};
 use serve::clock::SystemClock;
 
 use super::*;
@@ -134,15 +134,20 @@ async fn console_says(worker: &Worker, words: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_boots_survives_its_disk_process_and_powers_off() {
-    lives(VolumeFormat::Luks2).await;
+    lives(VolumeFormat::Luks2, Transport::Nbd).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_lives_on_authenticated_volumes_as_well() {
-    lives(VolumeFormat::Vault).await;
+    lives(VolumeFormat::Vault, Transport::Nbd).await;
 }
 
-async fn lives(format: VolumeFormat) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_lives_on_volumes_that_share_its_memory() {
+    lives(VolumeFormat::Vault, Transport::VhostUser).await;
+}
+
+async fn lives(format: VolumeFormat, transport: Transport) {
     let (built, image) = match parts() {
         Ok(parts) => parts,
         Err(missing) => {
@@ -154,6 +159,7 @@ async fn lives(format: VolumeFormat) {
     let (mut worker, mut inbox, _swtpm) = worker(dir.path(), &built).await;
     let mut record = record(&image);
     record.spec.format = format;
+    record.spec.transport = transport;
     let started = Arc::new(Mutex::new(Processes::default()));
     let _cleanup = Cleanup(Arc::clone(&started));
     worker.boot_keys = Some(Secret::new(vec![7; 128]));

@@ -128,7 +128,7 @@ impl Worker {
         let role = Role::Disk(volume);
         let key = self.key_of(volume)?.to_vec();
         let program = self.host.config.binaries.disk();
-        let mut args = plan::serve_volume(&self.paths, volume);
+        let mut args = plan::serve_volume(&self.paths, &record.spec, volume);
         let mut vault = None;
         if record.spec.format == VolumeFormat::Vault {
             let own = self.host.guard.host_key().await?;

@@ -18,6 +18,17 @@ pub enum VolumeFormat {
     Vault,
 }
 
+/// How a VM's volumes reach it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// NBD over a unix socket: the disk process sees the guest's requests, not its memory.
+    #[default]
+    Nbd,
+    /// vhost-user-blk: the disk process shares the guest's memory, which saves the copies.
+    VhostUser,
+}
+
 /// What happens to a running VM when its host's lease ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -64,6 +75,9 @@ pub struct VmSpec {
     pub kmi_origin: KmiOrigin,
     /// The volumes' format.
     pub format: VolumeFormat,
+    /// How the volumes reach the guest.
+    #[serde(default)]
+    pub transport: Transport,
     /// What happens at the end of the host's lease.
     pub on_lease_end: OnLeaseEnd,
     /// Whether the virtual TPM also gets an RSA-2048 EK with its certificate. Costs the time of an

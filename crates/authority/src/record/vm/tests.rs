@@ -6,8 +6,8 @@ use model::{
         Bytes,
         operate::{Action, Outcome},
         vm::{
-            ImageRef, OnLeaseEnd, VmReport, VmSpec, VmState, VolumeFormat, VtpmCertificates,
-            VtpmPublics,
+            ImageRef, OnLeaseEnd, Transport, VmReport, VmSpec, VmState, VolumeFormat,
+            VtpmCertificates, VtpmPublics,
         },
     },
 };
@@ -31,6 +31,7 @@ pub(crate) fn spec(origin: KeyOrigin) -> VmSpec {
         origin,
         kmi_origin: KmiOrigin::Console,
         format: VolumeFormat::Luks2,
+        transport: Transport::Nbd,
         on_lease_end: OnLeaseEnd::Pause,
         vtpm_rsa_ek: false,
         pcr_banks: model::PcrBanks::default(),

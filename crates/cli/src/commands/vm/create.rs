@@ -5,12 +5,12 @@ use model::{
     Guard, KeyOrigin, KmiOrigin,
     api::{
         policy::OnBadGuest,
-        vm::{ImageRef, OnLeaseEnd, VmSpec, VmView, VolumeFormat},
+        vm::{self, ImageRef, OnLeaseEnd, VmSpec, VmView, VolumeFormat},
     },
 };
 
 use crate::{
-    args::{BadGuest, Create, Format, GuardBy, KmiBy, Origin},
+    args::{BadGuest, Create, Format, GuardBy, KmiBy, Origin, Transport},
     client::Target,
     commands::image::prediction,
     image,
@@ -81,6 +81,10 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
         format: match wish.format {
             Format::Luks2 => VolumeFormat::Luks2,
             Format::Vault => VolumeFormat::Vault,
+        },
+        transport: match wish.transport {
+            Transport::Nbd => vm::Transport::Nbd,
+            Transport::VhostUser => vm::Transport::VhostUser,
         },
         on_lease_end: if wish.continue_after_lease {
             OnLeaseEnd::Continue

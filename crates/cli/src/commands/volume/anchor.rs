@@ -1,5 +1,7 @@
 //! `--anchor FILE|tpm`: whether the volume is the latest, and keeping it so while it is served.
 
+mod counter;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -8,29 +10,43 @@ use std::{
 
 use disk::{
     Extent, OpenOptions, Volume,
-    anchor::{Anchor as _, Attachment, FileAnchor},
+    anchor::{Anchor, Attachment, FileAnchor},
     vault::{self, VaultVolume},
 };
 use model::{Kmi, Secret};
+use tpm::Address;
 
+use self::counter::TpmAnchor;
 use super::{failure, vault::uuid_text};
-use crate::output::Failure;
+use crate::{args::AnchorPlace, output::Failure};
 
 /// A volume with its anchor. Closing it detaches it: the export does that when it stops.
 #[derive(Debug)]
 pub(super) struct Anchored {
     attachment: Option<Attachment<VaultVolume>>,
     volume: Arc<VaultVolume>,
-    directory: PathBuf,
+    directory: Option<PathBuf>,
 }
 
 /// Makes the anchor of a new volume.
 ///
 /// # Errors
-/// `already-exists` if there is one of that name, or the system's error.
-pub(super) fn begin(place: &Path, volume: &Path) -> Result<(), Failure> {
-    refuse_tpm(place)?;
-    FileAnchor::create(place, &uuid_text(&super::vault::uuid(volume)?)).map_err(failure::of)?;
+/// `already-exists` if there is one of that name, `anchors-full`, or the system's error.
+pub(super) fn begin(
+    place: &AnchorPlace,
+    volume: &Path,
+    secret: &Secret<Vec<u8>>,
+) -> Result<(), Failure> {
+    let uuid = uuid_text(&super::vault::uuid(volume)?);
+    match place {
+        AnchorPlace::File(file) => drop(FileAnchor::create(file, &uuid).map_err(failure::of)?),
+        AnchorPlace::Tpm(address) => {
+            let count = TpmAnchor::create(address, &uuid)?.read()?;
+            let new = vault::open(volume, secret, &OpenOptions::default()).map_err(failure::of)?;
+            new.advance(count)?;
+            new.close()?;
+        }
+    }
     Ok(())
 }
 
@@ -40,40 +56,39 @@ pub(super) fn begin(place: &Path, volume: &Path) -> Result<(), Failure> {
 /// # Errors
 /// `rolled-back`, `anchor-mismatch`, another refusal, or the system's error.
 pub(super) fn attach(
-    place: &Path,
+    place: &AnchorPlace,
     path: &Path,
     secret: &Secret<Vec<u8>>,
     options: &OpenOptions,
 ) -> Result<Anchored, Failure> {
-    refuse_tpm(place)?;
-    let uuid = super::vault::uuid(path)?;
-    let mut anchor = FileAnchor::open(place, &uuid_text(&uuid)).map_err(failure::of)?;
+    let uuid = uuid_text(&super::vault::uuid(path)?);
+    let (mut anchor, directory): (Box<dyn Anchor>, _) = match place {
+        AnchorPlace::File(file) => {
+            let anchor = FileAnchor::open(file, &uuid).map_err(failure::of)?;
+            let directory = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+            (Box::new(anchor), Some(directory.unwrap_or(Path::new(".")).to_owned()))
+        }
+        AnchorPlace::Tpm(address) => {
+            let device =
+                if let Address::Device(path) = address { Some(path.clone()) } else { None };
+            (Box::new(TpmAnchor::open(address, &uuid)?), device)
+        }
+    };
     let count = anchor.read()?;
     let options = OpenOptions { anchor: Some(count), ..options.clone() };
     let volume = Arc::new(vault::open(path, secret, &options).map_err(failure::of)?);
     let attachment = if options.read_only {
         None
     } else {
-        let attached = Attachment::attach(Arc::clone(&volume), Box::new(anchor));
-        Some(attached.map_err(failure::of)?)
+        Some(Attachment::attach(Arc::clone(&volume), anchor).map_err(failure::of)?)
     };
-    let directory = place.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new(".")).to_owned();
     Ok(Anchored { attachment, volume, directory })
 }
 
-fn refuse_tpm(place: &Path) -> Result<(), Failure> {
-    if place == Path::new("tpm") {
-        let words = "an anchor in the TPM belongs to a host; name a file elsewhere";
-        return Err(Failure::error(words, "use --anchor FILE, on another disk than the volume"));
-    }
-    Ok(())
-}
-
 impl Anchored {
-    /// The directory that is written while it is served.
+    /// The directory or device that is written while it is served.
     pub(super) fn directory(&self) -> Option<&Path> {
-        self.attachment.as_ref().map(|_| self.directory.as_path())
+        self.attachment.as_ref().and(self.directory.as_deref())
     }
 
     /// Advances the anchor: an older copy of what was written by now dies.

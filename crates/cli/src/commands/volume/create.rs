@@ -54,7 +54,7 @@ pub(super) fn run(args: &VolumeCreate, printer: Printer) -> Result<(), Failure> 
     }
     let uuid = make(&wish)?;
     if let Some(anchor) = &args.anchor {
-        super::anchor::begin(anchor, &args.path)?;
+        super::anchor::begin(anchor, &args.path, key.secret())?;
     }
     let format = match args.format {
         NewFormat::Vault => "vault",
@@ -62,7 +62,7 @@ pub(super) fn run(args: &VolumeCreate, printer: Printer) -> Result<(), Failure> 
     };
     let shown = json!({
         "created": args.path, "format": format, "size": args.size, "uuid": uuid,
-        "anchor": args.anchor,
+        "anchored": args.anchor.is_some(),
     });
     let text = format!("{}: {format}, {} bytes, {uuid}", args.path.display(), args.size);
     printer.result(&shown, &text)

@@ -133,6 +133,17 @@ pub(super) fn list(path: &Path, key: &OpenKey, printer: Printer) -> Result<(), F
     printer.list(&values, &shown.to_string())
 }
 
+/// Gives the disk a kept state again.
+///
+/// # Errors
+/// A refusal, or the system's error.
+pub(super) fn revert(args: &SnapshotNamed, printer: Printer) -> Result<(), Failure> {
+    let volume = opened(&args.path, &args.key, false)?;
+    changed(&volume, |volume| volume.revert(&args.name))?;
+    let text = format!("{} is as {} was kept", args.path.display(), args.name);
+    printer.result(&json!({"reverted": args.path, "to": args.name}), &text)
+}
+
 /// Gives a kept state up.
 ///
 /// # Errors

@@ -5,6 +5,8 @@
 //!     -> SIGTERM -> drain -> close -> anchor -> exit 0
 //! ```
 
+mod tls;
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -46,12 +48,13 @@ pub(super) async fn run(args: &VolumeServe, printer: Printer) -> Result<(), Fail
     let peers = PeerPolicy::with_users(args.client_uids.clone());
     let socket = bind(&args.socket, &peers)
         .with_context(|| format!("the socket {}", args.socket.display()))?;
+    let front = tls::Front::bind(&args.over_tls, &args.socket).await?;
     // Every file is open; the socket is removed at the end, and an anchor is written.
     let mut writable = vec![parent(&args.socket)];
     writable.extend(anchored.as_deref().and_then(anchor::Anchored::directory));
     let files = sandbox::restrict_files(&[], &writable)?;
     tracing::info!(sandbox.files = files.as_str(), socket = %args.socket.display(), "serving");
-    say(args, volume.as_ref(), anchored.is_some(), printer);
+    say(args, volume.as_ref(), (anchored.is_some(), front.as_ref()), printer);
     let export = async {
         if args.vhost_user {
             vhost_user(Arc::clone(&volume), socket, peers, &stop).await
@@ -62,10 +65,19 @@ pub(super) async fn run(args: &VolumeServe, printer: Printer) -> Result<(), Fail
     tokio::select! {
         served = export => served?,
         never = tick(anchored.as_deref()) => never?,
+        () = over_tls(front) => {}
     }
     // Twice is once: the export closed it when its last connection had ended.
     volume.close().context("the volume could not be closed in good order")?;
     Ok(())
+}
+
+/// Serves over TCP, too, if that is wished.
+async fn over_tls(front: Option<tls::Front>) {
+    match front {
+        Some(front) => front.run().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Advances the anchor now and then; returns only if that fails.
@@ -108,7 +120,12 @@ fn open(args: &VolumeServe) -> Result<Opened, Failure> {
 }
 
 /// What is served, on stdout; what is not checked, on stderr.
-fn say(args: &VolumeServe, volume: &dyn Volume, anchored: bool, printer: Printer) {
+fn say(
+    args: &VolumeServe,
+    volume: &dyn Volume,
+    (anchored, front): (bool, Option<&tls::Front>),
+    printer: Printer,
+) {
     if volume.format() == "vault" && !anchored {
         printer.say("freshness is unchecked: an older copy of this file would be served as well; see --anchor");
     }
@@ -118,7 +135,7 @@ fn say(args: &VolumeServe, volume: &dyn Volume, anchored: bool, printer: Printer
     let shown = json!({
         "serving": args.path, "format": volume.format(), "size": volume.size(),
         "read_only": volume.read_only(), "freshness_checked": anchored,
-        "socket": args.socket, "export": if args.vhost_user { "vhost-user-blk" } else { "nbd" },
+        "socket": args.socket, "listen": front.and_then(|front| front.address().ok()), "export": if args.vhost_user { "vhost-user-blk" } else { "nbd" },
     });
     let text = format!(
         "serving {} ({}, {} bytes) on {}",
