@@ -22,3 +22,6 @@ mod keys;
 #[cfg(test)]
 #[path = "volume/manage.rs"]
 mod manage;
+#[cfg(test)]
+#[path = "volume/tls.rs"]
+mod tls;

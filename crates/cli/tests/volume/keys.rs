@@ -73,3 +73,27 @@ fn a_key_that_a_tpm_sealed_opens_with_that_tpm_in_that_state_only() {
     assert_eq!(dir.refused(&format!("check v {tpm}")), "tpm-refused");
     assert!(outside("swtpm", &["--version"]).is_some());
 }
+
+#[test]
+fn a_counter_of_a_tpm_tells_yesterdays_copy_and_a_tpm_without_it_opens_nothing() {
+    let dir = Dir::new();
+    let Some(tpm) = swtpm(&dir) else { return };
+    let anchor = format!("--anchor tpm:unix:{}", dir.text("tpm.sock"));
+    for name in ["v", "w"] {
+        dir.done(&format!("create --size 1M --key-file key {anchor} {name}"));
+    }
+    dir.serve(&format!("v --key-file key {anchor}")).stop();
+    std::fs::copy(dir.path("v"), dir.path("yesterday")).unwrap();
+    dir.serve(&format!("v --key-file key {anchor}")).kill();
+    dir.serve(&format!("v --key-file key {anchor}")).stop();
+    // Each volume has a counter of its own.
+    dir.serve(&format!("w --key-file key {anchor}")).stop();
+    std::fs::copy(dir.path("yesterday"), dir.path("v")).unwrap();
+    let line = format!("serve --socket t.sock v --key-file key {anchor}");
+    assert_eq!(dir.refused(&line), "rolled-back");
+    drop(tpm);
+    std::fs::remove_dir_all(dir.path("tpm")).unwrap();
+    std::fs::remove_file(dir.path("tpm.sock")).unwrap_or_default();
+    let _other = swtpm(&dir);
+    assert_eq!(dir.refused(&line), "anchor-missing");
+}

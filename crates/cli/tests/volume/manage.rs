@@ -33,6 +33,18 @@ fn snapshots_keep_what_was() {
     assert_eq!(dir.done("snapshot list v --key-file key")["name"], "one");
     let line = "serve --socket s.sock v --key-file key --snapshot two";
     assert_eq!(dir.refused(line), "snapshot-not-found");
+    dir.done("snapshot create v two --key-file key");
+    dir.done("resize v --size 6M --key-file key");
+    assert_eq!(dir.refused("snapshot revert v three --key-file key"), "snapshot-not-found");
+    dir.done("snapshot revert v one --key-file key");
+    assert!(read(&dir, "") == before, "the size as well");
+    // What is written on it leaves both snapshots alone, and what was given up is free again.
+    fill(&dir, "again", &after);
+    assert!(read(&dir, "--snapshot one") == before);
+    assert!(read(&dir, "--snapshot two") == after);
+    dir.done("check v --key-file key");
+    dir.done("snapshot revert v two --key-file key");
+    dir.done("snapshot delete v two --key-file key");
     dir.done("snapshot delete v one --key-file key");
     assert_eq!(dir.run("snapshot list v --key-file key --json"), (0, String::new()));
     assert!(read(&dir, "") == after);
