@@ -3,23 +3,8 @@
 //!
 //! `make bench-disk-crash` writes `target/bench/disk-crash.json`. Arguments: runs, seconds at most.
 
-#![allow(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::tests_outside_test_module,
-    reason = "it fails loudly"
-)]
-
-#[path = "../tests/power_cut/guest.rs"]
-mod guest;
-#[path = "../tests/power_cut/medium.rs"]
-mod medium;
-#[path = "../tests/power_cut/random.rs"]
-mod random;
-#[path = "../tests/power_cut/workload.rs"]
-mod workload;
+#[path = "../tests/power_cut/cuts.rs"]
+mod cuts;
 
 use std::{
     io::{self, Write},
@@ -28,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use workload::{Tally, run};
+use cuts::workload::{Tally, run};
 
 const RUNS: u64 = 4000;
 const SECONDS: u64 = 240;

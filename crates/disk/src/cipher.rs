@@ -38,6 +38,17 @@ impl From<CipherFailure> for std::io::Error {
     }
 }
 
+/// A row of units, each under a tweak of its own.
+struct Units<'a> {
+    /// Tweak of the first unit.
+    first: u64,
+    /// From one tweak to the next.
+    step: u64,
+    /// Bytes of one unit.
+    unit: usize,
+    bytes: &'a mut [u8],
+}
+
 /// Encrypts and decrypts sectors of one size under one key, from any thread.
 pub(crate) struct SectorCipher {
     key: Secret<Vec<u8>>,
@@ -63,16 +74,10 @@ impl Keyed {
         }
     }
 
-    fn run(
-        &mut self,
-        first: u64,
-        step: u64,
-        unit: usize,
-        units: &mut [u8],
-    ) -> Result<(), CipherFailure> {
+    fn run(&mut self, units: Units<'_>) -> Result<(), CipherFailure> {
         match self {
-            Self::Aes256(xts) => xts.run(first, step, unit, units),
-            Self::Aes128(xts) => xts.run(first, step, unit, units),
+            Self::Aes256(xts) => xts.run(units),
+            Self::Aes128(xts) => xts.run(units),
         }
     }
 }
@@ -124,7 +129,7 @@ impl SectorCipher {
             Some(context) => context,
             None => Keyed::new(self.key.expose(), direction)?,
         };
-        let done = context.run(first, step, self.sector, sectors);
+        let done = context.run(Units { first, step, unit: self.sector, bytes: sectors });
         self.give(direction, context);
         done
     }

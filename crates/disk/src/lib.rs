@@ -18,6 +18,7 @@
 //!
 //! Deliberately absent: an async runtime, a clock, and any knowledge of where keys come from.
 
+mod accept;
 pub mod anchor;
 mod cipher;
 pub mod luks1;

@@ -183,9 +183,21 @@ pub fn recognise(file: &File) -> Result<Option<Format>, VolumeError> {
 
 fn start_of(file: &File, at: u64) -> Result<[u8; 16], VolumeError> {
     let mut start = [0; 16];
-    match file.read_exact_at(&mut start, at) {
-        Ok(()) => Ok(start),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok([0; 16]),
+    let whole = read_whole(file, at, &mut start)?;
+    Ok(if whole { start } else { [0; 16] })
+}
+
+/// Reads part of a header; false if the file ends before it does.
+pub(crate) fn read_whole(file: &File, at: u64, buf: &mut [u8]) -> Result<bool, VolumeError> {
+    match file.read_exact_at(buf, at) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(e) => Err(VolumeError::io("read the header")(e)),
     }
+}
+
+/// The secret of a key slot has a length that some format allows.
+pub(crate) fn check_secret(secret: &Secret<Vec<u8>>) -> Result<(), Rejection> {
+    let fits = (1..=512).contains(&secret.expose().len());
+    if fits { Ok(()) } else { Err(Rejection::KeyLength) }
 }

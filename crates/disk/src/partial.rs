@@ -17,7 +17,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
+    fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with},
     io::Errno,
 };
 
@@ -65,6 +65,10 @@ impl Partial {
             Err(Errno::EXIST) => return Err(Rejection::AlreadyExists.into()),
             Err(e) => return Err(VolumeError::io("name the volume")(e.into())),
         }
+        // Now, not when the last copy of the descriptor is closed: a process that another thread is
+        // just starting has one, and whoever opens the volume next would find it in use.
+        flock(file, FlockOperation::Unlock)
+            .map_err(|e| VolumeError::io("unlock the volume")(e.into()))?;
         let dir = self.target.parent().filter(|dir| !dir.as_os_str().is_empty());
         File::open(dir.unwrap_or(Path::new(".")))
             .and_then(|dir| dir.sync_all())

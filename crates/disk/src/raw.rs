@@ -8,6 +8,7 @@ use model::Kmi;
 use crate::{
     Extent, OpenOptions, Rejection, TrimPolicy, Volume, VolumeError,
     open::{Medium, Run},
+    volume::check_range,
 };
 
 /// Bytes of zeros that are written at a time where the medium has no holes.
@@ -27,18 +28,6 @@ impl RawVolume {
             return Err(Rejection::SizeInvalid { size: 0, sector: 1 }.into());
         }
         Ok(Self { medium, trim: options.trim })
-    }
-
-    fn check(&self, offset: u64, length: u64) -> io::Result<()> {
-        let inside = offset.checked_add(length).is_some_and(|end| end <= self.medium.end());
-        if inside { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
-    }
-
-    fn check_write(&self, offset: u64, length: u64) -> io::Result<()> {
-        if self.medium.read_only() {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        self.check(offset, length)
     }
 }
 
@@ -72,17 +61,21 @@ impl Volume for RawVolume {
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.check(offset, u64::try_from(buf.len()).unwrap_or(u64::MAX))?;
+        check_range(offset, u64::try_from(buf.len()).unwrap_or(u64::MAX), self.medium.end())?;
         self.medium.read(offset, buf)
     }
 
     fn write(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        self.check_write(offset, u64::try_from(data.len()).unwrap_or(u64::MAX))?;
+        self.medium.check_write(
+            offset,
+            u64::try_from(data.len()).unwrap_or(u64::MAX),
+            self.medium.end(),
+        )?;
         self.medium.write(offset, data)
     }
 
     fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.check_write(offset, length)?;
+        self.medium.check_write(offset, length, self.medium.end())?;
         if length == 0 || self.trim == TrimPolicy::Punch && self.medium.punch(offset, length)? {
             return Ok(());
         }
@@ -99,7 +92,7 @@ impl Volume for RawVolume {
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.check_write(offset, length)?;
+        self.medium.check_write(offset, length, self.medium.end())?;
         if length > 0 && self.trim == TrimPolicy::Punch {
             self.medium.punch(offset, length)?;
         }
@@ -107,7 +100,7 @@ impl Volume for RawVolume {
     }
 
     fn prefetch(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.check(offset, length)?;
+        check_range(offset, length, self.medium.end())?;
         self.medium.prefetch(offset, length)
     }
 
@@ -120,7 +113,7 @@ impl Volume for RawVolume {
     }
 
     fn extents(&self, offset: u64, length: u64, max: usize) -> io::Result<Vec<Extent>> {
-        self.check(offset, length)?;
+        check_range(offset, length, self.medium.end())?;
         let end = offset.saturating_add(length);
         let (mut found, mut at) = (Vec::new(), offset);
         while at < end && found.len() < max {

@@ -19,6 +19,7 @@
 mod config;
 mod device;
 mod empty;
+mod execute;
 mod fault;
 mod inflight;
 mod memory;

@@ -15,6 +15,22 @@ pub struct Extent {
     pub zero: bool,
 }
 
+/// Refuses a range that is not within a volume of `size` bytes.
+pub(crate) fn check_range(offset: u64, length: u64, size: u64) -> io::Result<()> {
+    let inside = offset.checked_add(length).is_some_and(|end| end <= size);
+    if inside { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// Lengths of the part of a range before its first sector boundary, and of its whole sectors; what
+/// is left is part of the last one.
+pub(crate) fn split(offset: u64, length: usize, sector: u64) -> (usize, usize) {
+    let to_boundary = offset.next_multiple_of(sector).saturating_sub(offset);
+    let head = usize::try_from(to_boundary).unwrap_or(usize::MAX).min(length);
+    let rest = length.saturating_sub(head);
+    let whole = usize::try_from(sector).map_or(0, |sector| rest - rest % sector.max(1));
+    (head, whole)
+}
+
 /// A block device whose content leaves this trait only encrypted.
 ///
 /// Offsets and lengths are in bytes of plaintext, of any alignment, and lie within [`size`]: the

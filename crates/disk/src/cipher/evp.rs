@@ -15,7 +15,7 @@ use aws_lc_sys::{
     EVP_aes_128_ecb, EVP_aes_256_xts,
 };
 
-use super::{CipherFailure, KEY_BYTES};
+use super::{CipherFailure, KEY_BYTES, Units};
 
 /// Which way a context works; its key schedule is made for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,23 +116,16 @@ impl Xts {
         Context::new(Kind::Xts256, key, direction).map(Self)
     }
 
-    /// Works in place through `units` of `unit` bytes each (at least 16); the tweaks are `first`,
-    /// `first + step`, and so on.
-    pub(super) fn run(
-        &mut self,
-        first: u64,
-        step: u64,
-        unit: usize,
-        units: &mut [u8],
-    ) -> Result<(), CipherFailure> {
-        if unit < 16 || !units.len().is_multiple_of(unit) {
+    /// Works in place through all units.
+    pub(super) fn run(&mut self, units: Units<'_>) -> Result<(), CipherFailure> {
+        if units.unit < 16 || !units.bytes.len().is_multiple_of(units.unit) {
             return Err(CipherFailure);
         }
-        let mut number = first;
-        for sector in units.chunks_exact_mut(unit) {
+        let mut number = units.first;
+        for sector in units.bytes.chunks_exact_mut(units.unit) {
             self.0.tweak(number)?;
             self.0.apply(sector)?;
-            number = number.wrapping_add(step);
+            number = number.wrapping_add(units.step);
         }
         Ok(())
     }

@@ -11,13 +11,14 @@ use crate::{
     open::{Medium, Run},
     steps::step,
     stripes::Stripes,
+    volume::{check_range, split},
 };
 
 /// Bytes of zeros that are encrypted at a time.
 const ZERO_RUN: u64 = 256 << 10;
 /// Bytes that are read and decrypted, or encrypted and written, at a time: between the two they stay
 /// in the processor's cache.
-const RUN: usize = 64 << 10;
+const RUN: usize = 256 << 10;
 
 /// Where the data are and how they may be used.
 #[derive(Clone, Copy, Debug)]
@@ -56,30 +57,8 @@ impl CryptVolume {
         Self { medium, geometry, cipher, stripes: Stripes::new(), identity }
     }
 
-    fn check(&self, offset: u64, length: u64) -> io::Result<()> {
-        let inside = offset.checked_add(length).is_some_and(|end| end <= self.geometry.size);
-        if inside { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
-    }
-
-    fn check_write(&self, offset: u64, length: u64) -> io::Result<()> {
-        if self.medium.read_only() {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        self.check(offset, length)
-    }
-
     fn in_file(&self, offset: u64) -> u64 {
         self.geometry.data_at.saturating_add(offset)
-    }
-
-    /// Lengths of the part before the first sector boundary, of the whole sectors, of the rest.
-    fn split(&self, offset: u64, length: usize) -> (usize, usize) {
-        let sector = u64::from(self.geometry.sector);
-        let to_boundary = offset.next_multiple_of(sector).saturating_sub(offset);
-        let head = usize::try_from(to_boundary).unwrap_or(usize::MAX).min(length);
-        let rest = length.saturating_sub(head);
-        let whole = usize::try_from(sector).map_or(0, |sector| rest - rest % sector.max(1));
-        (head, whole)
     }
 
     /// Length of the runs of whole sectors: a medium that makes its reader wait gets all at once.
@@ -202,8 +181,8 @@ impl Volume for CryptVolume {
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.check(offset, length_of(buf))?;
-        let (head, whole) = self.split(offset, buf.len());
+        check_range(offset, length_of(buf), self.geometry.size)?;
+        let (head, whole) = split(offset, buf.len(), u64::from(self.geometry.sector));
         let (first, rest) = buf.split_at_mut(head);
         let (middle, last) = rest.split_at_mut(whole);
         let middle_at = offset.saturating_add(length_of(first));
@@ -216,8 +195,8 @@ impl Volume for CryptVolume {
     }
 
     fn write(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        self.check_write(offset, length_of(data))?;
-        let (head, whole) = self.split(offset, data.len());
+        self.medium.check_write(offset, length_of(data), self.geometry.size)?;
+        let (head, whole) = split(offset, data.len(), u64::from(self.geometry.sector));
         let (first, rest) = data.split_at_mut(head);
         let (middle, last) = rest.split_at_mut(whole);
         let middle_at = offset.saturating_add(length_of(first));
@@ -230,7 +209,7 @@ impl Volume for CryptVolume {
     }
 
     fn write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.check_write(offset, length)?;
+        self.medium.check_write(offset, length, self.geometry.size)?;
         let end = offset.saturating_add(length);
         let mut buf = vec![0; usize::try_from(ZERO_RUN.min(length)).map_err(io::Error::other)?];
         let mut at = offset;
@@ -246,7 +225,7 @@ impl Volume for CryptVolume {
     }
 
     fn trim(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.check_write(offset, length)?;
+        self.medium.check_write(offset, length, self.geometry.size)?;
         let sector = u64::from(self.geometry.sector);
         let first = offset.next_multiple_of(sector);
         let end = offset.saturating_add(length);
@@ -259,7 +238,7 @@ impl Volume for CryptVolume {
     }
 
     fn prefetch(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.check(offset, length)?;
+        check_range(offset, length, self.geometry.size)?;
         self.medium.prefetch(self.in_file(offset), length)
     }
 
@@ -272,7 +251,7 @@ impl Volume for CryptVolume {
     }
 
     fn extents(&self, offset: u64, length: u64, max: usize) -> io::Result<Vec<Extent>> {
-        self.check(offset, length)?;
+        check_range(offset, length, self.geometry.size)?;
         let end = offset.saturating_add(length);
         let mut found: Vec<Extent> = Vec::new();
         let mut at = offset;

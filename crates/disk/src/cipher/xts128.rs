@@ -3,7 +3,7 @@
 //! library's parallel block code has enough to do.
 
 use super::{
-    CipherFailure,
+    CipherFailure, Units,
     evp::{Context, Direction, Kind},
 };
 
@@ -32,19 +32,14 @@ impl Xts128 {
         })
     }
 
-    /// As [`super::evp::Xts::run`]; `unit` is at most [`RUN`] and divides it.
-    pub(super) fn run(
-        &mut self,
-        first: u64,
-        step: u64,
-        unit: usize,
-        units: &mut [u8],
-    ) -> Result<(), CipherFailure> {
-        if unit < 16 || !RUN.is_multiple_of(unit) || !units.len().is_multiple_of(unit) {
+    /// As [`super::evp::Xts::run`]; the unit is at most [`RUN`] and divides it.
+    pub(super) fn run(&mut self, units: Units<'_>) -> Result<(), CipherFailure> {
+        let Units { first, step, unit, bytes } = units;
+        if unit < 16 || !RUN.is_multiple_of(unit) || !bytes.len().is_multiple_of(unit) {
             return Err(CipherFailure);
         }
         let mut number = first;
-        for run in units.chunks_mut(RUN) {
+        for run in bytes.chunks_mut(RUN) {
             let tweaks = self.tweaks.get_mut(..run.len()).ok_or(CipherFailure)?;
             for of_unit in tweaks.chunks_exact_mut(unit) {
                 expand(&mut self.tweak, number, of_unit)?;
@@ -89,12 +84,18 @@ mod tests {
         let key = key.unwrap();
         let plain: Vec<u8> = (0..=255).chain(0..=255).collect();
         let mut unit = plain.clone();
-        Xts128::new(&key, Direction::Seal).unwrap().run(0, 1, 512, &mut unit).unwrap();
+        Xts128::new(&key, Direction::Seal)
+            .unwrap()
+            .run(Units { first: 0, step: 1, unit: 512, bytes: &mut unit })
+            .unwrap();
         assert_eq!(
             hex::encode(&unit[..32]),
             "27a7479befa1d476489f308cd4cfa6e2a96e4bbe3208ff25287dd3819616e89c"
         );
-        Xts128::new(&key, Direction::Open).unwrap().run(0, 1, 512, &mut unit).unwrap();
+        Xts128::new(&key, Direction::Open)
+            .unwrap()
+            .run(Units { first: 0, step: 1, unit: 512, bytes: &mut unit })
+            .unwrap();
         assert_eq!(unit, plain);
     }
 
@@ -104,9 +105,9 @@ mod tests {
         let plain: Vec<u8> = (0..=250).cycle().take(20 * 512).collect();
         let mut seal = Xts128::new(&key, Direction::Seal).unwrap();
         let mut all = plain.clone();
-        seal.run(7, 1, 512, &mut all).unwrap();
+        seal.run(Units { first: 7, step: 1, unit: 512, bytes: &mut all }).unwrap();
         let mut one = plain[13 * 512..14 * 512].to_vec();
-        seal.run(20, 1, 512, &mut one).unwrap();
+        seal.run(Units { first: 20, step: 1, unit: 512, bytes: &mut one }).unwrap();
         assert_eq!(all[13 * 512..14 * 512], one);
     }
 

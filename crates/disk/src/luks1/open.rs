@@ -1,7 +1,7 @@
 //! Opening a LUKS1 volume: the header, the key slot that the key opens, the volume key checked
 //! against its digest.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{fs::File, path::Path};
 
 use aws_lc_rs::constant_time;
 use model::Secret;
@@ -10,7 +10,7 @@ use super::header::{HEADER_BYTES, Header, KeySlot, SECTOR};
 use crate::{
     OpenOptions, Rejection, VolumeError,
     cipher::{CryptVolume, Geometry, Identity, SectorCipher, af, hash},
-    open::Medium,
+    open::{Medium, check_secret, read_whole},
 };
 
 const CRYPTO: VolumeError = VolumeError::Crypto { what: "work on a key slot" };
@@ -36,9 +36,7 @@ pub(crate) fn open_on(
     secret: &Secret<Vec<u8>>,
     options: &OpenOptions,
 ) -> Result<CryptVolume, VolumeError> {
-    if !(1..=512).contains(&secret.expose().len()) {
-        return Err(Rejection::KeyLength.into());
-    }
+    check_secret(secret)?;
     if options.kmi.is_some() {
         // LUKS1 has no place for it.
         return Err(Rejection::KmiNotFound.into());
@@ -63,10 +61,10 @@ pub(crate) fn open_on(
 /// Those of [`Header::parse`], or the system's.
 pub fn read_header(file: &File) -> Result<Header, VolumeError> {
     let mut bytes = [0; HEADER_BYTES];
-    match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => Ok(Header::parse(&bytes)?),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(Rejection::NotLuks1.into()),
-        Err(e) => Err(VolumeError::io("read the header")(e)),
+    if read_whole(file, 0, &mut bytes)? {
+        Ok(Header::parse(&bytes)?)
+    } else {
+        Err(Rejection::NotLuks1.into())
     }
 }
 
@@ -89,12 +87,8 @@ fn unseal(
 ) -> Result<Secret<Vec<u8>>, VolumeError> {
     let algorithm = hash::hash_named(&header.hash)?;
     let mut material = Secret::new(vec![0; header.material_bytes(slot)]);
-    match file.read_exact_at(material.expose_mut(), slot.material_at) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(Rejection::Truncated.into());
-        }
-        Err(e) => return Err(VolumeError::io("read a key slot")(e)),
+    if !read_whole(file, slot.material_at, material.expose_mut())? {
+        return Err(Rejection::Truncated.into());
     }
     let mut key = Secret::new(vec![0; header.key_bytes]);
     hash::pbkdf2(&header.hash, slot.iterations, &slot.salt, secret, key.expose_mut())?;

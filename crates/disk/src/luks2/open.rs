@@ -1,7 +1,7 @@
 //! Opening a volume: the better header copy, the key slot that the key or the key-management
 //! information points to, the volume key checked against its digest.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{fs::File, path::Path};
 
 use model::{Kmi, Secret};
 
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     OpenOptions, Rejection, VolumeError,
     cipher::{CryptVolume, Geometry, Identity, SectorCipher},
-    open::Medium,
+    open::{Medium, check_secret, read_whole},
 };
 
 /// The header of a volume: the copy that counts, and what was wrong with the other.
@@ -63,11 +63,6 @@ pub(crate) fn open_on(
         .map_err(|_| VolumeError::Crypto { what: "take the volume key" })?;
     let identity = Identity { format: "luks2", kmi, damage: copies.damage };
     Ok(CryptVolume::new(medium, geometry, cipher, identity))
-}
-
-fn check_secret(secret: &Secret<Vec<u8>>) -> Result<(), Rejection> {
-    let fits = (1..=512).contains(&secret.expose().len());
-    if fits { Ok(()) } else { Err(Rejection::KeyLength) }
 }
 
 /// Reads and judges both header copies of a volume; needs no key.
@@ -146,14 +141,6 @@ fn find_secondary(file: &File) -> Result<CopyResult, VolumeError> {
         at *= 2;
     }
     Ok(Err(worst))
-}
-
-fn read_whole(file: &File, at: u64, buf: &mut [u8]) -> Result<bool, VolumeError> {
-    match file.read_exact_at(buf, at) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) => Err(VolumeError::io("read the header")(e)),
-    }
 }
 
 fn geometry(

@@ -13,15 +13,13 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
-
 use super::{
     Counters, Export, PeerPolicy, Rejection, UnixSocket,
     connection::{End, serve},
     counters::add,
     transmission::Service,
 };
-use crate::{Volume, spread::Spread};
+use crate::{Volume, accept::Acceptor, spread::Spread};
 
 /// Steps of a tenth of a second that a client has to take its answers when the server stops.
 const GRACE_STEPS: u32 = 50;
@@ -59,10 +57,7 @@ impl Default for ServerOptions {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    waker: UnixStream,
-    acceptor: Mutex<Option<JoinHandle<()>>>,
-    // Dropped last: the socket file goes when nobody serves any more.
-    _socket: Arc<UnixSocket>,
+    acceptor: Acceptor,
 }
 
 #[derive(Debug)]
@@ -101,13 +96,19 @@ impl Server {
         let threads = if volume.waits() { WAITING_THREADS } else { cores.min(CORES_MAX) };
         let service = Service { volume, counters, pool: Spread::new(threads)? };
         let shared = Arc::new(Shared { export, service, options, open: Mutex::default() });
-        let socket = Arc::new(socket);
-        let (waker, woken) = UnixStream::pair()?;
-        let (for_thread, listening) = (Arc::clone(&shared), Arc::clone(&socket));
-        let acceptor = thread::Builder::new()
-            .name("nbd-accept".to_owned())
-            .spawn(move || accept(&for_thread, &listening, &woken))?;
-        Ok(Self { shared, waker, acceptor: Mutex::new(Some(acceptor)), _socket: socket })
+        let for_thread = Arc::clone(&shared);
+        let acceptor =
+            Acceptor::start("nbd-accept", socket, move |stream, _| for_thread.accepted(stream))?;
+        Ok(Self { shared, acceptor })
+    }
+
+    /// Serves a connection that came by another way than the socket, and whose peer was judged by
+    /// who gives it: a TLS session's plaintext side, for example. It counts with the others.
+    ///
+    /// # Errors
+    /// The system's, if there is no thread for it.
+    pub fn adopt(&self, stream: UnixStream) -> io::Result<()> {
+        self.shared.admit(stream, Ok(()))
     }
 
     /// What was done so far.
@@ -128,12 +129,7 @@ impl Server {
     /// # Errors
     /// The flush's error.
     pub fn stop(&self) -> io::Result<()> {
-        // The acceptor ends when the other end of its waker is closed.
-        let _ = self.waker.shutdown(Shutdown::Both);
-        let acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(acceptor) = acceptor {
-            let _ = acceptor.join();
-        }
+        self.acceptor.stop(|| ());
         let open: Vec<Open> = self.shared.open().drain(..).collect();
         for connection in &open {
             let _ = connection.stream.shutdown(Shutdown::Read);
@@ -164,11 +160,16 @@ impl Shared {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a connection and gives it a thread.
-    fn admit(self: &Arc<Self>, stream: UnixStream) -> io::Result<()> {
+    fn accepted(self: &Arc<Self>, stream: UnixStream) -> io::Result<()> {
+        let admitted = self.options.peers.admit(&stream);
+        self.admit(stream, admitted)
+    }
+
+    /// Gives a connection a thread, if its peer may connect and there is a place.
+    fn admit(self: &Arc<Self>, stream: UnixStream, peer: Result<(), Rejection>) -> io::Result<()> {
         self.open().retain(|connection| !connection.thread.is_finished());
         let full = self.open().len() >= self.options.connections_max;
-        let admitted = match self.options.peers.admit(&stream) {
+        let admitted = match peer {
             Ok(()) if full => Err(Rejection::TooManyConnections),
             other => other,
         };
@@ -201,27 +202,5 @@ impl Shared {
     fn refused(&self, rejection: Rejection) {
         add(&self.service.counters.connections_refused, 1);
         tracing::warn!(rejection = rejection.code(), detail = %rejection, "connection refused");
-    }
-}
-
-/// Accepts until the waker's other end closes.
-fn accept(shared: &Arc<Shared>, socket: &UnixSocket, woken: &UnixStream) {
-    loop {
-        let mut ready =
-            [PollFd::new(woken, PollFlags::IN), PollFd::new(&socket.listener, PollFlags::IN)];
-        match poll(&mut ready, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return,
-        }
-        let [stop, _] = &ready;
-        if !stop.revents().is_empty() {
-            return;
-        }
-        let served = socket.listener.accept().and_then(|(stream, _)| shared.admit(stream));
-        if let Err(error) = served {
-            tracing::warn!(error = %error, "a connection could not be accepted");
-            // Most often out of descriptors: do not spin.
-            thread::sleep(Duration::from_millis(50));
-        }
     }
 }

@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::{OpenOptions, direct::Direct};
-use crate::{Rejection, VolumeError};
+use crate::{Rejection, VolumeError, volume::check_range};
 
 /// An open and locked medium. It holds the locks until it is dropped.
 #[derive(Debug)]
@@ -82,6 +82,15 @@ impl Medium {
 
     pub(crate) const fn read_only(&self) -> bool {
         self.read_only
+    }
+
+    /// Refuses a change of a range that is not within a volume of `size` bytes, or any of a volume
+    /// that is open read-only.
+    pub(crate) fn check_write(&self, offset: u64, length: u64, size: u64) -> io::Result<()> {
+        if self.read_only {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        check_range(offset, length, size)
     }
 
     /// No page cache is between us and the medium.

@@ -33,7 +33,7 @@ use super::{
     volume::VaultVolume,
     walk::Survey,
 };
-use crate::{OpenOptions, Rejection, VolumeError};
+use crate::{OpenOptions, Rejection, VolumeError, open::check_secret};
 
 /// Bytes of tree pages in memory, unless said.
 const CACHE_BYTES: u64 = 128 << 20;
@@ -48,9 +48,7 @@ pub fn open_on(
     options: &OpenOptions,
 ) -> Result<VaultVolume, VolumeError> {
     let start = read_start(medium.as_ref())?;
-    if !(1..=512).contains(&secret.expose().len()) {
-        return Err(Rejection::KeyLength.into());
-    }
+    check_secret(secret)?;
     let unlocked = unlock(&start, secret.expose(), options.kmi.as_ref())?;
     check_anchor(&unlocked.header, options.anchor)?;
     let length = medium.length().map_err(VolumeError::io("measure the volume"))?;

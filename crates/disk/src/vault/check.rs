@@ -137,6 +137,6 @@ impl Engine {
 /// The error says that something is not authentic; not that the medium failed, nor that something
 /// authentic makes no sense, which refuses all of the volume.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Rejection>());
+    let inner = Rejection::inside(error);
     matches!(inner, Some(Rejection::PageDamaged | Rejection::SectorDamaged { .. }))
 }

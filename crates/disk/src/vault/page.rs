@@ -24,7 +24,7 @@ pub(crate) fn refused(why: Rejection) -> io::Error {
 
 /// The refusal inside an error of the data path, or the error.
 pub(crate) fn volume_error(what: &'static str) -> impl FnOnce(io::Error) -> VolumeError {
-    move |error| match error.get_ref().and_then(|inner| inner.downcast_ref::<Rejection>()) {
+    move |error| match Rejection::inside(&error) {
         Some(rejection) => rejection.clone().into(),
         None => VolumeError::io(what)(error),
     }

@@ -15,7 +15,11 @@ use super::{
     node::NodeId,
     tree::Shape,
 };
-use crate::{Extent, OpenOptions, Volume, VolumeError, open::Medium as FileMedium};
+use crate::{
+    Extent, OpenOptions, Volume, VolumeError,
+    open::Medium as FileMedium,
+    volume::{check_range, split},
+};
 
 const SECTOR: u64 = SLOT_BYTES as u64;
 
@@ -119,11 +123,6 @@ impl VaultVolume {
         Ok(head_of(&committer))
     }
 
-    fn check_range(&self, shape: &Shape, offset: u64, length: u64) -> io::Result<()> {
-        let inside = offset.checked_add(length).is_some_and(|end| end <= shape.size);
-        if inside { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
-    }
-
     fn read_part(&self, shape: &Shape, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         if buf.is_empty() {
             return Ok(());
@@ -162,7 +161,7 @@ impl VaultVolume {
     /// Makes a range null; the parts of sectors at its ends become zeros if `parts`.
     fn clear(&self, offset: u64, length: u64, parts: bool) -> io::Result<()> {
         let shape = self.engine.enter_to_write()?;
-        self.check_range(&shape, offset, length)?;
+        check_range(offset, length, shape.size)?;
         let end = offset.saturating_add(length);
         let first = offset.next_multiple_of(SECTOR).min(end);
         // The last sector of a disk ends where the disk does.
@@ -198,14 +197,6 @@ pub(crate) fn head_of(committer: &Committer) -> Head {
     head
 }
 
-/// Lengths of the part before the first sector boundary, of the whole sectors, of the rest.
-fn split(offset: u64, length: usize) -> (usize, usize) {
-    let to_boundary = offset.next_multiple_of(SECTOR).saturating_sub(offset);
-    let head = usize::try_from(to_boundary).unwrap_or(usize::MAX).min(length);
-    let rest = length.saturating_sub(head);
-    (head, rest - rest % SLOT_BYTES)
-}
-
 impl Volume for VaultVolume {
     fn format(&self) -> &'static str {
         "vault"
@@ -233,8 +224,8 @@ impl Volume for VaultVolume {
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let shape = self.engine.enter();
-        self.check_range(&shape, offset, length(buf.len()))?;
-        let (head, whole) = split(offset, buf.len());
+        check_range(offset, length(buf.len()), shape.size)?;
+        let (head, whole) = split(offset, buf.len(), SECTOR);
         let (first, rest) = buf.split_at_mut(head);
         let (middle, last) = rest.split_at_mut(whole);
         let middle_at = offset.saturating_add(length(first.len()));
@@ -247,8 +238,8 @@ impl Volume for VaultVolume {
 
     fn write(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
         let shape = self.engine.enter_to_write()?;
-        self.check_range(&shape, offset, length(data.len()))?;
-        let (head, whole) = split(offset, data.len());
+        check_range(offset, length(data.len()), shape.size)?;
+        let (head, whole) = split(offset, data.len(), SECTOR);
         let (first, rest) = data.split_at_mut(head);
         let (middle, last) = rest.split_at_mut(whole);
         let middle_at = offset.saturating_add(length(first.len()));
@@ -271,7 +262,7 @@ impl Volume for VaultVolume {
 
     fn prefetch(&self, offset: u64, length: u64) -> io::Result<()> {
         let shape = self.engine.enter();
-        self.check_range(&shape, offset, length)?;
+        check_range(offset, length, shape.size)?;
         // Right for a disk that was written once; elsewhere it does no harm.
         let at = super::page::byte_of(shape.first_slot).saturating_add(offset);
         self.engine.medium.prefetch(at, length)
@@ -295,7 +286,7 @@ impl Volume for VaultVolume {
 
     fn extents(&self, offset: u64, length: u64, max: usize) -> io::Result<Vec<Extent>> {
         let shape = self.engine.enter();
-        self.check_range(&shape, offset, length)?;
+        check_range(offset, length, shape.size)?;
         let end = offset.saturating_add(length);
         let mut found: Vec<Extent> = Vec::new();
         let mut at = offset;

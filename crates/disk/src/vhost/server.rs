@@ -5,15 +5,14 @@ use std::{
     net::Shutdown,
     os::unix::net::UnixStream,
     sync::{Arc, Mutex, PoisonError},
-    thread::{self, JoinHandle},
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
 use vhost::vhost_user::{BackendReqHandler, Error};
 
 use super::{Rejection, device::Device};
 use crate::{
     Volume,
+    accept::{Acceptor, Stopping},
     nbd::{Counters, PeerPolicy, UnixSocket, add},
 };
 
@@ -36,10 +35,7 @@ impl Default for ServerOptions {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    waker: UnixStream,
-    acceptor: Mutex<Option<JoinHandle<()>>>,
-    // Dropped last: the socket file goes when nobody serves any more.
-    _socket: Arc<UnixSocket>,
+    acceptor: Acceptor,
 }
 
 #[derive(Debug)]
@@ -64,13 +60,11 @@ impl Server {
         options.queues = options.queues.clamp(1, 16);
         let counters = Arc::new(Counters::default());
         let shared = Arc::new(Shared { volume, counters, options, open: Mutex::new(None) });
-        let socket = Arc::new(socket);
-        let (waker, woken) = UnixStream::pair()?;
-        let (for_thread, listening) = (Arc::clone(&shared), Arc::clone(&socket));
-        let acceptor = thread::Builder::new()
-            .name("vhost".to_owned())
-            .spawn(move || for_thread.accept(&listening, &woken))?;
-        Ok(Self { shared, waker, acceptor: Mutex::new(Some(acceptor)), _socket: socket })
+        let for_thread = Arc::clone(&shared);
+        let acceptor = Acceptor::start("vhost", socket, move |stream, stopping| {
+            for_thread.accepted(stream, stopping)
+        })?;
+        Ok(Self { shared, acceptor })
     }
 
     /// What was done so far.
@@ -91,14 +85,11 @@ impl Server {
     /// # Errors
     /// The flush's error.
     pub fn stop(&self) -> io::Result<()> {
-        let _ = self.waker.shutdown(Shutdown::Both);
-        if let Some(stream) = self.shared.open().as_ref() {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        let acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(acceptor) = acceptor {
-            let _ = acceptor.join();
-        }
+        self.acceptor.stop(|| {
+            if let Some(stream) = self.shared.open().as_ref() {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        });
         self.shared.volume.close()
     }
 }
@@ -115,35 +106,15 @@ impl Shared {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves one front end after the other until the waker's other end closes.
-    fn accept(&self, socket: &UnixSocket, woken: &UnixStream) {
-        loop {
-            let mut ready =
-                [PollFd::new(woken, PollFlags::IN), PollFd::new(&socket.listener, PollFlags::IN)];
-            match poll(&mut ready, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
-            }
-            let [stop, _] = &ready;
-            if !stop.revents().is_empty() {
-                return;
-            }
-            let served = socket.listener.accept().and_then(|(stream, _)| {
-                *self.open() = Some(stream.try_clone()?);
-                // The server may have begun to stop before the connection could be cut off.
-                let mut stop = [PollFd::new(woken, PollFlags::IN)];
-                let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-                if poll(&mut stop, Some(&now))? == 0 {
-                    self.serve(stream);
-                }
-                *self.open() = None;
-                Ok(())
-            });
-            if let Err(error) = served {
-                tracing::warn!(error = %error, "a connection could not be accepted");
-                thread::sleep(std::time::Duration::from_millis(50));
-            }
+    /// Serves one front end to its end.
+    fn accepted(&self, stream: UnixStream, stopping: &Stopping) -> io::Result<()> {
+        *self.open() = Some(stream.try_clone()?);
+        // The server may have begun to stop before the connection could be cut off.
+        if !stopping.told() {
+            self.serve(stream);
         }
+        *self.open() = None;
+        Ok(())
     }
 
     fn serve(&self, stream: UnixStream) {

@@ -35,11 +35,11 @@ impl Master {
 
     pub(crate) fn write_at(&mut self, sector: u64, data: &[u8]) -> u8 {
         self.put(Self::data_at(0), data);
-        self.ask(WRITE, sector, data.len() as u32)
+        self.ask(WRITE, sector, u32::try_from(data.len()).unwrap())
     }
 
     pub(crate) fn read_at(&mut self, sector: u64, length: usize) -> Vec<u8> {
-        assert_eq!(self.ask(READ, sector, length as u32), 0, "a read failed");
+        assert_eq!(self.ask(READ, sector, u32::try_from(length).unwrap()), 0, "a read failed");
         self.data(0, length)
     }
 

@@ -179,7 +179,7 @@ fn refusal(manifest: &Manifest, case: &Case) -> Result<String, String> {
         let Err(error) = volume.read(at, &mut buf) else {
             return Ok(format!("sector {sector} was read"));
         };
-        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Rejection>());
+        let inner = Rejection::inside(&error);
         refusal = Some(inner.map_or_else(|| format!("{error:?}"), |why| why.code().to_owned()));
     }
     if case.when == "check" {

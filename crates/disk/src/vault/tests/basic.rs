@@ -1,3 +1,5 @@
+//! What was written is read back: now, after a crash, after a close; absence reads as zeros.
+
 use std::sync::atomic::Ordering;
 
 use super::memory::{new_volume, options_read_only, reopen, try_open};

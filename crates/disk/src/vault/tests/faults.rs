@@ -1,3 +1,5 @@
+//! A medium that fails: writes, synchronisations, a full one; and threads at the same time.
+
 use std::{
     io,
     sync::{Arc, atomic::Ordering},

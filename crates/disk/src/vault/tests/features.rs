@@ -1,3 +1,5 @@
+//! Snapshots, sizes, re-keying, scrubbing.
+
 use std::ops::ControlFlow;
 
 use model::Secret;

@@ -1,3 +1,5 @@
+//! Random requests, crashes and closes against an array of bytes.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

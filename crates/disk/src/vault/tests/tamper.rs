@@ -1,3 +1,5 @@
+//! Forgeries: bits flipped in every slot, exchanged sectors, older pages and headers, cut files.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
