@@ -26,8 +26,11 @@ impl Keeper {
         let keeper = Arc::clone(self);
         let run = move || {
             let (mut checked, mut tidied) = (Duration::ZERO, Duration::ZERO);
-            while !stop.is_requested() {
+            loop {
                 thread::sleep(TICK);
+                if stop.is_requested() {
+                    return;
+                }
                 let now = keeper.clock.monotonic();
                 let pause = Duration::from_secs(keeper.settings.checkpoint_s);
                 let mut done = keeper.publish();
