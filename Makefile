@@ -115,7 +115,7 @@ bench-xkms: release
 	@$(install) test
 	$(cargo) bench --workspace --bench xkms
 
-# QUICK=1: three short rounds, two minutes.
+# QUICK=1: three short rounds, two minutes. CASE=a,b: only rows whose name has one of these parts.
 bench-disk: release
 	@$(install) test
 	$(cargo) bench --workspace --bench disk
