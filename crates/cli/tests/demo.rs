@@ -61,10 +61,12 @@ fn main() -> ExitCode {
     hosts::rogue(&world, &mut checks);
     hosts::wrong_clock(&world, &mut checks);
     keeping::agent_killed(&world, &mut checks);
+    disk::killed(&world, &mut checks, &good);
     launch::homed(&world, &mut checks);
     launch::restarted(&world, &mut checks);
     guest::other_kernel(&world, &mut checks, &good, &other);
     guest::lying(&world, &mut checks, &test);
+    disk::attacked(&world, &mut checks);
     keeping::authority_away(&world, &mut checks);
     keeping::lease_ended(&world, &mut checks);
     keeping::rolled_back(&world, &mut checks);

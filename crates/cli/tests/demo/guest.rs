@@ -65,7 +65,7 @@ pub fn policy(world: &World, checks: &mut Checks, key: &str, value: serde_json::
 }
 
 /// Tells the guest's control port something and waits for the guest's answer.
-fn tell(world: &World, vm: &str, host: &str, word: &str, answer: &str) -> bool {
+pub fn tell(world: &World, vm: &str, host: &str, word: &str, answer: &str) -> bool {
     use std::io::Write as _;
     let port = world.path(&format!("run/{host}/{vm}/control.sock"));
     let Ok(mut stream) = std::os::unix::net::UnixStream::connect(&port) else { return false };

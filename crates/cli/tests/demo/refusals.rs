@@ -4,7 +4,7 @@
 use crate::checks::Checks;
 
 /// Attempts and the names of their refusals.
-pub const ALL: [(&str, &[&str]); 23] = [
+pub const ALL: [(&str, &[&str]); 26] = [
     ("unapproved host", &["host-not-approved"]),
     ("AK that is not the enrolled one", &["ak-not-enrolled"]),
     ("AK with the wrong attributes", &["ak-wrong-attributes"]),
@@ -20,6 +20,9 @@ pub const ALL: [(&str, &[&str]); 23] = [
     ("volume opened without a grant", &["grant-missing"]),
     ("vTPM state copied to the other host", &["vtpm-state-foreign"]),
     ("vTPM EK certificate of another VM", &["vtpm-ek-other-vm"]),
+    ("one bit of a volume flipped", &["sector-damaged"]),
+    ("yesterday's copy of a volume", &["rolled-back"]),
+    ("a volume in the place of another VM's", &["wrong-key"]),
     ("guest with another kernel", &["guest-event-unknown"]),
     ("guest's own log cut short or altered", &["guest-log-truncated", "guest-log-disagrees"]),
     ("extend flood", &["log-overflow"]),
