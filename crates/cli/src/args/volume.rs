@@ -11,7 +11,7 @@ pub enum Volume {
     /// Make an empty volume.
     Create(VolumeCreate),
     /// Export a volume until SIGTERM; ready when the socket exists.
-    Serve(VolumeServe),
+    Serve(Box<VolumeServe>),
     /// Say what a volume's header says, without a key; nothing of it is verified.
     Inspect {
         /// The volume.

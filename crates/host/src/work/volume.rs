@@ -108,10 +108,8 @@ impl Worker {
     pub(super) async fn take_on(&self, party: &mut Party, next: Next) -> Result<(), Trouble> {
         let key = self.host.guard.host_key().await?;
         let status = child::ask_disk(&party.control, disk::Request::Status {}, ANSWER).await?;
-        let count = match status {
-            disk::Reply::Status(status) => status.anchor_count,
-            _ => None,
-        };
+        let status = if let disk::Reply::Status(status) = status { Some(status) } else { None };
+        let count = status.and_then(|status| status.anchor_count);
         party.header = count.ok_or_else(|| Trouble::failed("the disk process serves no vault"))?;
         let parties = std::slice::from_mut(party);
         let results = self.host.anchors.take_on(&key, parties, next, READY).await;

@@ -78,14 +78,8 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
             KmiBy::Tpm => KmiOrigin::Tpm,
             KmiBy::VmId => KmiOrigin::VmId,
         },
-        format: match wish.format {
-            Format::Luks2 => VolumeFormat::Luks2,
-            Format::Vault => VolumeFormat::Vault,
-        },
-        transport: match wish.transport {
-            Transport::Nbd => vm::Transport::Nbd,
-            Transport::VhostUser => vm::Transport::VhostUser,
-        },
+        format: wish.format.into(),
+        transport: wish.transport.into(),
         on_lease_end: if wish.continue_after_lease {
             OnLeaseEnd::Continue
         } else {
@@ -100,4 +94,22 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
         }),
         reference: serde_json::to_value(&reference)?,
     })
+}
+
+impl From<Transport> for vm::Transport {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Nbd => Self::Nbd,
+            Transport::VhostUser => Self::VhostUser,
+        }
+    }
+}
+
+impl From<Format> for VolumeFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Luks2 => Self::Luks2,
+            Format::Vault => Self::Vault,
+        }
+    }
 }
