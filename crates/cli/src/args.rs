@@ -11,8 +11,8 @@ use model::{HostId, PcrBanks, VmId};
 
 pub use self::key::{Key, KeyVerb, UseArg};
 pub use self::volume::{
-    AnchorPlace, AnyFormat, Cipher, NewFormat, NewKey, OpenKey, OverTls, SnapshotNamed, Volume, VolumeConvert,
-    VolumeCreate, VolumeRekey, VolumeServe, VolumeSnapshot,
+    AnchorPlace, AnyFormat, Cipher, NewFormat, NewKey, OpenKey, OverTls, SnapshotNamed, Volume,
+    VolumeConvert, VolumeCreate, VolumeRekey, VolumeServe, VolumeSnapshot,
 };
 
 /// Trusted virtual machines on QEMU/KVM.

@@ -23,7 +23,8 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { Shutdown::on_signals() })?;
     let server = Arc::new(export(args, volume.volume(), socket, peers)?);
-    let control = Control { server: Arc::clone(&server), vault: volume.vault().cloned(), socket: control };
+    let control =
+        Control { server: Arc::clone(&server), vault: volume.vault().cloned(), socket: control };
     serve::control::start(control, stop.clone())?;
     tracing::info!(
         sandbox.files = files.as_str(),
