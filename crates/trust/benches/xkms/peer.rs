@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -58,6 +59,7 @@ impl Responder {
             .args(["-CA", "ca.pem", "-rsigner", "ca.pem", "-rkey", "ca.key", "-multi", "2"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .expect("openssl runs");
         while TcpStream::connect(address).is_err() {
@@ -81,8 +83,9 @@ impl Responder {
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        // With SIGTERM it ends its workers too.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        // Its workers outlive it otherwise, and spin.
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-9", "--", &group]).status();
         let _ = self.child.wait();
     }
 }
