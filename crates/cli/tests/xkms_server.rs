@@ -8,7 +8,6 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::disallowed_methods,
-    clippy::wildcard_enum_match_arm,
     unreachable_pub,
     dead_code,
     reason = "a test program: it says what it sees, stops where it cannot go on, and times itself"

@@ -35,7 +35,7 @@ pub async fn run(dir: &Path, printer: Printer) -> Result<(), Failure> {
     }
     processes.write(&layout)?;
     serve::fsfile::remove(&layout.lab_json())?;
-    remove_sockets(&layout.run());
+    remove_sockets(&layout);
     bar.finish_and_clear();
     printer.result(&serde_json::json!({"down": layout.dir}), "the lab is down")
 }
@@ -64,10 +64,19 @@ fn guests(layout: &Layout) -> Vec<ProcessId> {
     found.into_iter().map(|(_, process)| process).collect()
 }
 
-fn remove_sockets(run: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(run)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, "sockets are left over");
+fn remove_sockets(layout: &Layout) {
+    let gone = |removed: std::io::Result<()>| match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "sockets are left over");
+        }
+        _ => {}
+    };
+    gone(std::fs::remove_dir_all(layout.run()));
+    // A trust service has its operators' socket in its state.
+    let hosts = std::fs::read_dir(layout.dir.join("hosts")).into_iter().flatten().flatten();
+    for host in hosts {
+        gone(std::fs::remove_file(
+            host.path().join("trust/state").join(model::keys::admin::SOCKET),
+        ));
     }
 }

@@ -124,7 +124,12 @@ pub fn register(server: &Server<'_>, checks: &mut Checks, name: &str) {
     ];
     let complaint = said.iter().map(Said::complaint).collect::<String>();
     checks.check("xmlsec1 signs a registration", complaint.is_empty(), complaint);
-    let answer = path("answer.xml");
+    answered(server, checks, name, &whole);
+}
+
+/// Posts the signed registration, and looks at what came.
+fn answered(server: &Server<'_>, checks: &mut Checks, name: &str, whole: &str) {
+    let answer = server.file("answer.xml").to_str().expect("a path").to_owned();
     let from = format!("@{whole}");
     run(
         "curl",

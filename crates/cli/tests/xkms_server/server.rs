@@ -113,7 +113,7 @@ impl<'w> Server<'w> {
             let (_, body) = self.post("/xkms", document.as_bytes());
             document = match exchange.receive(&body, &self.id())? {
                 Step::Send(document) => document,
-                Step::Wait => return Ok(Ended::Waits(exchange)),
+                Step::Wait => return Ok(Ended::Waits(Box::new(exchange))),
                 Step::Done(answer) => return Ok(Ended::Done(answer)),
             };
         }
@@ -243,7 +243,7 @@ impl<'w> Server<'w> {
 /// How a request ended.
 pub enum Ended<'c> {
     Done(Box<Answer>),
-    Waits(Exchange<'c>),
+    Waits(Box<Exchange<'c>>),
 }
 
 pub fn secret(phrase: &str) -> SharedSecret {
