@@ -323,6 +323,9 @@ impl Keeper {
     /// # Errors
     /// [`Fault`] if the last checkpoint could not be signed or the store not be closed.
     pub fn close(&self) -> Result<(), Fault> {
+        if let Err(error) = fsfile::remove(&self.socket()) {
+            tracing::warn!(%error, "the operators' socket is left over");
+        }
         self.journal.done("trust", "trust-stopped", "trust", "")?;
         self.journal.checkpoint()?;
         self.journal.close();
