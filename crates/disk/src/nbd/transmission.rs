@@ -1,8 +1,8 @@
 //! The phase of requests: many are received at a time, run where they lie in the buffer, and answered
 //! in one write.
 //!
-//! A large request with company, and every request of a volume that makes its reader wait, is handed
-//! to a pool, a large write with the buffer it came in: its reply is written by the thread that did
+//! A large read with company, and every request of a volume that makes its reader wait, is handed to
+//! a pool, a large write with the buffer it came in: its reply is written by the thread that did
 //! it, so replies may come in another order than the requests, as the protocol allows.
 //!
 //! Memory of a connection: the receive buffer and the replies, each at most the longest payload
@@ -136,11 +136,11 @@ impl Transmission<'_> {
         Ok(())
     }
 
-    /// Whether a request goes to the pool: a large read or write with company, or anything that may
+    /// Whether a request goes to the pool: a large read with company, or anything that may
     /// wait for the medium.
     fn is_for_pool(&self, request: &Request, more: bool) -> bool {
         let moves = matches!(request.command, Command::Read | Command::Write);
-        let large = moves && request.length >= LARGE_BYTES;
+        let large = request.command == Command::Read && request.length >= LARGE_BYTES;
         let waits =
             self.service.volume.waits() && (moves || request.command == Command::WriteZeroes);
         if !large && !waits || !self.service.pool.has_room() {
