@@ -18,8 +18,8 @@ use model::{
     api::{Bytes, grant::GrantPurpose, operate::Operation, policy::PolicyView},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use store::{KeyError, Prefix, Range, SealedStore, StoreError, WatchError, typed};
 pub(crate) use store::typed::{Place, RecordError, Versioned, Write};
+use store::{KeyError, Prefix, Range, SealedStore, StoreError, WatchError, typed};
 
 use crate::{
     record::{host::HostRecord, token::TokenRecord, vm::VmRecord},

@@ -73,7 +73,9 @@ fn ours() -> Finding {
     let found = Programs::beside_this();
     let detail = match &found {
         Ok(_) => "vouchsafe-authority, -host, -vtpm, -disk and -trust are beside this program",
-        Err(_) => "not all of vouchsafe-authority, -host, -vtpm, -disk, -trust are beside this program",
+        Err(_) => {
+            "not all of vouchsafe-authority, -host, -vtpm, -disk, -trust are beside this program"
+        }
     };
     Finding {
         what: "Vouchsafe's services",

@@ -6,15 +6,14 @@ mod anchor;
 #[cfg(test)]
 mod create;
 #[cfg(test)]
+#[path = "../../../disk/tests/it/guest.rs"]
+#[expect(dead_code, reason = "shared with the tests of `disk`")]
+mod driver;
+#[cfg(test)]
 mod guest;
 #[cfg(test)]
 #[path = "../../../disk/benches/disk/master.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    clippy::cast_possible_truncation,
-    reason = "shared with the benches"
-)]
+#[expect(unreachable_pub, clippy::cast_possible_truncation, reason = "shared with the benches")]
 mod master;
 #[cfg(test)]
 mod process;

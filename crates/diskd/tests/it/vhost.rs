@@ -4,7 +4,8 @@
 use std::{thread, time::Duration};
 
 use crate::{
-    master::{FLUSH, Master, READ, SLOTS, WRITE},
+    driver::FLUSH,
+    master::{Master, READ, SLOTS, WRITE},
     process::{Disk, pattern, status, with_volume},
 };
 
