@@ -161,12 +161,24 @@ fn stock_tool(world: &World, checks: &mut Checks) {
 pub fn killed(world: &World, checks: &mut Checks, image: &Path) {
     checks.part("disk processes are killed with -9 under running guests, over both transports");
     let image = text(image);
-    let args = ["vm", "create", "v4", "--image", &image, "--transport", "vhost-user"];
-    let made = world.vouchsafe(&args);
+    let made = world.vouchsafe(&[
+        "vm",
+        "create",
+        "v4",
+        "--image",
+        &image,
+        "--transport",
+        "vhost-user",
+        "--pcr-banks",
+        "sha256,sha384",
+    ]);
     let start = || world.vouchsafe(&["vm", "start", "v4", "--host", "b"]);
     let said = start();
     let what = "v4 shares its memory with its disk process, and is trusted like the others";
     checks.check(what, made.code == 0 && said.code == 0, said.complaint());
+    let banks = crate::launch::banks_of(world, "v4");
+    let what = "its vTPM has the banks it was given";
+    checks.check(what, banks == ["sha256", "sha384"], banks.join(" "));
     let marker = world.guest_says("v4", "marker-written", BOOT);
     for (vm, host, transport) in [("v1", "a", "NBD"), ("v4", "b", "vhost-user-blk")] {
         let socket = text(&world.path(&format!("run/{host}/{vm}/disk-boot-control.sock")));
