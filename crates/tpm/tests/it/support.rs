@@ -1,6 +1,7 @@
 //! A swtpm in a directory of its own, ended on drop.
 
 use std::{
+    os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     thread,
@@ -36,7 +37,8 @@ impl Swtpm {
             .unwrap();
         let tpm = Self { child, dir };
         for _ in 0..500 {
-            if tpm.socket().exists() {
+            // The socket is there a moment before anybody listens on it.
+            if UnixStream::connect(tpm.socket()).is_ok() {
                 return Some(tpm);
             }
             thread::sleep(Duration::from_millis(10));
