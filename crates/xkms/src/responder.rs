@@ -29,7 +29,7 @@ use crate::{
         RequestHead, ResultHead, is_id, signature_of,
     },
     nonce::{FirstRequest, NonceBook, NonceRejection},
-    service::{Failure, KeyService},
+    service::{Failure, KeyService, result_of},
     soap::{self, FaultCode, Version},
     uri,
     xml::{Document, Element, ElementRef, Limits},
@@ -133,7 +133,7 @@ impl Refused {
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
-        let (major, minor) = failure.result();
+        let (major, minor) = result_of(failure);
         Self { major, minor, code: failure.code() }
     }
 }

@@ -2,6 +2,8 @@
 //! another front can be put there as well.
 
 use model::Secret;
+/// Why a service does not do it.
+pub use model::keys::order::KeyFailure as Failure;
 use time::OffsetDateTime;
 
 use crate::{
@@ -129,72 +131,21 @@ pub enum Outcome {
     Later,
 }
 
-/// Why a service does not do it. Alphabetical.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Too much to do.
-    Busy,
-    /// It went wrong.
-    Internal,
-    /// Authentication is wrong.
-    NoAuthentication,
-    /// Somebody else answers for such bindings.
-    NotAuthoritative,
-    /// It takes longer, and the client cannot wait.
-    NotSynchronous,
-    /// The operation is not offered.
-    NotSupported,
-    /// Something optional in the request is not supported.
-    OptionalElement,
-    /// The key's possession must be proven.
-    PossessionRequired,
-    /// Not allowed.
-    Refused,
-    /// No answers about another time than now.
-    TimeInstantNotSupported,
-    /// No answers about that time.
-    TimeInstantOutOfRange,
-    /// Too many answers to give any.
-    TooMany,
-}
-
-impl Failure {
-    /// Kebab-case name.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Busy => "service-busy",
-            Self::Internal => "service-internal",
-            Self::NoAuthentication => "service-no-authentication",
-            Self::NotAuthoritative => "service-not-authoritative",
-            Self::NotSynchronous => "service-not-synchronous",
-            Self::NotSupported => "service-not-supported",
-            Self::OptionalElement => "service-optional-element",
-            Self::PossessionRequired => "service-possession-required",
-            Self::Refused => "service-refused",
-            Self::TimeInstantNotSupported => "service-time-instant-not-supported",
-            Self::TimeInstantOutOfRange => "service-time-instant-out-of-range",
-            Self::TooMany => "service-too-many",
-        }
-    }
-
-    /// The result that tells a client so.
-    #[must_use]
-    pub const fn result(self) -> (Major, Minor) {
-        match self {
-            Self::Busy => (Major::Receiver, Minor::Refused),
-            Self::Internal => (Major::Receiver, Minor::Failure),
-            Self::NoAuthentication => (Major::Sender, Minor::NoAuthentication),
-            Self::NotAuthoritative => (Major::Receiver, Minor::NoMatch),
-            Self::NotSynchronous => (Major::Receiver, Minor::NotSynchronous),
-            Self::NotSupported => (Major::Sender, Minor::MessageNotSupported),
-            Self::OptionalElement => (Major::Receiver, Minor::OptionalElementNotSupported),
-            Self::PossessionRequired => (Major::Sender, Minor::ProofOfPossessionRequired),
-            Self::Refused => (Major::Sender, Minor::Refused),
-            Self::TimeInstantNotSupported => (Major::Receiver, Minor::TimeInstantNotSupported),
-            Self::TimeInstantOutOfRange => (Major::Receiver, Minor::TimeInstantOutOfRange),
-            Self::TooMany => (Major::Receiver, Minor::TooManyResponses),
-        }
+/// The result that tells a client so.
+pub(crate) const fn result_of(failure: Failure) -> (Major, Minor) {
+    match failure {
+        Failure::Busy => (Major::Receiver, Minor::Refused),
+        Failure::Internal => (Major::Receiver, Minor::Failure),
+        Failure::NoAuthentication => (Major::Sender, Minor::NoAuthentication),
+        Failure::NotAuthoritative => (Major::Receiver, Minor::NoMatch),
+        Failure::NotSynchronous => (Major::Receiver, Minor::NotSynchronous),
+        Failure::NotSupported => (Major::Sender, Minor::MessageNotSupported),
+        Failure::OptionalElement => (Major::Receiver, Minor::OptionalElementNotSupported),
+        Failure::PossessionRequired => (Major::Sender, Minor::ProofOfPossessionRequired),
+        Failure::Refused => (Major::Sender, Minor::Refused),
+        Failure::TimeInstantNotSupported => (Major::Receiver, Minor::TimeInstantNotSupported),
+        Failure::TimeInstantOutOfRange => (Major::Receiver, Minor::TimeInstantOutOfRange),
+        Failure::TooMany => (Major::Receiver, Minor::TooManyResponses),
     }
 }
 

@@ -236,6 +236,27 @@ pub enum KeyFailure {
     TooMany,
 }
 
+impl KeyFailure {
+    /// Kebab-case name.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Busy => "service-busy",
+            Self::Internal => "service-internal",
+            Self::NoAuthentication => "service-no-authentication",
+            Self::NotAuthoritative => "service-not-authoritative",
+            Self::NotSynchronous => "service-not-synchronous",
+            Self::NotSupported => "service-not-supported",
+            Self::OptionalElement => "service-optional-element",
+            Self::PossessionRequired => "service-possession-required",
+            Self::Refused => "service-refused",
+            Self::TimeInstantNotSupported => "service-time-instant-not-supported",
+            Self::TimeInstantOutOfRange => "service-time-instant-out-of-range",
+            Self::TooMany => "service-too-many",
+        }
+    }
+}
+
 /// What an order is about: the binding by example.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

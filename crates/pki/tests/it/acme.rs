@@ -309,10 +309,11 @@ fn whatever_answer_is_lost_the_same_request_leads_to_one_certificate() {
         ["sign-me-up", "order-plz", "my-order", "authZ", "chalZ", "finalize-order", "certZ"];
     for (at, word) in steps.into_iter().enumerate() {
         let id = RequestId([u8::try_from(at).unwrap(); 16]);
-        let ask = world.subject(&["lost.example.org"]);
+        // A name of its own: an authorisation that the CA re-uses would spare it a step.
+        let ask = world.subject(&[format!("lost{at}.example.org").as_str()]);
         *world.net.lose.borrow_mut() = Some(word);
         let before = world.made();
-        let lost = drive(&world.provider(&key, ChallengeKind::Http01), id, &ask).unwrap_err();
+        let lost = drive(&world.provider(&key, ChallengeKind::Http01), id, &ask).expect_err(word);
         assert_eq!(lost.code(), "provider-unavailable", "{word}");
         // The process starts again, with what was recorded.
         let restarted = world.provider(&key, ChallengeKind::Http01);

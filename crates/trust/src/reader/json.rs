@@ -13,9 +13,8 @@ use serve::{
     https::Peer,
     problem::{Json, Problem},
 };
-use xkms::service::Failure;
 
-use super::{expected, openapi, routes::App, translate};
+use super::{expected, openapi, routes::App};
 
 /// The routes, added to `router`.
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -60,20 +59,20 @@ async fn found(
 /// A failure of the keeper over HTTP.
 pub(super) fn problem(failure: KeyFailure) -> Problem {
     let title = "the keeper of the keys does not do this";
-    let name = translate::failure(failure).code();
-    match translate::failure(failure) {
-        Failure::Internal => Problem::internal(),
-        Failure::Busy => Problem::error(StatusCode::SERVICE_UNAVAILABLE, name, title),
-        Failure::NoAuthentication
-        | Failure::NotAuthoritative
-        | Failure::NotSynchronous
-        | Failure::NotSupported
-        | Failure::OptionalElement
-        | Failure::PossessionRequired
-        | Failure::Refused
-        | Failure::TimeInstantNotSupported
-        | Failure::TimeInstantOutOfRange
-        | Failure::TooMany => Problem::refusal(name, title),
+    let name = failure.code();
+    match failure {
+        KeyFailure::Internal => Problem::internal(),
+        KeyFailure::Busy => Problem::error(StatusCode::SERVICE_UNAVAILABLE, name, title),
+        KeyFailure::NoAuthentication
+        | KeyFailure::NotAuthoritative
+        | KeyFailure::NotSynchronous
+        | KeyFailure::NotSupported
+        | KeyFailure::OptionalElement
+        | KeyFailure::PossessionRequired
+        | KeyFailure::Refused
+        | KeyFailure::TimeInstantNotSupported
+        | KeyFailure::TimeInstantOutOfRange
+        | KeyFailure::TooMany => Problem::refusal(name, title),
     }
 }
 

@@ -46,11 +46,11 @@ impl<'l> Kept<'l> {
     }
 
     fn found(&self, request: &KeyRequest) -> Result<model::keys::Found, Failure> {
-        expected::found(self.link.ask(request)).map_err(translate::failure)
+        expected::found(self.link.ask(request))
     }
 
     fn outcome(&self, request: &KeyRequest, kinds: &[RespondWith]) -> Result<Outcome, Failure> {
-        let outcome = expected::outcome(self.link.ask(request)).map_err(translate::failure)?;
+        let outcome = expected::outcome(self.link.ask(request))?;
         self.wanted(kinds).outcome(outcome)
     }
 }
@@ -148,9 +148,7 @@ impl KeyService for Kept<'_> {
             Ok(None) => None,
             // What of it the client wants, the responder selects.
             Ok(Some(Collected::Outcome(outcome))) => Some(self.wanted(&WHOLE).outcome(outcome)),
-            Ok(Some(Collected::Failed(failed))) | Err(failed) => {
-                Some(Err(translate::failure(failed)))
-            }
+            Ok(Some(Collected::Failed(failed))) | Err(failed) => Some(Err(failed)),
         }
     }
 

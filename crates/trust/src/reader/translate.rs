@@ -5,7 +5,7 @@ use model::{
     api::Bytes,
     keys::{
         self, KeyExample, KeyFinding, KeyUse, UseWith,
-        order::{self, KeyFailure, KeyOperation, Prototype, SecretBytes},
+        order::{self, KeyOperation, Prototype, SecretBytes},
     },
 };
 use time::OffsetDateTime;
@@ -58,23 +58,6 @@ pub(super) const fn operation_name(of: Operation) -> &'static str {
         Operation::Compound => "compound",
         Operation::Pending => "pending",
         Operation::Status => "status",
-    }
-}
-
-pub(super) const fn failure(of: KeyFailure) -> Failure {
-    match of {
-        KeyFailure::Busy => Failure::Busy,
-        KeyFailure::Internal => Failure::Internal,
-        KeyFailure::NoAuthentication => Failure::NoAuthentication,
-        KeyFailure::NotAuthoritative => Failure::NotAuthoritative,
-        KeyFailure::NotSynchronous => Failure::NotSynchronous,
-        KeyFailure::NotSupported => Failure::NotSupported,
-        KeyFailure::OptionalElement => Failure::OptionalElement,
-        KeyFailure::PossessionRequired => Failure::PossessionRequired,
-        KeyFailure::Refused => Failure::Refused,
-        KeyFailure::TimeInstantNotSupported => Failure::TimeInstantNotSupported,
-        KeyFailure::TimeInstantOutOfRange => Failure::TimeInstantOutOfRange,
-        KeyFailure::TooMany => Failure::TooMany,
     }
 }
 
