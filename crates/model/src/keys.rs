@@ -115,6 +115,48 @@ pub struct Found {
     pub bindings: Vec<KeyBinding>,
     /// Whether there are more.
     pub more: bool,
+    /// What the answer rests on. Every answer of a keeper says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub knowledge: Option<Knowledge>,
+}
+
+/// What an answer rests on: whom it takes as its trust anchor, how old what it was answered from is,
+/// and what it cost at the PKI.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Knowledge {
+    /// Where trust begins.
+    pub anchor: Anchor,
+    /// The moment up to which the answerer knew what it answered from, Unix milliseconds. Of
+    /// several sources the oldest counts.
+    pub as_of: u64,
+    /// How many questions to PKI providers the answer took; answers from a library or a cache take
+    /// none.
+    pub pki_calls: u32,
+}
+
+impl Knowledge {
+    /// Known at first hand by the trust service itself.
+    #[must_use]
+    pub const fn own(as_of: u64) -> Self {
+        Self { anchor: Anchor::TrustService, as_of, pki_calls: 0 }
+    }
+}
+
+/// Where trust in an answer begins: the three working modes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Anchor {
+    /// The trust service that answers: the binding is in its own library (same trust service).
+    TrustService,
+    /// A CA, by its name: the binding is another trust service's under the same PKI, or a
+    /// configured anchor's.
+    Ca(String),
+    /// A CA reached over cross-certificates (different PKIs).
+    Bridge {
+        /// The names of the CAs on the path, from the leaf's issuer to the anchor.
+        path: Vec<String>,
+    },
 }
 
 /// A key, what it is certified for, and what is known of that.
@@ -246,6 +288,17 @@ mod tests {
             };
             assert_eq!(KeyStatus::judged(aspects, None).value, expected);
         }
+    }
+
+    #[test]
+    fn what_an_answer_rests_on_reads_as_documented() {
+        let path = vec!["CA-B".to_owned(), "Bridge".to_owned(), "CA-A".to_owned()];
+        let knowledge = Knowledge { anchor: Anchor::Bridge { path }, as_of: 7, pki_calls: 1 };
+        let json = serde_json::to_string(&knowledge).unwrap();
+        let expected = r#"{"anchor":{"bridge":{"path":["CA-B","Bridge","CA-A"]}},"as_of":7,"pki_calls":1}"#;
+        assert_eq!(json, expected);
+        let own = serde_json::to_string(&Knowledge::own(1)).unwrap();
+        assert_eq!(own, r#"{"anchor":"trust-service","as_of":1,"pki_calls":0}"#);
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl KeyService for One {
         Err(Failure::NotSupported)
     }
     fn validate(&mut self, _: &Query<'_>) -> Result<Found<KeyBinding>, Failure> {
-        Ok(Found { bindings: vec![self.binding.clone()], more: false })
+        Ok(Found { bindings: vec![self.binding.clone()], more: false, knowledge: None })
     }
     fn authentication_keys(
         &mut self,

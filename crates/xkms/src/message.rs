@@ -1,7 +1,8 @@
 //! Every message of the XKMS 2.0 schema, typed, read and written.
 //!
 //! [`Request::read`] and [`Answer::read`] take an element and accept exactly what the schema
-//! accepts, short of a few shapes that nothing needs (`MessageExtension`: refused by name).
+//! accepts, short of a few shapes that nothing needs (a `MessageExtension` other than our own of
+//! results: refused by name).
 //! `to_element` writes; what is written validates against the W3C schema.
 //!
 //! **Invariants:** a value of these types was checked when it was read; a key binding's `Status` is
@@ -13,6 +14,7 @@ mod binding;
 mod fields;
 mod head;
 mod key_info;
+mod knowledge;
 mod name;
 mod rejection;
 mod request;

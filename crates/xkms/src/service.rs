@@ -3,7 +3,7 @@
 
 use model::Secret;
 /// Why a service does not do it.
-pub use model::keys::order::KeyFailure as Failure;
+pub use model::keys::{Knowledge, order::KeyFailure as Failure};
 use time::OffsetDateTime;
 
 use crate::{
@@ -37,6 +37,8 @@ pub struct Found<T> {
     pub bindings: Vec<T>,
     /// Whether there are more.
     pub more: bool,
+    /// What the answer rests on.
+    pub knowledge: Option<Knowledge>,
 }
 
 /// A key under which a request may be authenticated.

@@ -10,6 +10,8 @@ pub const DS11: &str = "http://www.w3.org/2009/xmldsig11#";
 pub const XENC: &str = "http://www.w3.org/2001/04/xmlenc#";
 /// The `InclusiveNamespaces` element of exclusive C14N, and the algorithm's own name.
 pub const EXC_C14N: &str = "http://www.w3.org/2001/10/xml-exc-c14n#";
+/// Our own extension of messages.
+pub const VOUCHSAFE: &str = "urn:vouchsafe:xkms:1";
 /// SOAP 1.1 envelopes.
 pub const SOAP11: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 /// SOAP 1.2 envelopes.

@@ -3,7 +3,7 @@
 
 use model::Secret;
 use model::keys::{
-    Found, KeyExample, KeyUse, Query,
+    Found, KeyExample, KeyUse, Knowledge, Query,
     order::{AuthenticationKey, KeyOperation, NamedKey, SecretBytes},
 };
 use time::OffsetDateTime;
@@ -40,7 +40,8 @@ impl Keeper {
         let all = found.entries.into_iter().filter(|(_, entry)| in_force(&entry.value));
         let ca = self.ca_certificate();
         let bindings = all.map(|(id, entry)| status::binding(id, entry.value, ca, None));
-        Ok(Found { bindings: bindings.collect(), more: found.more })
+        let knowledge = Some(Knowledge::own(self.now()));
+        Ok(Found { bindings: bindings.collect(), more: found.more, knowledge })
     }
 
     /// Keys like this one and what is known of them.
@@ -55,14 +56,16 @@ impl Keeper {
             let known = status::of_entry(&entry.value, instant, now);
             status::binding(id, entry.value, ca, Some(known))
         });
-        Ok(Found { bindings: bindings.collect(), more: found.more })
+        let knowledge = Some(Knowledge::own(now));
+        Ok(Found { bindings: bindings.collect(), more: found.more, knowledge })
     }
 
     fn foreign(&self, query: &Query, instant: i64, wanted: bool) -> Result<Found, Why> {
         let at = OffsetDateTime::from_unix_timestamp(instant.div_euclid(1000))
             .map_err(|_| Refusal::InstantBeforeService)?;
         let judged = self.foreign.judge(&query.binding, at, wanted)?;
-        Ok(Found { bindings: judged.into_iter().collect(), more: false })
+        let knowledge = Some(Knowledge::own(self.now()));
+        Ok(Found { bindings: judged.into_iter().collect(), more: false, knowledge })
     }
 
     /// The instant asked about: the library knows nothing of what was before the CA.

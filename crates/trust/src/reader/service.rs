@@ -85,14 +85,16 @@ impl KeyService for Kept<'_> {
         let found = self.found(&KeyRequest::Locate(query(of)))?;
         let wanted = self.wanted(of.respond_with);
         let bindings = found.bindings.into_iter().map(|binding| wanted.unverified(binding));
-        Ok(Found { bindings: bindings.collect(), more: found.more })
+        let (more, knowledge) = (found.more, found.knowledge);
+        Ok(Found { bindings: bindings.collect(), more, knowledge })
     }
 
     fn validate(&mut self, of: &Query<'_>) -> Result<Found<KeyBinding>, Failure> {
         let found = self.found(&KeyRequest::Validate(query(of)))?;
         let wanted = self.wanted(of.respond_with);
         let bindings = found.bindings.into_iter().map(|binding| wanted.verified(binding));
-        Ok(Found { bindings: bindings.collect(), more: found.more })
+        let (more, knowledge) = (found.more, found.knowledge);
+        Ok(Found { bindings: bindings.collect(), more, knowledge })
     }
 
     fn authentication_keys(

@@ -1,6 +1,8 @@
 //! What all requests, and all results, have in common.
 
-use super::{Fields, Major, Mechanism, MessageRejection, Minor, RespondWith, fields};
+use model::keys::Knowledge;
+
+use super::{Fields, Major, Mechanism, MessageRejection, Minor, RespondWith, fields, knowledge};
 use crate::{
     text::to_base64,
     uri,
@@ -72,6 +74,7 @@ impl RequestHead {
     }
 
     pub(super) fn read(fields: &mut Fields<'_>) -> Result<Self, MessageRejection> {
+        fields.optional_of(uri::DS, "Signature");
         let opaque = begin(fields)?;
         let value = |e| fields::characters(e);
         let mechanisms = fields.many("ResponseMechanism");
@@ -129,6 +132,8 @@ pub struct ResultHead {
     pub service: String,
     /// The nonce that shall be presented.
     pub nonce: Option<Vec<u8>>,
+    /// What the answer rests on, where the service says it.
+    pub knowledge: Option<Knowledge>,
     /// What the client wanted back.
     pub opaque: Option<Vec<Vec<u8>>>,
     /// The value of the request's signature, verified.
@@ -149,6 +154,7 @@ impl ResultHead {
             id: id.to_owned(),
             service: service.to_owned(),
             nonce: None,
+            knowledge: None,
             opaque: None,
             request_signature: None,
             major,
@@ -158,6 +164,9 @@ impl ResultHead {
     }
 
     pub(super) fn read(fields: &mut Fields<'_>) -> Result<Self, MessageRejection> {
+        fields.optional_of(uri::DS, "Signature");
+        let known = fields.optional_of(uri::VOUCHSAFE, "Knowledge");
+        let known = known.map(knowledge::read).transpose()?;
         let opaque = begin(fields)?;
         let value = fields.optional("RequestSignatureValue");
         let bytes = |e: ElementRef<'_>| {
@@ -168,6 +177,7 @@ impl ResultHead {
             id: fields.name("Id")?.ok_or(MessageRejection::Attribute)?,
             service: fields.needed("Service")?.to_owned(),
             nonce: fields.bytes("Nonce")?,
+            knowledge: known,
             opaque,
             request_signature: value.map(bytes).transpose()?,
             major: Major::from_uri(fields.needed("ResultMajor")?),
@@ -188,14 +198,14 @@ impl ResultHead {
             .with("ResultMajor", self.major.uri())
             .with_some("ResultMinor", self.minor.as_ref().map(Minor::uri))
             .with_some("RequestId", self.request_id.as_deref())
+            .children(self.knowledge.as_ref().map(knowledge::element))
             .children(opaque_element(self.opaque.as_deref()))
             .children(value)
     }
 }
 
-/// Signature, extensions, opaque data: what every message begins with.
+/// Extensions that nobody knows, and opaque data: what follows the signature of every message.
 fn begin(fields: &mut Fields<'_>) -> Result<Option<Vec<Vec<u8>>>, MessageRejection> {
-    fields.optional_of(uri::DS, "Signature");
     if let Some(next) = fields.peek() {
         let (namespace, local) = next.name();
         if namespace != uri::XKMS && namespace != uri::DS || local == "MessageExtension" {

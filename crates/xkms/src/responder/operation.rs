@@ -121,7 +121,9 @@ fn locate(
     let question = question(head, query, work);
     let mut found = work.service.locate(&question)?;
     let minor = cut(&mut found, question.limit, head);
-    Ok(success(work, minor, AnswerBody::Locate(found.bindings)))
+    let mut answer = success(work, minor, AnswerBody::Locate(found.bindings));
+    answer.head.knowledge = found.knowledge;
+    Ok(answer)
 }
 
 fn validate(
@@ -132,7 +134,9 @@ fn validate(
     let question = question(head, query, work);
     let mut found = work.service.validate(&question)?;
     let minor = cut(&mut found, question.limit, head);
-    Ok(success(work, minor, AnswerBody::Validate(found.bindings)))
+    let mut answer = success(work, minor, AnswerBody::Validate(found.bindings));
+    answer.head.knowledge = found.knowledge;
+    Ok(answer)
 }
 
 /// Each request on its own: one that fails leaves the others alone, and they keep their order.
@@ -254,7 +258,7 @@ fn later(response_id: &str, body: AnswerBody, work: &Work<'_>) -> Answer {
 
 /// The result of an order that was carried out.
 fn finished(head: &RequestHead, done: Done, work: &mut Work<'_>) -> Result<Answer, Refused> {
-    let mut found = Found { bindings: done.bindings, more: false };
+    let mut found = Found { bindings: done.bindings, more: false, knowledge: None };
     let minor = cut(&mut found, limit(head, work), head);
     let key = match done.private_key {
         None => None,

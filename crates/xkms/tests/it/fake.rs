@@ -95,12 +95,12 @@ impl KeyService for Fake {
         let mut bindings: Vec<_> = all.take(query.limit + 1).collect();
         let more = bindings.len() > query.limit;
         bindings.truncate(query.limit);
-        Ok(Found { bindings, more })
+        Ok(Found { bindings, more, knowledge: None })
     }
 
     fn validate(&mut self, query: &Query<'_>) -> Result<Found<KeyBinding>, Failure> {
         let bindings = self.matching(query.binding).map(|entry| entry.binding.clone()).collect();
-        Ok(Found { bindings, more: false })
+        Ok(Found { bindings, more: false, knowledge: None })
     }
 
     fn authentication_keys(

@@ -2,7 +2,10 @@
 
 use std::sync::OnceLock;
 
-use model::Secret;
+use model::{
+    Secret,
+    keys::{Anchor, Knowledge},
+};
 use time::{Duration, OffsetDateTime};
 use xkms::{
     dsig::{Curve, Signer, SigningKey, detached_signature},
@@ -33,11 +36,23 @@ pub(crate) fn head(id: &str) -> RequestHead {
 fn result_head(id: &str) -> ResultHead {
     ResultHead {
         nonce: Some(vec![9; 32]),
+        knowledge: Some(knowledge(id)),
         opaque: Some(vec![b"abc".to_vec()]),
         request_signature: Some(vec![7; 64]),
         request_id: Some("I1".into()),
         ..ResultHead::new(id, SERVICE, Major::Success, Some(Minor::Incomplete))
     }
+}
+
+/// Each kind of anchor, by the Id.
+fn knowledge(id: &str) -> Knowledge {
+    let name = |name: &str| name.to_owned();
+    let anchor = match id.len() % 3 {
+        0 => Anchor::TrustService,
+        1 => Anchor::Ca(name("CN=CA <A>")),
+        _ => Anchor::Bridge { path: vec![name("CA-B"), name("Bridge"), name("CA-A")] },
+    };
+    Knowledge { anchor, as_of: 1_800_000_000_007, pki_calls: 1 }
 }
 
 fn key_info() -> KeyInfo {

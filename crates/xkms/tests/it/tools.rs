@@ -35,6 +35,21 @@ pub(crate) fn w3c() -> Option<PathBuf> {
     found.then_some(folder)
 }
 
+/// A schema that takes in the W3C's and our own extension.
+pub(crate) fn with_ours(w3c: &Path, folder: &Path) -> String {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/knowledge.xsd");
+    let text = format!(
+        "<schema xmlns='http://www.w3.org/2001/XMLSchema'>\
+         <import namespace='http://www.w3.org/2002/03/xkms#' schemaLocation='{}'/>\
+         <import namespace='urn:vouchsafe:xkms:1' schemaLocation='{}'/></schema>",
+        w3c.join("xkms.xsd").display(),
+        ours.display(),
+    );
+    let path = folder.join("all.xsd");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 /// A key pair in files, and what `xmlsec1` is told to use it.
 pub(crate) struct KeyFiles {
     pub(crate) signing: Vec<u8>,
