@@ -120,9 +120,25 @@ name_type!(
     /// A virtual machine, unique in one authority.
     VmId
 );
+name_type!(
+    /// A tenant of the cloud, unique in one key-management centre.
+    Tenant
+);
+name_type!(
+    /// A PKI that a key-management centre orders from.
+    Domain
+);
 random_id!(
     /// A grant of VM keys; each is used once.
     GrantId
+);
+random_id!(
+    /// An order of a trust service to the key-management centre.
+    OrderId
+);
+random_id!(
+    /// A move of one owner's keys from one trust service to another.
+    MigrationId
 );
 random_id!(
     /// One request to change a VM, from its acceptance to its outcome.

@@ -12,12 +12,14 @@
 //! [`Transport`]), signatures other than ECDSA P-256/P-384 and RSA from
 //! 2048 bits, attribute certificates.
 
+pub mod binding;
 mod ca;
 mod cert;
 mod crl;
 mod dn;
 mod facts;
 mod identity;
+pub mod names;
 mod ocsp;
 mod path;
 mod profile;
@@ -40,6 +42,6 @@ pub use provider::{
     LedgerError, LostAnswer, Method, Outcome, OwnCa, Patience, Progress, Provider, ProviderError,
     Renewal, RequestId, RevocationAsk, Step, Transport, TransportError,
 };
-pub use revocation::{CrlMark, Evidence};
+pub use revocation::{CrlMark, CrlMarks, Evidence};
 pub use status::{Aspect, Finding, Ground, Refusal, RevocationGround, Revoked, Status, Verdict};
 pub use verify::{CertRejection, Purpose, Verified, verify_chain};

@@ -6,11 +6,14 @@
 //! the status is open, with the rule that the best piece of evidence broke.
 
 mod crls;
+mod marks;
 mod ocsp;
 
 use std::{collections::HashMap, time::Duration};
 
 use time::OffsetDateTime;
+
+pub use marks::CrlMarks;
 
 use crate::{
     Finding, Ground, OcspRejection, Refusal, RevocationGround, Revoked,

@@ -5,6 +5,7 @@
 //! for, a [`Problem`], or an error that says whether anything was decided.
 
 mod call;
+mod exchange;
 mod transport;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -16,6 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 pub use call::Call;
+pub use exchange::{Exchange, RawAnswer, RawRequest};
 
 use crate::{
     clock::SharedClock,

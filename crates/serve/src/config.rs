@@ -16,10 +16,13 @@ use toml::{Table, Value};
 use crate::{
     fsfile::{self, FileError},
     process::{self, SpawnError},
+    random,
 };
 
 /// Longest configuration file.
 const LIMIT: usize = 1 << 20;
+/// Longest secret in a file of the process's own.
+const OWN_LIMIT: usize = 4096;
 
 /// A configuration that cannot be used.
 #[derive(Debug, Error)]
@@ -152,6 +155,12 @@ pub enum SecretError {
     /// From its descriptor.
     #[error(transparent)]
     Descriptor(#[from] SpawnError),
+    /// It does not have 32 octets.
+    #[error("the key does not have 32 octets")]
+    Length,
+    /// It could not be made.
+    #[error("no randomness for a key")]
+    Random(#[source] random::RandomError),
 }
 
 impl SecretSource {
@@ -165,6 +174,46 @@ impl SecretSource {
             Self::Fd(number) => process::read_secret_fd(*number, limit)?,
         })
     }
+}
+
+/// Reads a secret from where the configuration says; by default from a file of the process's own,
+/// which is made at the first start.
+///
+/// # Errors
+/// [`SecretError`].
+pub fn own_secret<E: From<SecretError>>(
+    source: Option<&SecretSource>,
+    default: &Path,
+    make: impl FnOnce() -> Result<Secret<Vec<u8>>, E>,
+) -> Result<Secret<Vec<u8>>, E> {
+    if let Some(source) = source {
+        return Ok(source.read(OWN_LIMIT)?);
+    }
+    if !default.exists() {
+        let made = make()?;
+        fsfile::write_atomic(default, made.expose(), 0o600).map_err(SecretError::from)?;
+    }
+    Ok(fsfile::read_secret(default, OWN_LIMIT).map_err(SecretError::from)?)
+}
+
+/// 32 octets as [`own_secret`]: random at the first start.
+///
+/// # Errors
+/// [`SecretError`].
+pub fn own_key(
+    source: Option<&SecretSource>,
+    default: &Path,
+) -> Result<Secret<[u8; 32]>, SecretError> {
+    let octets = own_secret(source, default, || {
+        let key = random::secret::<32>().map_err(SecretError::Random)?;
+        Ok::<_, SecretError>(Secret::new(key.expose().to_vec()))
+    })?;
+    let mut key = Secret::new([0; 32]);
+    if octets.expose().len() != 32 {
+        return Err(SecretError::Length);
+    }
+    key.expose_mut().copy_from_slice(octets.expose());
+    Ok(key)
 }
 
 #[cfg(test)]

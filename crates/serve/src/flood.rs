@@ -64,6 +64,46 @@ impl<K: Eq + Hash> FloodGate<K> {
     }
 }
 
+/// Names of which the refusals are counted apart.
+const NAMES: usize = 1024;
+
+/// Keeps refusals from filling the audit log: of each name so many in a minute are written down;
+/// what is over is counted, and said with the next one that is.
+#[derive(Debug)]
+pub struct Noise {
+    gate: FloodGate<String>,
+    /// Refusals of each name that were not written down since one was.
+    hushed: HashMap<String, u64>,
+}
+
+impl Noise {
+    /// Lets `per_minute` refusals of one name through in a minute.
+    #[must_use]
+    pub fn new(per_minute: u32) -> Self {
+        Self { gate: FloodGate::new(per_minute), hushed: HashMap::new() }
+    }
+
+    /// A refusal of this name at `now` (Unix milliseconds): what is to be written down with it;
+    /// `None` if it is only counted.
+    pub fn heard(&mut self, name: &str, now: u64) -> Option<String> {
+        let passage = self.gate.pass(name.to_owned(), now);
+        let bounded = self.hushed.len() < NAMES || self.hushed.contains_key(name);
+        if passage == Passage::Again && bounded {
+            let count = self.hushed.entry(name.to_owned()).or_insert(0);
+            *count = count.saturating_add(1);
+            return None;
+        }
+        let flood = match passage {
+            Passage::Free => "",
+            Passage::First | Passage::Again => "too many: further ones are counted only",
+        };
+        Some(match self.hushed.remove(name).unwrap_or(0) {
+            0 => flood.to_owned(),
+            count => format!("{count} more were not written down; {flood}"),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
@@ -82,6 +122,18 @@ mod tests {
         assert_eq!(gate.pass(None, 1000), Passage::Free);
         assert_eq!(gate.pass(address, 21_000), Passage::Free);
         assert_ne!(gate.pass(address, 21_001), Passage::Free);
+    }
+
+    #[test]
+    fn refusals_over_the_bound_are_counted_and_said_later() {
+        let mut noise = Noise::new(2);
+        assert_eq!(noise.heard("a", 0).as_deref(), Some(""));
+        assert_eq!(noise.heard("a", 0).as_deref(), Some(""));
+        assert!(noise.heard("a", 0).unwrap().contains("counted only"));
+        assert_eq!(noise.heard("a", 0), None);
+        assert_eq!(noise.heard("a", 0), None);
+        assert_eq!(noise.heard("b", 0).as_deref(), Some(""));
+        assert!(noise.heard("a", 60_000).unwrap().starts_with("2 more"));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod engine;
 mod file;
 mod local;
 mod memory;
+mod wait;
 mod writer;
 
 pub use backend::{BoxFuture, State, Store, StoreId, Watch};
@@ -40,3 +41,4 @@ pub use types::{
     Batch, Compare, Event, KeyValue, Lease, LeaseId, MAX_RANGE, MAX_RANGE_BYTES, MAX_TXN_BYTES,
     MAX_TXN_OPS, MAX_VALUE, Op, OpReply, Range, RangeReply, Revision, Span, Txn, TxnReply,
 };
+pub use wait::wait;

@@ -21,7 +21,6 @@ mod journal;
 mod keyring;
 mod ledger;
 mod library;
-mod names;
 mod pending;
 mod publish;
 mod query;
@@ -34,7 +33,6 @@ mod revoke;
 mod settings;
 mod status;
 mod tidy;
-mod wait;
 
 use std::{
     path::{Path, PathBuf},
@@ -51,10 +49,11 @@ use model::{
     },
 };
 use pki::OwnCa;
-use serve::{clock::SharedClock, flood::FloodGate, fsfile};
+use serve::{clock::SharedClock, config::own_key, flood::FloodGate, fsfile};
 use store::{
     KeyId, LocalStore, SealKeys, SealedStore,
     typed::{RecordError, Records},
+    wait,
 };
 
 use self::{
@@ -65,7 +64,6 @@ use self::{
     publish::Publisher,
     record::EntryId,
     status::Foreign,
-    wait::wait,
 };
 pub use self::{
     keyring::MessageIdentity,
@@ -144,7 +142,7 @@ impl Keeper {
                 "the store is there, its root key is not",
             )));
         }
-        let root = keyring::root_key(settings.root_key.as_ref(), &key)?;
+        let root = own_key(settings.root_key.as_ref(), &key)?;
         let store = LocalStore::open(&file).map_err(RecordError::from)?;
         let keys = SealKeys::new(KeyId(1), Secret::new(*root.expose()));
         let records = Records::new(SealedStore::new(Arc::new(store), keys));

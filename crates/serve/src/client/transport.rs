@@ -35,6 +35,7 @@ pub(super) struct Transport {
 }
 
 enum Target {
+    Plain(String),
     Tls { address: String, name: ServerName<'static>, config: Arc<ClientConfig> },
     Unix(PathBuf),
 }
@@ -49,19 +50,35 @@ impl Transport {
     /// `None` if `url` is not `https://HOST[:PORT]` with at most a slash after it.
     pub(super) fn tls(url: &str, config: Arc<ClientConfig>) -> Option<Self> {
         let uri: Uri = url.parse().ok()?;
-        let authority = uri.authority()?;
         if uri.scheme_str() != Some("https") || !matches!(uri.path(), "" | "/") {
             return None;
         }
-        if uri.query().is_some() || authority.as_str().contains('@') {
+        if uri.query().is_some() {
             return None;
         }
-        let name = uri.host()?.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(name.to_owned()).ok()?;
-        let address = format!("{}:{}", uri.host()?, uri.port_u16().unwrap_or(443));
+        Self::origin(&uri, Some(&config)).map(|transport| Self { to: url.to_owned(), ..transport })
+    }
+
+    /// To the origin of a URL, `http` or, if there is a configuration for it, `https`; `None` if
+    /// it is neither.
+    pub(super) fn origin(uri: &Uri, config: Option<&Arc<ClientConfig>>) -> Option<Self> {
+        let authority = uri.authority()?;
+        if authority.as_str().contains('@') {
+            return None;
+        }
+        let address = |port| format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port));
+        let target = match (uri.scheme_str()?, config) {
+            ("http", _) => Target::Plain(address(80)),
+            ("https", Some(config)) => {
+                let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+                let name = ServerName::try_from(name.to_owned()).ok()?;
+                Target::Tls { address: address(443), name, config: Arc::clone(config) }
+            }
+            _ => return None,
+        };
         let host = authority.as_str().to_owned();
-        let target = Target::Tls { address, name, config };
-        Some(Self { target, to: url.to_owned(), host, idle: Mutex::new(None) })
+        let to = format!("{}://{host}", uri.scheme_str()?);
+        Some(Self { target, to, host, idle: Mutex::new(None) })
     }
 
     pub(super) fn unix(path: &Path) -> Self {
@@ -120,6 +137,11 @@ impl Transport {
 
     async fn connect(&self) -> io::Result<Sender> {
         match &self.target {
+            Target::Plain(address) => {
+                let stream = TcpStream::connect(address.as_str()).await?;
+                stream.set_nodelay(true)?;
+                start(stream).await
+            }
             Target::Tls { address, name, config } => {
                 let stream = TcpStream::connect(address.as_str()).await?;
                 stream.set_nodelay(true)?;

@@ -9,14 +9,13 @@ use model::{
     keys::admin::{AdminReply, AdminRequest, KeeperStatus, ListedBinding, SOCKET},
 };
 use serve::{control, exit::chain, fsfile, shutdown::Shutdown};
-use store::{Key, typed::RecordError};
+use store::{Key, typed::RecordError, wait};
 
 use super::{
     Keeper,
     record::{Entry, EntryId},
     refusal::{Refusal, Why},
     retried, status,
-    wait::wait,
 };
 
 /// Most bindings in one list.
@@ -121,7 +120,7 @@ impl Keeper {
             let (entry, ca) = (entry.value, self.ca_certificate());
             let (revoked_at, escrowed) = (entry.revoked_at, entry.escrowed);
             let known = status::of_entry(&entry, instant, now);
-            let binding = status::binding(id, entry, ca, Some(known));
+            let binding = status::answered(id, entry, ca, Some(known));
             Some(ListedBinding { binding, revoked_at, escrowed })
         });
         Ok(AdminReply::Listed { bindings: listed.collect(), more, orders: self.waiting_orders()? })

@@ -16,12 +16,13 @@ use model::{
         order::{KeyOperation, SecretBytes},
     },
 };
+use pki::names;
 use serve::random;
 use store::typed::{Versioned, Write};
 use xkms::passphrase::{Preparation, SharedSecret};
 
 use super::{
-    Holder, Keeper, names,
+    Holder, Keeper,
     record::{self, Authorization, EntryId, Used, UsedFor},
     refusal::{Fault, Refusal, Why},
     retried,

@@ -3,17 +3,15 @@
 
 use futures_util::future::join_all;
 use model::{api::Bytes, keys::order::Prototype};
-use pki::ProviderError;
-use store::typed::Write;
+use pki::{ProviderError, names};
+use store::{typed::Write, wait};
 
 use super::{
     Keeper,
     issue::{Plan, entry_of, why},
     library::Library,
-    names,
     record::{EntryId, long_digest},
     refusal::{Fault, Refusal, Why},
-    wait::wait,
 };
 
 /// Bindings that are made durable, and audited, together.

@@ -13,8 +13,10 @@ use model::{
     keys::{KeyUse, UseWith},
 };
 use pki::{
-    Ask, CertFacts, Enrolment, IssueError, KeyUses, LedgerError, Outcome, Profile, Progress,
-    Provider, ProviderError, Renewal, RequestId, UserCert, Validity,
+    Ask, CertFacts, Enrolment, IssueError, LedgerError, Outcome, Profile, Progress, Provider,
+    ProviderError, Renewal, RequestId, UserCert, Validity,
+    binding::{millis, uses},
+    names,
 };
 use serve::random;
 use store::typed::Write;
@@ -24,10 +26,8 @@ use super::{
     Keeper,
     keyring::BACK,
     library::Library,
-    names,
     record::{self, Entry, EntryId},
     refusal::{Fault, Refusal, Why},
-    status::{millis, uses},
 };
 
 /// What is to be certified.
@@ -93,19 +93,11 @@ impl Keeper {
     }
 
     pub(super) fn profile(&self, plan: &Plan) -> Result<Profile, Refusal> {
-        let certified = names::certified(&plan.use_with)?;
-        let asked = |one: KeyUse| plan.uses.is_empty() || plan.uses.contains(&one);
+        let certified = names::user_cert(&plan.name, &plan.uses, &plan.use_with)?;
         Ok(Profile::User(UserCert {
-            name: certified.common_name.unwrap_or_else(|| plan.name.clone()),
-            organization: certified.organization,
-            names: certified.names,
-            uses: KeyUses {
-                signature: asked(KeyUse::Signature),
-                encryption: asked(KeyUse::Encryption),
-                exchange: asked(KeyUse::Exchange),
-            },
             crl_url: self.settings.crl_url.clone(),
             ocsp_url: self.settings.ocsp_url.clone(),
+            ..certified
         }))
     }
 

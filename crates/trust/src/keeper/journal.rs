@@ -2,7 +2,6 @@
 //! a flood fills neither log nor disk: what is over is counted and said with the next one.
 
 use std::{
-    collections::HashMap,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -11,14 +10,13 @@ use attest::envelope::{Envelope, Kind, SoftwareKey};
 use model::AuditEvent;
 use serve::{
     clock::SharedClock,
-    flood::{FloodGate, Passage},
+    flood::Noise,
     fsfile, pem,
 };
-use store::audit::{AuditLog, Checkpoint};
+use store::{audit::{AuditLog, Checkpoint}, wait};
 
 use super::{
     refusal::{Fault, Refusal},
-    wait::wait,
 };
 
 /// The log's name in its checkpoints.
@@ -32,13 +30,6 @@ pub(crate) struct Journal {
     signer: SoftwareKey,
     noise: Mutex<Noise>,
     signed: Mutex<Option<u64>>,
-}
-
-#[derive(Debug)]
-struct Noise {
-    gate: FloodGate<String>,
-    /// Refusals of each name that were not written down since one was.
-    hushed: HashMap<String, u64>,
 }
 
 impl Journal {
@@ -56,12 +47,11 @@ impl Journal {
         if recovery.kept > 0 || recovery.dropped > 0 {
             tracing::warn!(kept = recovery.kept, dropped = recovery.dropped, "audit log repaired");
         }
-        let noise = Noise { gate: FloodGate::new(refusals_per_minute), hushed: HashMap::new() };
         Ok(Self {
             log: Arc::new(log),
             clock,
             signer,
-            noise: Mutex::new(noise),
+            noise: Mutex::new(Noise::new(refusals_per_minute)),
             signed: Mutex::new(None),
         })
     }
@@ -112,25 +102,8 @@ impl Journal {
         (name, hint): (&str, &str),
     ) -> Result<(), Fault> {
         let now = self.clock.unix_ms();
-        let detail = {
-            let mut noise = self.noise.lock().unwrap_or_else(PoisonError::into_inner);
-            let passage = noise.gate.pass(name.to_owned(), now);
-            let bounded = noise.hushed.len() < 1024 || noise.hushed.contains_key(name);
-            if passage == Passage::Again && bounded {
-                let count = noise.hushed.entry(name.to_owned()).or_insert(0);
-                *count = count.saturating_add(1);
-                return Ok(());
-            }
-            let hushed = noise.hushed.remove(name).unwrap_or(0);
-            let flood = match passage {
-                Passage::Free => "",
-                Passage::First | Passage::Again => "too many: further ones are counted only",
-            };
-            match hushed {
-                0 => flood.to_owned(),
-                count => format!("{count} more were not written down; {flood}"),
-            }
-        };
+        let heard = self.noise.lock().unwrap_or_else(PoisonError::into_inner).heard(name, now);
+        let Some(detail) = heard else { return Ok(()) };
         let event = AuditEvent::refused(now, actor, event, subject, name);
         self.append(event.detail(detail).hint(hint))
     }

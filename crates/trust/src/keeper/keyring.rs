@@ -15,20 +15,19 @@ use attest::envelope::SoftwareKey;
 use model::{Secret, api::Bytes};
 use pki::{Ca, CaSpec, KeyUses, Profile, Responder, UserCert, UserName, Validity};
 use serve::{
-    config::SecretSource,
+    config::{SecretSource, own_secret},
     fsfile,
     hpke::{self, HpkePrivate, HpkePublic, Sealed},
     keys::SigningKey,
-    pem, random,
+    pem,
 };
-use store::typed::{Records, Write};
+use store::{typed::{Records, Write}, wait};
 use time::OffsetDateTime;
 
 use super::{
     record::{self, EntryId, Escrowed, OwnKey},
     refusal::Fault,
     settings::Settings,
-    wait::wait,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -49,39 +48,6 @@ pub struct MessageIdentity {
     pub key: Secret<Vec<u8>>,
 }
 
-/// Reads 32 octets, or makes them in `default` at the first start.
-///
-/// # Errors
-/// [`Fault::Key`].
-pub(crate) fn root_key(
-    source: Option<&SecretSource>,
-    default: &Path,
-) -> Result<Secret<[u8; 32]>, Fault> {
-    let octets = own_file(source, default, || {
-        random::secret::<32>().map(|key| Secret::new(key.expose().to_vec())).map_err(Fault::key)
-    })?;
-    let mut key = Secret::new([0; 32]);
-    if octets.expose().len() != 32 {
-        return Err(Fault::key(std::io::Error::other("the root key does not have 32 octets")));
-    }
-    key.expose_mut().copy_from_slice(octets.expose());
-    Ok(key)
-}
-
-fn own_file(
-    source: Option<&SecretSource>,
-    default: &Path,
-    make: impl FnOnce() -> Result<Secret<Vec<u8>>, Fault>,
-) -> Result<Secret<Vec<u8>>, Fault> {
-    if let Some(source) = source {
-        return source.read(4096).map_err(Fault::key);
-    }
-    if !default.exists() {
-        fsfile::write_atomic(default, make()?.expose(), 0o600).map_err(Fault::key)?;
-    }
-    fsfile::read_secret(default, 4096).map_err(Fault::key)
-}
-
 /// Where keys go into escrow.
 #[derive(Debug)]
 pub(crate) struct Escrow {
@@ -95,9 +61,10 @@ impl Escrow {
     /// # Errors
     /// [`Fault::Key`].
     pub(crate) fn open(source: Option<&SecretSource>, default: &Path) -> Result<Self, Fault> {
-        let pair = own_file(source, default, || {
+        let pair = own_secret(source, default, || {
             let (private, public) = hpke::generate().map_err(Fault::key)?;
-            Ok(Secret::new([public.0.as_slice(), private.secret().expose()].concat()))
+            let pair = [public.0.as_slice(), private.secret().expose()].concat();
+            Ok::<_, Fault>(Secret::new(pair))
         })?;
         let (public, private) = pair
             .expose()

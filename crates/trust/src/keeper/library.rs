@@ -6,16 +6,16 @@
 
 use der::{Reader as _, SliceReader, Tag, TagNumber, asn1::AnyRef};
 use model::keys::{KeyExample, KeyUse, UseWith};
+use pki::names;
 use store::{
     Key, Prefix, Range,
     typed::{Place, RecordError, Records, Versioned, Write},
+    wait,
 };
 
 use super::{
-    names,
     record::{self, Entry, EntryId, short_digest},
     refusal::{Refusal, Why},
-    wait::wait,
 };
 
 /// Index rows that one question looks at.

@@ -11,7 +11,7 @@ use model::keys::{
     rpc::Collected,
 };
 use serve::random;
-use store::typed::{Versioned, Write};
+use store::{typed::{Versioned, Write}, wait};
 
 use super::{
     Keeper,
@@ -21,7 +21,6 @@ use super::{
     },
     refusal::{Fault, Refusal, Why},
     retried,
-    wait::wait,
 };
 
 /// Orders in a list.

@@ -18,6 +18,7 @@ use pki::{Ca, CrlEntry, CrlPlan, OcspStatus, Responder, Revocation, Validity};
 use store::{
     Prefix, Range, Revision,
     typed::{RecordError, Write},
+    wait,
 };
 use time::OffsetDateTime;
 
@@ -26,7 +27,6 @@ use super::{
     ledger::revocation,
     record::{self, EntryId, Revoked},
     refusal::{Fault, Why},
-    wait::wait,
 };
 
 /// A full CRL may take this part of the time.

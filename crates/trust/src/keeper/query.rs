@@ -13,9 +13,8 @@ use super::{
     record::{self, Authorization, Entry, EntryId},
     refusal::{Refusal, Why},
     status,
-    wait::wait,
 };
-use store::typed::Versioned;
+use store::{typed::Versioned, wait};
 
 /// Most bindings in an answer.
 const MAX_ANSWERS: usize = 64;
@@ -39,7 +38,7 @@ impl Keeper {
         };
         let all = found.entries.into_iter().filter(|(_, entry)| in_force(&entry.value));
         let ca = self.ca_certificate();
-        let bindings = all.map(|(id, entry)| status::binding(id, entry.value, ca, None));
+        let bindings = all.map(|(id, entry)| status::answered(id, entry.value, ca, None));
         let knowledge = Some(Knowledge::own(self.now()));
         Ok(Found { bindings: bindings.collect(), more: found.more, knowledge })
     }
@@ -54,7 +53,7 @@ impl Keeper {
         let (now, ca) = (self.now(), self.ca_certificate());
         let bindings = found.entries.into_iter().map(|(id, entry)| {
             let known = status::of_entry(&entry.value, instant, now);
-            status::binding(id, entry.value, ca, Some(known))
+            status::answered(id, entry.value, ca, Some(known))
         });
         let knowledge = Some(Knowledge::own(now));
         Ok(Found { bindings: bindings.collect(), more: found.more, knowledge })
@@ -71,7 +70,7 @@ impl Keeper {
     /// The instant asked about: the library knows nothing of what was before the CA.
     fn instant(&self, query: &Query) -> Result<i64, Refusal> {
         let now = i64::try_from(self.now()).unwrap_or(i64::MAX);
-        let began = status::millis(self.ca.ca().validity().not_before);
+        let began = pki::binding::millis(self.ca.ca().validity().not_before);
         match query.instant {
             Some(instant) if instant < began => Err(Refusal::InstantBeforeService),
             Some(instant) => Ok(instant),

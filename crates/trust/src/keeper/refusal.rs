@@ -119,6 +119,12 @@ refusals! {
     UseWithNotAuthorized, "use-with-not-authorized", Refused, "the pass phrase does not allow this application or name", "`vouchsafe key authorize --use-with APPLICATION=NAME`";
 }
 
+impl From<pki::names::UseWithInvalid> for Refusal {
+    fn from(_: pki::names::UseWithInvalid) -> Self {
+        Self::UseWithInvalid
+    }
+}
+
 /// It could not be decided.
 #[derive(Debug, Error)]
 pub enum Fault {
@@ -139,6 +145,12 @@ pub enum Fault {
     Records(#[from] RecordError),
 }
 
+impl From<serve::config::SecretError> for Fault {
+    fn from(error: serve::config::SecretError) -> Self {
+        Self::key(error)
+    }
+}
+
 impl Fault {
     pub(crate) fn ca(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Ca(Box::new(error))
@@ -150,6 +162,12 @@ impl Fault {
 
     pub(crate) fn audit(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Audit(Box::new(error))
+    }
+}
+
+impl From<pki::names::UseWithInvalid> for Why {
+    fn from(invalid: pki::names::UseWithInvalid) -> Self {
+        Self::Refused(invalid.into())
     }
 }
 

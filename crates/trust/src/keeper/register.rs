@@ -8,12 +8,12 @@ use model::{
         order::{Delivery, Done, KeyOperation, KeyOutcome, Order, Prototype, SecretBytes},
     },
 };
+use pki::names;
 
 use super::{
     Approval, Holder, Keeper,
     authorize::{Granted, check_name},
     issue::{For, Plan, make_key},
-    names,
     record::{
         self, Authorization, EntryId, OrderState, UsedFor, Wanted, long_digest, order_digest,
     },
@@ -157,7 +157,7 @@ impl Keeper {
         let now = self.now();
         let instant = i64::try_from(now).unwrap_or(i64::MAX);
         let known = status::of_entry(&entry, instant, now);
-        let binding = status::binding(id, entry, self.ca_certificate(), Some(known));
+        let binding = status::answered(id, entry, self.ca_certificate(), Some(known));
         Ok(KeyOutcome::Done(Done { operation, bindings: vec![binding], private_key }))
     }
 

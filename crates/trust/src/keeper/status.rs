@@ -14,20 +14,18 @@ use std::{
 use model::{
     api::Bytes,
     keys::{
-        KeyAspects, KeyBinding, KeyExample, KeyFinding,
+        KeyAspects, KeyBinding, KeyExample,
         KeyFinding::{Bad, Good, Open},
-        KeyStatus, KeyUse,
+        KeyStatus,
     },
 };
 use pki::{
-    Anchors, Aspect, CertFacts, CrlMark, Evidence, Finding, KeyUses, Pool, Status, Terms, Usage,
-    validate,
+    Anchors, CertFacts, CrlMarks, Evidence, Pool, Terms, Usage, binding, validate,
 };
 use serve::pem;
 use time::OffsetDateTime;
 
 use super::{
-    names,
     record::{Entry, EntryId},
     refusal::{Fault, Refusal, Why},
     settings::Settings,
@@ -37,8 +35,6 @@ use super::{
 const FOREIGN_AT_ONCE: u32 = 4;
 /// Longest CRL file.
 const MAX_CRL: usize = 8 << 20;
-/// Series of CRLs that are remembered.
-const MAX_SERIES: usize = 1024;
 /// Most certificates and CRLs that come with a question.
 const MAX_OFFERED: usize = 16;
 
@@ -76,7 +72,7 @@ pub(crate) fn of_entry(entry: &Entry, instant: i64, now: u64) -> KeyStatus {
 }
 
 /// An entry as it is answered.
-pub(crate) fn binding(
+pub(crate) fn answered(
     id: EntryId,
     entry: Entry,
     ca: &[u8],
@@ -95,28 +91,13 @@ pub(crate) fn binding(
     }
 }
 
-/// Uses in the words of the wire.
-pub(crate) fn uses(uses: KeyUses) -> Vec<KeyUse> {
-    let all = [
-        (uses.encryption, KeyUse::Encryption),
-        (uses.exchange, KeyUse::Exchange),
-        (uses.signature, KeyUse::Signature),
-    ];
-    all.into_iter().filter(|(allowed, _)| *allowed).map(|(_, one)| one).collect()
-}
-
-/// Unix milliseconds.
-pub(crate) fn millis(at: OffsetDateTime) -> i64 {
-    at.unix_timestamp().saturating_mul(1000)
-}
-
 /// Judges certificates of others.
 #[derive(Debug)]
 pub(crate) struct Foreign {
     anchors: Anchors,
     intermediates: Vec<Vec<u8>>,
     crls: Vec<PathBuf>,
-    marks: Mutex<Vec<CrlMark>>,
+    marks: Mutex<CrlMarks>,
     read: Mutex<Option<(Stamps, Arc<Evidence>)>>,
     running: AtomicU32,
 }
@@ -171,8 +152,9 @@ impl Foreign {
             return Err(Refusal::ForeignUnreadable.into());
         }
         let facts = CertFacts::read(&leaf.0).map_err(|_| Refusal::ForeignUnreadable)?;
-        let mut found = said(&facts, example);
-        if !agrees(&found, example) || !is_named(&facts, example) {
+        let mut found = binding::said(&facts, leaf);
+        let like = example.name.is_none() && binding::agrees(&found, example);
+        if !like || !binding::is_named(&facts, example) {
             return Ok(None);
         }
         if wanted {
@@ -205,10 +187,10 @@ impl Foreign {
         };
         let validation = validate(leaf, &pool, &self.anchors, Some(&evidence), &terms);
         let validation = validation.map_err(|_| Refusal::ForeignUnreadable)?;
-        self.remember(validation.crl_marks());
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).keep(validation.crl_marks());
         drop(place);
         let path = validation.path().iter().cloned().map(Bytes);
-        Ok((status(validation.status()), path.collect()))
+        Ok((binding::status(validation.status()), path.collect()))
     }
 
     /// The configured CRLs, as long as they stay the same, and no others.
@@ -243,79 +225,11 @@ impl Foreign {
             // One that cannot be read says nothing, and so leaves the status open.
             let _ = evidence.add_crl(&der.0);
         }
-        evidence.remember(self.marks.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        evidence.remember(marks.all().to_vec());
+        drop(marks);
         evidence
     }
-
-    fn remember(&self, marks: &[CrlMark]) {
-        let mut known = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MAX_SERIES {
-            return;
-        }
-        for mark in marks.iter().take(MAX_SERIES) {
-            let rank = |mark: &CrlMark| (mark.number.len(), mark.number.clone());
-            match known.iter_mut().find(|one| one.series == mark.series) {
-                Some(one) if rank(one) < rank(mark) => one.clone_from(mark),
-                Some(_) => {}
-                None => known.push(mark.clone()),
-            }
-        }
-    }
-}
-
-/// The binding as a certificate says it.
-fn said(facts: &CertFacts, example: &KeyExample) -> KeyBinding {
-    let serial =
-        super::record::short_digest(&[&facts.spki, &facts.serial, facts.issuer.as_bytes()]);
-    KeyBinding {
-        id: format!("f{serial}"),
-        key: Bytes(facts.spki.clone()),
-        name: None,
-        certificates: example.certificates.iter().take(1).cloned().collect(),
-        uses: uses(facts.uses),
-        use_with: names::of_certificate(&facts.names, &facts.subject),
-        not_before: millis(facts.not_before),
-        not_on_or_after: millis(facts.not_after).saturating_add(1000),
-        status: None,
-    }
-}
-
-/// Whether it has everything that the example says.
-fn agrees(binding: &KeyBinding, example: &KeyExample) -> bool {
-    example.key.as_ref().is_none_or(|key| *key == binding.key)
-        && example.name.is_none()
-        && example.uses.iter().all(|one| binding.uses.contains(one))
-        && example
-            .use_with
-            .iter()
-            .all(|wanted| binding.use_with.iter().any(|one| names::same(one, wanted)))
-}
-
-/// Whether its issuer and serial number are those of the example, if that has any.
-fn is_named(facts: &CertFacts, example: &KeyExample) -> bool {
-    let serial =
-        |bytes: &[u8]| bytes.iter().copied().skip_while(|octet| *octet == 0).collect::<Vec<u8>>();
-    example.issuer_serial.as_ref().is_none_or(|named| {
-        serial(&named.serial.0) == serial(&facts.serial)
-            && names::canonical_dn(&named.issuer) == names::canonical_dn(&facts.issuer)
-    })
-}
-
-fn status(status: &Status) -> KeyStatus {
-    let finding = |aspect: Aspect| -> KeyFinding {
-        match status.finding(aspect) {
-            Finding::Good(_) => Good,
-            Finding::Bad(_) => Bad,
-            Finding::Open(_) => Open,
-        }
-    };
-    let aspects = KeyAspects {
-        issuer_trust: finding(Aspect::IssuerTrust),
-        revocation_status: finding(Aspect::RevocationStatus),
-        validity_interval: finding(Aspect::ValidityInterval),
-        signature: finding(Aspect::Signature),
-    };
-    KeyStatus::judged(aspects, status.refusal().map(pki::Refusal::code))
 }
 
 #[cfg(test)]

@@ -5,13 +5,12 @@
 use std::{io, sync::Arc, thread, time::Duration};
 
 use serve::{exit::chain, shutdown::Shutdown};
-use store::typed::RecordError;
+use store::{typed::RecordError, wait};
 
 use super::{
     Keeper,
     record::{Authorization, Escrowed, Issuing, OrderRecord, OrderState, ReceiptRecord, Recovery},
     refusal::Fault,
-    wait::wait,
 };
 
 /// How often it is looked whether there is something to do.

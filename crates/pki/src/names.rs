@@ -12,10 +12,10 @@
 
 use std::net::IpAddr;
 
-use model::keys::UseWith;
-use pki::UserName;
+use model::keys::{KeyUse, UseWith};
+use thiserror::Error;
 
-use super::refusal::Refusal;
+use crate::{KeyUses, UserCert, UserName};
 
 /// Applications that are known by name.
 const MAIL: [&str; 2] = ["urn:ietf:rfc:2633", "urn:ietf:rfc:2440"];
@@ -30,21 +30,53 @@ const SUBJECT: &str = "urn:ietf:rfc:2459";
 /// Longest application and identifier.
 const MAX_TEXT: usize = 256;
 /// Most of them in one binding.
-pub(crate) const MAX_USE_WITH: usize = 32;
+pub const MAX_USE_WITH: usize = 32;
+
+/// A name does not have the form of its application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a name does not have the form of its application")]
+pub struct UseWithInvalid;
+
+/// The certificate of a user's key under this name: for these uses (none: whatever the key can
+/// serve), applications and names. Where revocation is published is for the caller to add.
+///
+/// # Errors
+/// [`UseWithInvalid`].
+pub fn user_cert(
+    name: &str,
+    uses: &[KeyUse],
+    use_with: &[UseWith],
+) -> Result<UserCert, UseWithInvalid> {
+    let certified = certified(use_with)?;
+    let asked = |one: KeyUse| uses.is_empty() || uses.contains(&one);
+    Ok(UserCert {
+        name: certified.common_name.unwrap_or_else(|| name.to_owned()),
+        organization: certified.organization,
+        names: certified.names,
+        uses: KeyUses {
+            signature: asked(KeyUse::Signature),
+            encryption: asked(KeyUse::Encryption),
+            exchange: asked(KeyUse::Exchange),
+        },
+        crl_url: None,
+        ocsp_url: None,
+    })
+}
 
 /// What of a binding's names goes into its certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Certified {
+pub struct Certified {
     /// Alternative names.
-    pub(crate) names: Vec<UserName>,
+    pub names: Vec<UserName>,
     /// Common name, if the subject was asked for.
-    pub(crate) common_name: Option<String>,
+    pub common_name: Option<String>,
     /// Organisation, if it was asked for.
-    pub(crate) organization: Option<String>,
+    pub organization: Option<String>,
 }
 
 /// The form in which an identifier is compared.
-pub(crate) fn canonical(one: &UseWith) -> String {
+#[must_use]
+pub fn canonical(one: &UseWith) -> String {
     let UseWith { application, identifier } = one;
     let application = application.as_str();
     if MAIL.contains(&application) {
@@ -67,13 +99,15 @@ pub(crate) fn canonical(one: &UseWith) -> String {
 }
 
 /// Whether two are the same.
-pub(crate) fn same(one: &UseWith, other: &UseWith) -> bool {
+#[must_use]
+pub fn same(one: &UseWith, other: &UseWith) -> bool {
     one.application == other.application && canonical(one) == canonical(other)
 }
 
 /// A distinguished name in RFC 4514 text, comparable: its parts in order of their text, types in
 /// upper case, values without surplus white space and in lower case.
-pub(crate) fn canonical_dn(text: &str) -> String {
+#[must_use]
+pub fn canonical_dn(text: &str) -> String {
     let mut parts: Vec<String> = attributes(text)
         .into_iter()
         .map(|(kind, value)| {
@@ -111,10 +145,10 @@ fn attributes(text: &str) -> Vec<(String, String)> {
 /// What goes into the certificate.
 ///
 /// # Errors
-/// [`Refusal::UseWithInvalid`].
-pub(crate) fn certified(all: &[UseWith]) -> Result<Certified, Refusal> {
+/// [`UseWithInvalid`].
+pub fn certified(all: &[UseWith]) -> Result<Certified, UseWithInvalid> {
     if all.len() > MAX_USE_WITH {
-        return Err(Refusal::UseWithInvalid);
+        return Err(UseWithInvalid);
     }
     let mut certified = Certified::default();
     for one in all {
@@ -123,14 +157,14 @@ pub(crate) fn certified(all: &[UseWith]) -> Result<Certified, Refusal> {
     Ok(certified)
 }
 
-fn add(to: &mut Certified, one: &UseWith) -> Result<(), Refusal> {
+fn add(to: &mut Certified, one: &UseWith) -> Result<(), UseWithInvalid> {
     let UseWith { application, identifier } = one;
     let fits = |text: &str| !text.is_empty() && text.len() <= MAX_TEXT;
     if !fits(application) || !fits(identifier) || identifier.chars().any(char::is_control) {
-        return Err(Refusal::UseWithInvalid);
+        return Err(UseWithInvalid);
     }
     let application = application.as_str();
-    let invalid = Refusal::UseWithInvalid;
+    let invalid = UseWithInvalid;
     if MAIL.contains(&application) {
         let (local, domain) = identifier.rsplit_once('@').ok_or(invalid)?;
         let plain = identifier.bytes().all(|b| b.is_ascii_graphic());
@@ -163,18 +197,18 @@ fn add(to: &mut Certified, one: &UseWith) -> Result<(), Refusal> {
 }
 
 /// A subject of a common name and, perhaps, an organisation: nothing else is certified.
-fn subject(to: &mut Certified, text: &str) -> Result<(), Refusal> {
+fn subject(to: &mut Certified, text: &str) -> Result<(), UseWithInvalid> {
     for (kind, value) in attributes(text) {
         let place = match kind.as_str() {
             "CN" => &mut to.common_name,
             "O" => &mut to.organization,
-            _ => return Err(Refusal::UseWithInvalid),
+            _ => return Err(UseWithInvalid),
         };
         if value.is_empty() || value.len() > 64 || place.replace(value).is_some() {
-            return Err(Refusal::UseWithInvalid);
+            return Err(UseWithInvalid);
         }
     }
-    if to.common_name.is_some() { Ok(()) } else { Err(Refusal::UseWithInvalid) }
+    if to.common_name.is_some() { Ok(()) } else { Err(UseWithInvalid) }
 }
 
 fn is_host(text: &str) -> bool {
@@ -189,7 +223,8 @@ fn is_host(text: &str) -> bool {
 }
 
 /// The applications that a certificate's own names stand for, for certificates of others.
-pub(crate) fn of_certificate(names: &[UserName], subject: &str) -> Vec<UseWith> {
+#[must_use]
+pub fn of_certificate(names: &[UserName], subject: &str) -> Vec<UseWith> {
     let one = |application: &str, identifier: &str| UseWith {
         application: application.to_owned(),
         identifier: identifier.to_owned(),
@@ -248,10 +283,10 @@ mod tests {
             ("urn:x", "a\nb"),
         ] {
             let outcome = certified(&[one(application, identifier)]);
-            assert_eq!(outcome, Err(Refusal::UseWithInvalid), "{application} {identifier:?}");
+            assert_eq!(outcome, Err(UseWithInvalid), "{application} {identifier:?}");
         }
         let many = vec![one("urn:x", "y"); MAX_USE_WITH + 1];
-        assert_eq!(certified(&many), Err(Refusal::UseWithInvalid));
+        assert_eq!(certified(&many), Err(UseWithInvalid));
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl Wake for Unpark {
 }
 
 /// What `future` comes to.
-pub(crate) fn wait<F: Future>(future: F) -> F::Output {
+pub fn wait<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut idle = Context::from_waker(Waker::noop());
     if let Poll::Ready(done) = future.as_mut().poll(&mut idle) {

@@ -1,0 +1,93 @@
+//! Certificates as key bindings: what a certificate and its validation say, in the words of
+//! [`model::keys`].
+
+use aws_lc_rs::digest::{Context, SHA256};
+use model::{
+    api::Bytes,
+    keys::{KeyAspects, KeyBinding, KeyExample, KeyFinding, KeyStatus, KeyUse},
+};
+use time::OffsetDateTime;
+
+use crate::{Aspect, CertFacts, Finding, KeyUses, Refusal, Status, names};
+
+/// The binding as a certificate (DER), with these facts, says it; nothing is said of its status.
+#[must_use]
+pub fn said(facts: &CertFacts, certificate: &Bytes) -> KeyBinding {
+    KeyBinding {
+        id: format!("f{}", short_name(facts)),
+        key: Bytes(facts.spki.clone()),
+        name: None,
+        certificates: vec![certificate.clone()],
+        uses: uses(facts.uses),
+        use_with: names::of_certificate(&facts.names, &facts.subject),
+        not_before: millis(facts.not_before),
+        not_on_or_after: millis(facts.not_after).saturating_add(1000),
+        status: None,
+    }
+}
+
+/// 32 hexadecimal digits that stand for one certificate.
+fn short_name(facts: &CertFacts) -> String {
+    let mut context = Context::new(&SHA256);
+    for part in [&facts.spki, &facts.serial, facts.issuer.as_bytes()] {
+        let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+        context.update(&length.to_be_bytes());
+        context.update(part);
+    }
+    let digest = context.finish();
+    hex::encode(digest.as_ref().iter().take(16).copied().collect::<Vec<u8>>())
+}
+
+/// Whether a binding has everything that the example says, but its name.
+#[must_use]
+pub fn agrees(binding: &KeyBinding, example: &KeyExample) -> bool {
+    let named = |wanted| binding.use_with.iter().any(|one| names::same(one, wanted));
+    example.key.as_ref().is_none_or(|key| *key == binding.key)
+        && example.uses.iter().all(|one| binding.uses.contains(one))
+        && example.use_with.iter().all(named)
+}
+
+/// Whether the certificate's issuer and serial number are those of the example, if that has any.
+#[must_use]
+pub fn is_named(facts: &CertFacts, example: &KeyExample) -> bool {
+    let serial =
+        |bytes: &[u8]| bytes.iter().copied().skip_while(|octet| *octet == 0).collect::<Vec<u8>>();
+    example.issuer_serial.as_ref().is_none_or(|named| {
+        serial(&named.serial.0) == serial(&facts.serial)
+            && names::canonical_dn(&named.issuer) == names::canonical_dn(&facts.issuer)
+    })
+}
+
+/// What a validation found, aspect by aspect.
+#[must_use]
+pub fn status(status: &Status) -> KeyStatus {
+    let finding = |aspect: Aspect| match status.finding(aspect) {
+        Finding::Good(_) => KeyFinding::Good,
+        Finding::Bad(_) => KeyFinding::Bad,
+        Finding::Open(_) => KeyFinding::Open,
+    };
+    let aspects = KeyAspects {
+        issuer_trust: finding(Aspect::IssuerTrust),
+        revocation_status: finding(Aspect::RevocationStatus),
+        validity_interval: finding(Aspect::ValidityInterval),
+        signature: finding(Aspect::Signature),
+    };
+    KeyStatus::judged(aspects, status.refusal().map(Refusal::code))
+}
+
+/// Uses in the words of the wire.
+#[must_use]
+pub fn uses(uses: KeyUses) -> Vec<KeyUse> {
+    let all = [
+        (uses.encryption, KeyUse::Encryption),
+        (uses.exchange, KeyUse::Exchange),
+        (uses.signature, KeyUse::Signature),
+    ];
+    all.into_iter().filter(|(allowed, _)| *allowed).map(|(_, one)| one).collect()
+}
+
+/// Unix milliseconds.
+#[must_use]
+pub fn millis(at: OffsetDateTime) -> i64 {
+    at.unix_timestamp().saturating_mul(1000)
+}
