@@ -19,6 +19,9 @@ pub struct Host {
     pub session_key: Digest,
     /// The HPKE public key that grants are sealed to.
     pub grant_key: Vec<u8>,
+    /// Names of our own components in its event log, all endorsed: `vouchsafe:<role>`. None in
+    /// a proof that was made again from its verdict, which does not carry them.
+    pub components: Vec<String>,
 }
 
 /// What an appraised guest is bound to.
@@ -90,8 +93,12 @@ impl Appraised<Host> {
         let Subject::Host { host, session_key, grant_key } = &result.subject else {
             return Err(Rejection::HostNotTrusted("the verdict is not that of a host"));
         };
-        let facts =
-            Host { host: host.clone(), session_key: *session_key, grant_key: grant_key.0.clone() };
+        let facts = Host {
+            host: host.clone(),
+            session_key: *session_key,
+            grant_key: grant_key.0.clone(),
+            components: Vec::new(),
+        };
         Ok(Self { facts, result })
     }
 }

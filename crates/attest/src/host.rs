@@ -83,10 +83,11 @@ pub fn appraise_host(
         chain: Vec::new(),
     };
     match examine(evidence, policy, challenge, now, &mut result.claims) {
-        Ok(()) => {
+        Ok(components) => {
             result.chain = chain(policy);
             let host = policy.host.clone();
-            let facts = Host { host, session_key, grant_key: evidence.grant_key.0.clone() };
+            let grant_key = evidence.grant_key.0.clone();
+            let facts = Host { host, session_key, grant_key, components };
             Ok(Appraised::new(facts, result))
         }
         Err(rejections) => Err(Rejected::new(rejections, result)),
@@ -99,7 +100,7 @@ fn examine(
     challenge: &Challenge,
     now: u64,
     claims: &mut Vec<Claim>,
-) -> Result<(), Rejections> {
+) -> Result<Vec<String>, Rejections> {
     policy.ak.check_is(&evidence.ak_public.0)?;
     claims.push(Claim::passed("ak-enrolled", "the evidence names the enrolled AK"));
     challenge.check(&evidence.nonce, now)?;
@@ -118,8 +119,8 @@ fn examine(
     }
     claims.push(Claim::passed("event-log", "the event log leads to the quoted PCRs"));
     let matched = policy.reference.compare(&log)?;
-    claims.push(Claim::passed("events", format!("{matched} named events are approved")));
-    Ok(())
+    claims.push(Claim::passed("events", format!("{} named events are approved", matched.count)));
+    Ok(matched.components)
 }
 
 /// Over quote, signature and log, each after its length.

@@ -17,6 +17,9 @@ use crate::{
 /// Most events in one document.
 pub const MAX_REFERENCES: usize = 16_384;
 
+/// Beginning of the names of our own components.
+const COMPONENT: &str = "vouchsafe:";
+
 const MAX_REJECTIONS: usize = 32;
 
 /// The document that endorsers sign (envelope kind `reference-values`).
@@ -101,6 +104,24 @@ pub struct HostReference {
     digest: Digest,
 }
 
+/// The events that are endorsed.
+#[derive(Debug, Default)]
+pub(crate) struct Matched {
+    /// How many.
+    pub(crate) count: usize,
+    /// Names of our own components among them.
+    pub(crate) components: Vec<String>,
+}
+
+impl Matched {
+    fn add(&mut self, name: &str) {
+        self.count = self.count.saturating_add(1);
+        if name.starts_with(COMPONENT) {
+            self.components.push(name.to_owned());
+        }
+    }
+}
+
 impl HostReference {
     /// Joins verified documents. Events of the same PCR, type and name are joined in order: the
     /// digests of both are good, and the event is optional if it is so in one. `required_pcrs` are appraised besides those that the documents name.
@@ -156,13 +177,12 @@ impl HostReference {
         self.digest
     }
 
-    /// Compares every event of the appraised PCRs, by PCR, type, name and digest. Returns how many
-    /// matched.
-    pub(crate) fn compare(&self, log: &EventLog<'_>) -> Result<usize, Rejections> {
+    /// Compares every event of the appraised PCRs, by PCR, type, name and digest.
+    pub(crate) fn compare(&self, log: &EventLog<'_>) -> Result<Matched, Rejections> {
         let mut seen = vec![false; self.events.len()];
         let mut rejections = Vec::new();
         let mut name = String::with_capacity(192);
-        let mut matched: usize = 0;
+        let mut matched = Matched::default();
         for event in log.extends().filter(|event| self.pcrs.contains(&event.pcr)) {
             name.clear();
             event.describe(&mut name);
@@ -178,7 +198,7 @@ impl HostReference {
                 }
             }
             if known {
-                matched = matched.saturating_add(1);
+                matched.add(&name);
             } else if rejections.len() < MAX_REJECTIONS {
                 rejections.push(Rejection::EventUnknown {
                     pcr: event.pcr,

@@ -13,6 +13,8 @@ pub(crate) mod hosts;
 pub(crate) mod leaving;
 pub(crate) mod openapi;
 pub(crate) mod orders;
+pub(crate) mod reanchor;
+pub(crate) mod services;
 pub(crate) mod shape;
 pub(crate) mod vms;
 
@@ -137,8 +139,10 @@ pub(crate) fn table() -> Vec<Route> {
     routes.extend(leaving::routes());
     routes.extend(vms::routes());
     routes.extend(orders::routes());
+    routes.extend(reanchor::routes());
     routes.extend(grants::routes());
     routes.extend(guests::routes());
+    routes.extend(services::routes());
     routes.extend(crl::routes());
     routes.extend(audit::routes());
     routes.extend(admin::routes());

@@ -21,11 +21,12 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("serve", 1, &["model"]),
     ("token", 2, &["model", "pki"]),
     ("attest", 2, &["model", "tpm", "pki"]),
+    ("passport", 2, &["model", "pki", "serve"]),
     ("authority", 3, &["model", "tpm", "pki", "attest", "store", "serve"]),
     ("host", 3, &["model", "tpm", "attest", "serve"]),
     ("vtpm", 3, &["model", "tpm", "serve"]),
     ("diskd", 3, &["model", "disk", "serve"]),
-    ("trust", 3, &["model", "pki", "attest", "xkms", "store", "serve"]),
+    ("trust", 3, &["model", "pki", "attest", "passport", "xkms", "store", "serve"]),
     ("cli", 4, &["model", "tpm", "pki", "xkms", "attest", "disk", "store", "serve"]),
 ];
 

@@ -1,5 +1,7 @@
 //! The local API on the agent's unix socket; see [`model::agent`] for its routes.
 
+mod services;
+
 use std::sync::Arc;
 
 use axum::{
@@ -43,6 +45,8 @@ pub(crate) fn router(local: Local) -> Router {
         .route("/v1/vms/{vm}/start", post(start))
         .route("/v1/vms/{vm}/stop", post(stop))
         .route("/v1/vms/{vm}/console", get(console))
+        .route("/v1/services/{service}/certify", post(services::certify))
+        .route("/v1/standing/{host}", get(services::standing))
         .route("/v1/reattest", post(reattest))
         .fallback(serve::problem::not_found)
         .method_not_allowed_fallback(serve::problem::method_not_allowed)

@@ -3,6 +3,7 @@
 //! ```text
 //! urn:vouchsafe:host:<id>                 a host (session and AK certificates)
 //! urn:vouchsafe:verdict:<alg>:<hex>       digest of the verdict that a session rests on
+//! urn:vouchsafe:service:<name>:<host>     a service of a host (passports; never a host itself)
 //! urn:vouchsafe:operator:<name>           a person or tool that operates the authority
 //! urn:vouchsafe:vm:<id>                   a VM (EK certificate of its vTPM)
 //! urn:vouchsafe:vm:<id>:epoch:<n>         a VM in one epoch (AK certificate of its vTPM)
@@ -12,7 +13,7 @@
 
 use std::{fmt, str::FromStr};
 
-use model::{Digest, Epoch, HostId, VmId};
+use model::{Digest, Epoch, HostId, VmId, api::service::ServiceName};
 
 const PREFIX: &str = "urn:vouchsafe:";
 
@@ -23,6 +24,8 @@ pub enum Identity {
     Host(HostId),
     /// The verdict that a host's session rests on.
     Verdict(Digest),
+    /// A service of a host.
+    Service(ServiceName),
     /// An operator, by name.
     Operator(String),
     /// A VM, in one epoch if one is given.
@@ -37,6 +40,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Host(host) => write!(f, "host:{host}"),
             Self::Verdict(digest) => write!(f, "verdict:{digest}"),
+            Self::Service(name) => write!(f, "service:{name}"),
             Self::Operator(name) => write!(f, "operator:{name}"),
             Self::Vm(vm, None) => write!(f, "vm:{vm}"),
             Self::Vm(vm, Some(epoch)) => write!(f, "vm:{vm}:epoch:{}", epoch.0),
@@ -62,6 +66,13 @@ impl FromStr for Identity {
         let identity = match kind {
             "host" => Self::Host(value.parse().map_err(|_| NotOurs)?),
             "verdict" => Self::Verdict(value.parse().map_err(|_| NotOurs)?),
+            "service" => {
+                let (service, host) = value.split_once(':').ok_or(NotOurs)?;
+                Self::Service(ServiceName {
+                    service: service.parse().map_err(|_| NotOurs)?,
+                    host: host.parse().map_err(|_| NotOurs)?,
+                })
+            }
             // An operator's name follows the same rule as any other name.
             "operator" => Self::Operator(value.parse::<HostId>().map_err(|_| NotOurs)?.to_string()),
             "vm" => match value.split_once(":epoch:") {
@@ -84,6 +95,8 @@ impl FromStr for Identity {
 
 #[cfg(test)]
 mod tests {
+    use model::api::service::Service;
+
     use super::*;
 
     #[test]
@@ -91,6 +104,7 @@ mod tests {
         let all = [
             Identity::Host("a".parse().unwrap()),
             Identity::Verdict(Digest::sha256([1; 32])),
+            Identity::Service(ServiceName { service: Service::Centre, host: "a".parse().unwrap() }),
             Identity::Operator("admin".to_owned()),
             Identity::Vm("web-01".parse().unwrap(), None),
             Identity::Vm("web-01".parse().unwrap(), Some(Epoch(7))),
@@ -104,6 +118,8 @@ mod tests {
             "urn:vouchsafe:vm:a:epoch:",
             "urn:vouchsafe:host:A",
             "urn:vouchsafe:host",
+            "urn:vouchsafe:service:trust",
+            "urn:vouchsafe:service:root:a",
             "urn:other:host:a",
             "urn:vouchsafe:host-ref:ABABABABABABABABABABABABABABABAB",
         ] {

@@ -21,6 +21,7 @@ mod facts;
 mod identity;
 pub mod names;
 mod ocsp;
+mod passport;
 mod path;
 mod profile;
 mod provider;
@@ -34,6 +35,7 @@ pub use crl::{Crl, CrlEntry, CrlPlan, CrlRejection, CrlSubjects, Revocation, Rev
 pub use facts::CertFacts;
 pub use identity::Identity;
 pub use ocsp::{OcspRejection, OcspReply, OcspStatus, Responder, ocsp_request};
+pub use passport::{PassportRejection, ServicePassport, Wanted, check_passport};
 pub use path::{Anchors, Effort, Limits, Oid, Pool, Terms, Usage, Validation, validate};
 pub use profile::{KeyUses, Profile, UserCert, UserName};
 pub use provider::{

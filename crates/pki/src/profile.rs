@@ -5,6 +5,7 @@
 //! | `tls-server` | CN | DNS, IP | digitalSignature | serverAuth |
 //! | `client` | CN | operator URI | digitalSignature | clientAuth |
 //! | `host-session` | CN | host and verdict URIs | digitalSignature | clientAuth |
+//! | `service` | CN | service and verdict URIs | digitalSignature | serverAuth, clientAuth |
 //! | `host-ak` | CN | host URI | digitalSignature | 2.23.133.8.3 |
 //! | `vtpm-ak` | CN | VM-and-epoch and host-ref URIs | digitalSignature | 2.23.133.8.3 |
 //! | `vtpm-ek` | empty | TPM attributes, VM URI (critical) | keyAgreement or keyEncipherment | 2.23.133.8.1 |
@@ -15,7 +16,10 @@
 use std::net::IpAddr;
 
 use der::{Encode as _, asn1::Ia5String};
-use model::{Digest, Epoch, HostId, VmId};
+use model::{
+    Digest, Epoch, HostId, VmId,
+    api::service::{Service, ServiceName},
+};
 use rcgen::{
     CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyUsagePurpose, SanType,
@@ -52,6 +56,16 @@ pub enum Profile {
     /// A host's short-lived TLS client certificate, worth as much as the verdict it names.
     HostSession {
         /// The host.
+        host: HostId,
+        /// Digest of the verdict.
+        verdict: Digest,
+    },
+    /// A service's short-lived passport, for both ends of TLS: worth as much as the verdict on its
+    /// host. It names no host by itself, so it never serves as a host's session.
+    Service {
+        /// Which service.
+        service: Service,
+        /// The host that it runs on.
         host: HostId,
         /// Digest of the verdict.
         verdict: Digest,
@@ -101,6 +115,7 @@ impl Profile {
             Self::TlsServer { .. } => "tls-server",
             Self::Client { .. } => "client",
             Self::HostSession { .. } => "host-session",
+            Self::Service { .. } => "service",
             Self::HostAk { .. } => "host-ak",
             Self::VtpmEk { .. } => "vtpm-ek",
             Self::VtpmAk { .. } => "vtpm-ak",
@@ -134,6 +149,13 @@ impl Profile {
             Self::HostSession { host, verdict } => {
                 let identities = [Identity::Host(host.clone()), Identity::Verdict(*verdict)];
                 client(&mut params, host.as_str(), &identities)?;
+            }
+            Self::Service { service, host, verdict } => {
+                let name = ServiceName { service: *service, host: host.clone() };
+                let shown = format!("vouchsafe-{service} on {host}");
+                let identities = [Identity::Service(name), Identity::Verdict(*verdict)];
+                client(&mut params, &shown, &identities)?;
+                params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
             }
             Self::HostAk { host } => {
                 attestation_key(&mut params, host.as_str(), &[Identity::Host(host.clone())])?;

@@ -7,7 +7,7 @@ mod rejection;
 
 use std::sync::Arc;
 
-use model::{Digest, Epoch, HostId, VmId};
+use model::{Digest, Epoch, HostId, VmId, api::service::ServiceName};
 use time::OffsetDateTime;
 use x509_cert::ext::pkix::{KeyUsage, name::GeneralName};
 
@@ -160,47 +160,43 @@ impl Verified {
     /// The host that the certificate names.
     #[must_use]
     pub fn host(&self) -> Option<HostId> {
-        self.identities().find_map(|identity| match identity {
-            Identity::Host(host) => Some(host),
-            Identity::Verdict(_)
-            | Identity::Operator(_)
-            | Identity::Vm(..)
-            | Identity::HostRef(_) => None,
-        })
+        self.first(|identity| if let Identity::Host(host) = identity { Some(host) } else { None })
+    }
+
+    /// The service that the certificate is the passport of.
+    #[must_use]
+    pub fn service(&self) -> Option<ServiceName> {
+        self.first(
+            |identity| if let Identity::Service(name) = identity { Some(name) } else { None },
+        )
     }
 
     /// The operator that the certificate names.
     #[must_use]
     pub fn operator(&self) -> Option<String> {
-        self.identities().find_map(|identity| match identity {
-            Identity::Operator(name) => Some(name),
-            Identity::Host(_) | Identity::Verdict(_) | Identity::Vm(..) | Identity::HostRef(_) => {
-                None
-            }
-        })
+        self.first(
+            |identity| if let Identity::Operator(name) = identity { Some(name) } else { None },
+        )
     }
 
-    /// The digest of the verdict on which a host's session rests.
+    /// The digest of the verdict on which a host's session or a service's passport rests.
     #[must_use]
     pub fn verdict(&self) -> Option<Digest> {
-        self.identities().find_map(|identity| match identity {
-            Identity::Verdict(digest) => Some(digest),
-            Identity::Host(_) | Identity::Operator(_) | Identity::Vm(..) | Identity::HostRef(_) => {
-                None
-            }
-        })
+        self.first(|identity| if let Identity::Verdict(of) = identity { Some(of) } else { None })
     }
 
     /// The VM that the certificate names, with its epoch if it is bound to one.
     #[must_use]
     pub fn vm(&self) -> Option<(VmId, Option<Epoch>)> {
-        self.identities().find_map(|identity| match identity {
-            Identity::Vm(vm, epoch) => Some((vm, epoch)),
-            Identity::Host(_)
-            | Identity::Verdict(_)
-            | Identity::Operator(_)
-            | Identity::HostRef(_) => None,
-        })
+        self.first(
+            |identity| {
+                if let Identity::Vm(vm, epoch) = identity { Some((vm, epoch)) } else { None }
+            },
+        )
+    }
+
+    fn first<T>(&self, of: impl FnMut(Identity) -> Option<T>) -> Option<T> {
+        self.identities().find_map(of)
     }
 }
 

@@ -6,18 +6,23 @@
 
 mod call;
 mod exchange;
+mod server;
 mod transport;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use model::Secret;
-use rustls::{ClientConfig, client::Resumption};
+use rustls::{
+    ClientConfig, ConfigBuilder, WantsVerifier,
+    client::{Resumption, WantsClientCert},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 pub use call::Call;
 pub use exchange::{Exchange, RawAnswer, RawRequest};
+pub use server::ServerCheck;
 
 use crate::{
     clock::SharedClock,
@@ -119,6 +124,19 @@ impl CallError {
         self.problem().filter(|problem| problem.is_refusal()).map(|problem| problem.name.as_str())
     }
 
+    /// What a [`ServerCheck`] said of the server, if that is why there is no connection.
+    #[must_use]
+    pub fn server_rejection(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+        match self {
+            Self::Unreachable { source, .. } => server::rejection(source),
+            Self::Problem(_)
+            | Self::Interrupted { .. }
+            | Self::TimedOut { .. }
+            | Self::Malformed { .. }
+            | Self::Request(_) => None,
+        }
+    }
+
     /// Whether the service is away (as opposed to having answered).
     #[must_use]
     pub const fn is_away(&self) -> bool {
@@ -176,11 +194,35 @@ impl Client {
         clock: SharedClock,
         limits: ClientLimits,
     ) -> Result<Self, ClientError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_details(provider, Arc::new(ClockTime(clock)))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(TlsError::Identity)?
-            .with_root_certificates(https::anchors(anchors)?);
+        let roots = https::anchors(anchors)?;
+        let builder = builder(clock)?.with_root_certificates(roots);
+        Self::over(url, builder, identity, limits)
+    }
+
+    /// A client of the service at `url` for which `check` decides whether its certificate will do.
+    /// The host in `url` says only where to connect.
+    ///
+    /// # Errors
+    /// [`ClientError`] if URL or identity cannot be used.
+    pub fn checked(
+        url: &str,
+        check: Arc<dyn ServerCheck>,
+        identity: Option<&Identity>,
+        clock: SharedClock,
+        limits: ClientLimits,
+    ) -> Result<Self, ClientError> {
+        let verifier = server::verifier(check, clock.clone());
+        let builder =
+            builder(clock)?.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+        Self::over(url, builder, identity, limits)
+    }
+
+    fn over(
+        url: &str,
+        builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+        identity: Option<&Identity>,
+        limits: ClientLimits,
+    ) -> Result<Self, ClientError> {
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(identity) => builder.with_client_cert_resolver(Arc::new(https::identity(
@@ -228,4 +270,11 @@ impl Client {
     pub async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, CallError> {
         call.run(&self.transport, &self.limits).await
     }
+}
+
+fn builder(clock: SharedClock) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_details(provider, Arc::new(ClockTime(clock)))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Identity)
 }

@@ -10,6 +10,7 @@
 
 mod connection;
 mod listen;
+mod live;
 mod peer;
 mod shake;
 mod verifier;
@@ -20,7 +21,7 @@ use model::Secret;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs::sign::any_supported_type,
-    server::NoServerSessionStorage,
+    server::{NoServerSessionStorage, ResolvesServerCert},
     sign::{CertifiedKey, SingleCertAndKey},
     time_provider::TimeProvider,
 };
@@ -28,7 +29,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use thiserror::Error;
 
 pub use listen::{ListenError, Server, UnixServer};
+pub use live::LiveIdentity;
 pub use peer::{ClientCertificate, Peer, PeerRejection};
+pub use shake::serve_stream;
 
 use crate::clock::SharedClock;
 
@@ -95,6 +98,27 @@ impl ServerTls {
         client_anchors: &[Vec<u8>],
         clock: SharedClock,
     ) -> Result<Self, TlsError> {
+        Self::resolved(Arc::new(identity(chain, key)?), client_anchors, clock)
+    }
+
+    /// The same with an identity that changes while the server runs: each handshake takes the one
+    /// of its moment.
+    ///
+    /// # Errors
+    /// [`TlsError`] if an anchor cannot be used.
+    pub fn live(
+        identity: &LiveIdentity,
+        client_anchors: &[Vec<u8>],
+        clock: SharedClock,
+    ) -> Result<Self, TlsError> {
+        Self::resolved(Arc::new(identity.clone()), client_anchors, clock)
+    }
+
+    fn resolved(
+        resolver: Arc<dyn ResolvesServerCert>,
+        client_anchors: &[Vec<u8>],
+        clock: SharedClock,
+    ) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder =
             ServerConfig::builder_with_details(provider.clone(), Arc::new(ClockTime(clock)))
@@ -108,7 +132,7 @@ impl ServerTls {
                 provider,
             )?)
         };
-        let mut config = builder.with_cert_resolver(Arc::new(identity(chain, key)?));
+        let mut config = builder.with_cert_resolver(resolver);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
@@ -123,11 +147,18 @@ pub(crate) fn identity(
     chain: &[Vec<u8>],
     key: &Secret<Vec<u8>>,
 ) -> Result<SingleCertAndKey, TlsError> {
+    certified(chain, key).map(SingleCertAndKey::from)
+}
+
+pub(crate) fn certified(
+    chain: &[Vec<u8>],
+    key: &Secret<Vec<u8>>,
+) -> Result<CertifiedKey, TlsError> {
     let key = PrivateKeyDer::try_from(key.expose().as_slice()).map_err(|_| TlsError::Key)?;
     let key = any_supported_type(&key).map_err(|_| TlsError::Key)?;
     let certified = CertifiedKey::new(owned_chain(chain), key);
     certified.keys_match().map_err(TlsError::Identity)?;
-    Ok(SingleCertAndKey::from(certified))
+    Ok(certified)
 }
 
 fn owned_chain(chain: &[Vec<u8>]) -> Vec<CertificateDer<'static>> {

@@ -13,7 +13,7 @@
 use http::StatusCode;
 use model::{
     Digest, HostId,
-    api::{Bytes, enrol::HostMode},
+    api::{Bytes, enrol::HostMode, service::Service},
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -109,6 +109,9 @@ pub(crate) struct GoodStanding {
     pub(crate) session_key: Bytes,
     /// The attested HPKE key that grants are sealed to.
     pub(crate) grant_key: Bytes,
+    /// Services whose programs its event log names, all endorsed.
+    #[serde(default)]
+    pub(crate) services: Vec<Service>,
     /// Until when the verdict counts.
     pub(crate) fresh_until: u64,
     /// Until when keys that the host caches may be used.
@@ -332,6 +335,7 @@ pub(crate) mod tests {
                 digest: Digest::sha256([0; 32]),
                 session_key: Bytes(vec![5]),
                 grant_key: Bytes(vec![6]),
+                services: vec![Service::Trust],
                 fresh_until,
                 lease_until: fresh_until,
             }),

@@ -171,6 +171,7 @@ async fn attest(
         digest,
         session_key: evidence.session_key.clone(),
         grant_key: evidence.grant_key.clone(),
+        services: super::services::measured(&appraised.facts().components),
         fresh_until: expires_at,
         lease_until,
     };

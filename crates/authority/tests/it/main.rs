@@ -21,6 +21,8 @@ mod requests;
 #[cfg(test)]
 mod restore;
 #[cfg(test)]
+mod services;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod vtpm;

@@ -43,6 +43,8 @@ pub struct Programs {
     pub disk: PathBuf,
     /// `vouchsafe-trust`.
     pub trust: PathBuf,
+    /// `vouchsafe-centre`, where it is installed.
+    pub centre: Option<PathBuf>,
 }
 
 impl Programs {
@@ -76,6 +78,7 @@ impl Programs {
             vtpm: find("vouchsafe-vtpm")?,
             disk: find("vouchsafe-disk")?,
             trust: find("vouchsafe-trust")?,
+            centre: find("vouchsafe-centre").ok(),
         })
     }
 }
@@ -161,13 +164,15 @@ pub fn measure(
         ("host", &programs.host),
         ("vtpm", &programs.vtpm),
         ("disk", &programs.disk),
+        ("trust", &programs.trust),
         ("qemu", &distribution.qemu),
         ("swtpm", &distribution.swtpm),
         ("ovmf-code", &distribution.ovmf_code),
         ("ovmf-vars", &distribution.ovmf_vars),
     ];
     let mut components = vec![running_kernel()?];
-    for (role, path) in files {
+    let centre = programs.centre.iter().map(|path| ("centre", path));
+    for (role, path) in files.into_iter().chain(centre) {
         let path = path.clone();
         components.push(Component { role, digest: digest_file(&path)?, path: Some(path) });
     }

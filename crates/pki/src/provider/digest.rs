@@ -88,6 +88,11 @@ impl Parts {
                 self.text(host.as_str());
                 self.text(&verdict.to_string());
             }
+            Profile::Service { service, host, verdict } => {
+                self.text(service.as_str());
+                self.text(host.as_str());
+                self.text(&verdict.to_string());
+            }
             Profile::HostAk { host } => self.text(host.as_str()),
             Profile::VtpmEk { tpm, vm } => {
                 self.tpm(tpm);

@@ -10,7 +10,9 @@ use crate::support::{
 const fn purpose(profile: &Profile) -> Purpose {
     match profile {
         Profile::TlsServer { .. } => Purpose::TlsServer,
-        Profile::Client { .. } | Profile::HostSession { .. } => Purpose::TlsClient,
+        Profile::Client { .. } | Profile::HostSession { .. } | Profile::Service { .. } => {
+            Purpose::TlsClient
+        }
         Profile::HostAk { .. } | Profile::VtpmAk { .. } => Purpose::AttestationKey,
         Profile::OcspResponder { .. } | Profile::User(_) => panic!("it is for no purpose of ours"),
         Profile::VtpmEk { .. } | Profile::HostEk { .. } => Purpose::EndorsementKey,
@@ -45,7 +47,7 @@ fn every_profile_with_either_kind_of_key_verifies_here_and_strictly_in_openssl()
 #[test]
 fn names_come_back_from_the_certificates_that_carry_them() {
     let pki = Pki::new();
-    let [_, client, session, host_ak, vtpm_ek, vtpm_ak, host_ek] = profiles();
+    let [_, client, session, host_ak, vtpm_ek, vtpm_ak, host_ek, _] = profiles();
     let read = |profile: &Profile| {
         let issued = pki.sub.issue(profile, &p256(), day()).unwrap();
         let offered = [pki.sub.certificate()];
@@ -71,7 +73,7 @@ fn names_come_back_from_the_certificates_that_carry_them() {
 fn openssl_reads_the_tcg_parts_of_an_ek_certificate() {
     let pki = Pki::new();
     let dir = tempfile::tempdir().unwrap();
-    let [.., vtpm_ek, _, _] = profiles();
+    let [.., vtpm_ek, _, _, _] = profiles();
     for (spki, usage) in [(p256(), "Key Agreement"), (rsa(), "Key Encipherment")] {
         let issued = pki.sub.issue(&vtpm_ek, &spki, day()).unwrap();
         write_pem(dir.path(), "ek.pem", "CERTIFICATE", &issued.der);

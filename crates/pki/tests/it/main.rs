@@ -24,6 +24,8 @@ mod mutate;
 #[cfg(test)]
 mod ocsp;
 #[cfg(test)]
+mod passport;
+#[cfg(test)]
 mod pkits;
 #[cfg(test)]
 #[expect(clippy::wildcard_enum_match_arm, reason = "a test stops at anything else")]

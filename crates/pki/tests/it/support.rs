@@ -7,7 +7,7 @@ use aws_lc_rs::{
     rsa::{KeySize, PrivateDecryptingKey},
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _},
 };
-use model::{Digest, Epoch, Secret};
+use model::{Digest, Epoch, Secret, api::service::Service};
 use pki::{Ca, CaSpec, Profile, Validity, tcg::TpmModel};
 use time::{OffsetDateTime, macros::datetime};
 
@@ -73,8 +73,13 @@ pub(crate) fn tpm() -> TpmModel {
     }
 }
 
+/// A service's passport.
+pub(crate) fn passport(service: Service, host: &str) -> Profile {
+    Profile::Service { service, host: host.parse().unwrap(), verdict: Digest::sha256([7; 32]) }
+}
+
 /// One of each profile.
-pub(crate) fn profiles() -> [Profile; 7] {
+pub(crate) fn profiles() -> [Profile; 8] {
     let (host, vm) = ("host-a".parse().unwrap(), "web-01".parse().unwrap());
     [
         Profile::TlsServer {
@@ -88,6 +93,7 @@ pub(crate) fn profiles() -> [Profile; 7] {
         Profile::VtpmEk { tpm: tpm(), vm },
         Profile::VtpmAk { vm: "web-01".parse().unwrap(), epoch: Epoch(3), host: [9; 16] },
         Profile::HostEk { tpm: tpm() },
+        passport(Service::Trust, "host-a"),
     ]
 }
 

@@ -54,6 +54,7 @@ fn names(profile: &Profile) -> Result<Vec<Identifier>, ProviderError> {
         }
         Profile::Client { .. }
         | Profile::HostSession { .. }
+        | Profile::Service { .. }
         | Profile::HostAk { .. }
         | Profile::VtpmEk { .. }
         | Profile::VtpmAk { .. }

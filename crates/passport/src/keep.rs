@@ -1,0 +1,225 @@
+//! The passport of this process, kept in force.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use model::{
+    Digest, HostId, Secret,
+    api::service::{HostStanding, Service},
+};
+use pki::{Anchors, CertRejection, PassportRejection, Purpose, Wanted, check_passport};
+use serve::{
+    client::{CallError, Identity},
+    clock::SharedClock,
+    https::{LiveIdentity, TlsError},
+    keys::{KeyError, SigningKey},
+    shutdown::Shutdown,
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::Certifier;
+
+/// The first and the longest wait before another try.
+const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// The shortest pause between two passports.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Why there is no passport.
+#[derive(Debug, Error)]
+pub enum PassportError {
+    /// The agent or the authority refused, or is away.
+    #[error("no passport was issued")]
+    Call(#[from] CallError),
+    /// A key could not be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// What was issued is not a passport of this service.
+    #[error("what was issued is no passport of this service")]
+    Unfit(#[source] PassportRejection),
+    /// The anchors cannot be used.
+    #[error("the anchors that came with the passport cannot be used")]
+    Anchors(#[from] CertRejection),
+    /// Certificate and key cannot be used for TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+impl PassportError {
+    /// The name of the refusal, if a rule said no.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        if let Self::Call(call) = self { call.refusal() } else { None }
+    }
+}
+
+/// A passport in force.
+#[derive(Debug)]
+pub struct Current {
+    /// The certificate, DER, alone in its chain.
+    pub chain: Vec<Vec<u8>>,
+    /// Its key.
+    pub key: SigningKey,
+    /// The CAs that certify peers, DER.
+    pub anchors: Vec<Vec<u8>>,
+    /// The same, to verify with.
+    pub trusted: Anchors,
+    /// The host that it names.
+    pub host: HostId,
+    /// The verdict that it rests on.
+    pub verdict: Digest,
+    /// Its end, Unix milliseconds.
+    pub expires_at: u64,
+    /// Counts the passports of this process.
+    pub generation: u64,
+}
+
+impl Current {
+    /// Chain and key, as clients and servers show them.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn identity(&self) -> Result<Identity, KeyError> {
+        Ok(Identity { chain: self.chain.clone(), key: self.key.to_pkcs8()? })
+    }
+
+    /// The key, PKCS#8, DER.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn pkcs8(&self) -> Result<Secret<Vec<u8>>, KeyError> {
+        self.key.to_pkcs8()
+    }
+}
+
+/// The passport of this process. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Passport {
+    pub(crate) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    certifier: Arc<dyn Certifier>,
+    pub(crate) service: Service,
+    pub(crate) clock: SharedClock,
+    pub(crate) live: LiveIdentity,
+    current: watch::Sender<Option<Arc<Current>>>,
+    renewing: tokio::sync::Mutex<()>,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Passport {
+    /// None yet: [`Passport::run`] gets it.
+    pub fn new(certifier: Arc<dyn Certifier>, service: Service, clock: SharedClock) -> Self {
+        let inner = Inner {
+            certifier,
+            service,
+            clock,
+            live: LiveIdentity::default(),
+            current: watch::Sender::new(None),
+            renewing: tokio::sync::Mutex::default(),
+            trouble: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The passport, if there is one that has not expired.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Current>> {
+        let now = self.inner.clock.unix_ms();
+        self.inner.current.borrow().clone().filter(|current| now < current.expires_at)
+    }
+
+    /// Waits until there is one.
+    pub async fn ready(&self) -> Arc<Current> {
+        let mut changes = self.inner.current.subscribe();
+        loop {
+            if let Some(current) = self.current() {
+                return current;
+            }
+            // The sender is in `self`: it is not dropped meanwhile. Expired: another comes.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Why the last try failed, if it did: in words.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gets a new passport with a new key now: the authority issues it only if the host's verdict
+    /// is good at this moment.
+    ///
+    /// # Errors
+    /// [`PassportError`]; the one before stays as long as it lasts.
+    pub async fn renew(&self) -> Result<Arc<Current>, PassportError> {
+        let _one = self.inner.renewing.lock().await;
+        let outcome = self.attempt().await;
+        let said = outcome.as_ref().err().map(|error| serve::exit::chain(error).to_string());
+        *self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner) = said;
+        outcome
+    }
+
+    async fn attempt(&self) -> Result<Arc<Current>, PassportError> {
+        let inner = &self.inner;
+        let key = SigningKey::generate()?;
+        let issued = inner.certifier.certify(inner.service, key.spki()).await?;
+        let anchors: Vec<Vec<u8>> = issued.anchors.into_iter().map(|der| der.0).collect();
+        let trusted = Anchors::new(&anchors)?;
+        let chain = vec![issued.certificate.0];
+        let none: [&[u8]; 0] = [];
+        let leaf = chain.first().map_or(&[][..], Vec::as_slice);
+        let at = (inner.clock.now(), Purpose::TlsClient);
+        let checked = check_passport(leaf, &none, &trusted, at, &Wanted::any(inner.service));
+        let checked = checked.map_err(PassportError::Unfit)?;
+        inner.live.replace(&chain, &key.to_pkcs8()?)?;
+        let generation = inner.current.borrow().as_ref().map_or(0, |last| last.generation);
+        let current = Arc::new(Current {
+            host: checked.host().clone(),
+            verdict: checked.verdict(),
+            chain,
+            key,
+            anchors,
+            trusted,
+            expires_at: issued.expires_at,
+            generation: generation.saturating_add(1),
+        });
+        inner.current.send_replace(Some(Arc::clone(&current)));
+        Ok(current)
+    }
+
+    /// Whether the services of a host are to be trusted at this moment.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn standing(&self, host: &HostId) -> Result<HostStanding, CallError> {
+        self.inner.certifier.standing(host).await
+    }
+
+    /// Keeps a passport in force until `shutdown`.
+    pub async fn run(&self, shutdown: Shutdown) {
+        let mut wait = WAIT.0;
+        loop {
+            let pause = match self.renew().await {
+                Ok(current) => {
+                    wait = WAIT.0;
+                    let left = current.expires_at.saturating_sub(self.inner.clock.unix_ms());
+                    Duration::from_millis(left / 2).max(PAUSE)
+                }
+                Err(error) => {
+                    tracing::warn!(error = serve::exit::chain(&error), "no passport");
+                    wait = wait.saturating_mul(2).min(WAIT.1);
+                    wait
+                }
+            };
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}

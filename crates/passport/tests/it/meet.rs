@@ -1,0 +1,180 @@
+//! Each side demands the other's passport; each way of not having it has its name, on either side.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Router, extract::State, routing::get};
+use model::{
+    Digest, HostId,
+    api::{
+        Bytes,
+        service::{Certified, HostStanding, Service},
+    },
+};
+use passport::{Certifier, Certifying, Passport, problem, rejection};
+use pki::{Ca, CaSpec, Profile, Validity, Wanted};
+use serve::{
+    client::{CallError, ClientLimits, Identity},
+    clock::{Clock as _, SystemClock},
+    https::{Limits, Peer, Server},
+    keys::SigningKey,
+    problem::{Json, Problem},
+    shutdown::Shutdown,
+};
+
+/// The host and its authority, as one.
+#[derive(Debug)]
+struct Host {
+    ca: Arc<Ca>,
+    name: HostId,
+    life: Duration,
+}
+
+impl Certifier for Host {
+    fn certify<'a>(&'a self, service: Service, spki: &'a [u8]) -> Certifying<'a, Certified> {
+        let (host, verdict) = (self.name.clone(), Digest::sha256([1; 32]));
+        let profile = Profile::Service { service, host, verdict };
+        let back = Duration::from_secs(1);
+        let validity = Validity::backdated(SystemClock.now(), back, self.life);
+        let certificate = Bytes(self.ca.issue(&profile, spki, validity).unwrap().der);
+        let life = u64::try_from(self.life.as_millis()).unwrap();
+        let expires_at = SystemClock.unix_ms() + life;
+        let anchors = vec![Bytes(self.ca.certificate().to_vec())];
+        Box::pin(async move { Ok(Certified { certificate, expires_at, anchors }) })
+    }
+
+    fn standing<'a>(&'a self, host: &'a HostId) -> Certifying<'a, HostStanding> {
+        let (host, services) = (host.clone(), vec![Service::Trust]);
+        let verdict = Some(Digest::sha256([1; 32]));
+        Box::pin(async move { Ok(HostStanding { host, trusted: true, verdict, services }) })
+    }
+}
+
+fn ca() -> Arc<Ca> {
+    let spec = CaSpec {
+        common_name: "authority".to_owned(),
+        path_length: 0,
+        validity: Validity::new(SystemClock.now(), Duration::from_secs(3600)),
+    };
+    Arc::new(Ca::create_root(&spec).unwrap().0)
+}
+
+fn passport(ca: &Arc<Ca>, service: Service, host: &str, life: Duration) -> Passport {
+    let host = Host { ca: Arc::clone(ca), name: host.parse().unwrap(), life };
+    Passport::new(Arc::new(host), service, SystemClock::shared())
+}
+
+const LONG: Duration = Duration::from_secs(600);
+
+async fn hello(State(passport): State<Passport>, peer: Peer) -> Result<Json<String>, Problem> {
+    let caller = passport.caller(&peer, &Wanted::any(Service::Trust)).map_err(problem)?;
+    Ok(Json(caller.name().to_string()))
+}
+
+/// A centre on host `c` that talks to trust services; its URL.
+async fn centre(passport: &Passport) -> String {
+    let current = passport.renew().await.unwrap();
+    let tls = passport.server_tls(&current).unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let server = Server::bind(any, tls, Limits::default()).await.unwrap();
+    let url = format!("https://{}", server.local_addr());
+    let router = Router::new().route("/hello", get(hello)).with_state(passport.clone());
+    tokio::spawn(server.run(router, Shutdown::new()));
+    url
+}
+
+async fn ask(passport: &Passport, url: &str, wanted: Wanted) -> Result<String, CallError> {
+    let current = passport.renew().await.unwrap();
+    let limits = ClientLimits { attempts: 1, ..ClientLimits::default() };
+    passport.client(&current, url, wanted, limits).unwrap().get("/hello").await
+}
+
+fn name_of(outcome: Result<String, CallError>) -> String {
+    let error = outcome.unwrap_err();
+    let of_server = rejection(&error).map(|rejection| rejection.code().to_owned());
+    of_server.or_else(|| error.refusal().map(str::to_owned)).unwrap_or_else(|| error.to_string())
+}
+
+#[tokio::test]
+async fn each_side_demands_the_right_service_of_the_right_host() {
+    let (ca, other) = (ca(), ca());
+    let server = passport(&ca, Service::Centre, "c", LONG);
+    let url = centre(&server).await;
+    let a = passport(&ca, Service::Trust, "a", LONG);
+    let there = || Wanted::of(Service::Centre, "c".parse().unwrap());
+    assert_eq!(ask(&a, &url, there()).await.unwrap(), "trust:a");
+    // What the client says of the server.
+    let elsewhere = Wanted::of(Service::Centre, "d".parse().unwrap());
+    assert_eq!(name_of(ask(&a, &url, elsewhere).await), "passport-wrong-host");
+    let peer = Wanted::any(Service::Trust);
+    assert_eq!(name_of(ask(&a, &url, peer).await), "passport-wrong-service");
+    // What the server says of the client.
+    let rival = passport(&ca, Service::Centre, "a", LONG);
+    assert_eq!(name_of(ask(&rival, &url, there()).await), "passport-wrong-service");
+    // Both belong to other authorities: the client sees it first.
+    let stranger = passport(&other, Service::Trust, "a", LONG);
+    assert_eq!(name_of(ask(&stranger, &url, there()).await), "passport-foreign");
+    let current = server.renew().await.unwrap();
+    assert!(current.generation > 1);
+    assert_eq!(ask(&a, &url, there()).await.unwrap(), "trust:a");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_no_passport_or_has_expired_gets_a_name_and_nothing_else() {
+    let ca = ca();
+    let server = passport(&ca, Service::Centre, "c", LONG);
+    let url = centre(&server).await;
+    let limits = || ClientLimits { attempts: 1, ..ClientLimits::default() };
+    let brief = passport(&ca, Service::Trust, "a", Duration::from_secs(2));
+    let current = brief.renew().await.unwrap();
+    let client = brief.client(&current, &url, Wanted::any(Service::Centre), limits()).unwrap();
+    assert_eq!(client.get::<String>("/hello").await.unwrap(), "trust:a");
+    tokio::time::sleep(Duration::from_millis(3200)).await;
+    // On the connection that it still has, and on a new one.
+    for _ in 0..2 {
+        let late = client.get::<String>("/hello").await.unwrap_err();
+        assert_eq!(late.refusal(), Some("passport-expired"));
+    }
+    assert!(brief.current().is_none());
+    let key = SigningKey::generate().unwrap();
+    let (host, verdict) = ("a".parse().unwrap(), Digest::sha256([1; 32]));
+    let session = Profile::HostSession { host, verdict };
+    let validity = Validity::new(SystemClock.now(), LONG);
+    let chain = vec![ca.issue(&session, key.spki(), validity).unwrap().der];
+    let session = Identity { chain, key: key.to_pkcs8().unwrap() };
+    for identity in [None, Some(&session)] {
+        let check = Arc::new(Anyone);
+        let clock = SystemClock::shared();
+        let bare = serve::client::Client::checked(&url, check, identity, clock, limits()).unwrap();
+        let error = bare.get::<String>("/hello").await.unwrap_err();
+        assert_eq!(error.refusal(), Some("passport-missing"));
+    }
+}
+
+#[tokio::test]
+async fn a_passport_is_renewed_at_half_its_life_with_another_key() {
+    let ca = ca();
+    let kept = passport(&ca, Service::Trust, "a", Duration::from_secs(2));
+    let (running, shutdown) = (kept.clone(), Shutdown::new());
+    let task = tokio::spawn(async move { running.run(shutdown).await });
+    let first = kept.ready().await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let second = kept.current().unwrap();
+    assert!(second.generation > first.generation);
+    assert_ne!(second.key.spki(), first.key.spki());
+    task.abort();
+}
+
+/// Trusts any server: only to reach one without a passport.
+#[derive(Debug)]
+struct Anyone;
+
+impl serve::client::ServerCheck for Anyone {
+    fn check(
+        &self,
+        _leaf: &[u8],
+        _intermediates: &[&[u8]],
+        _now: time::OffsetDateTime,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        Ok(())
+    }
+}
