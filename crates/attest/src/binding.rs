@@ -31,8 +31,13 @@ impl Challenge {
     }
 }
 
-const PURPOSES: [Purpose; 4] =
-    [Purpose::HostAttest, Purpose::GuestAttest, Purpose::Enrol, Purpose::VtpmBinding];
+const PURPOSES: [Purpose; 5] = [
+    Purpose::HostAttest,
+    Purpose::GuestAttest,
+    Purpose::Enrol,
+    Purpose::VtpmBinding,
+    Purpose::GuestChannel,
+];
 
 /// qualifyingData of a host's evidence: bound to its TLS session key and its grant key.
 #[must_use]

@@ -24,7 +24,7 @@ use model::{
 use pki::Anchors;
 use tpm::Purpose;
 
-pub use self::observed::observed_extends;
+pub use self::observed::{observed_extends, observed_pcrs};
 use crate::{
     Appraised, Challenge, Guest, Host, Rejected, Rejection,
     appraised::Rejections,

@@ -6,6 +6,7 @@
 //! - [`mod@reference`]: signed reference values that measurements are compared with.
 //! - [`binding`]: that a quote was made for this purpose, nonce and session.
 //! - [`host`], [`guest`]: the two appraisals; each gives an [`Appraised`] or named [`Rejection`]s.
+//! - [`channel`]: a guest's client on one connection to its trust service.
 //! - [`result`]: the attestation result, signed and read by others.
 //!
 //! **Invariants:** [`Appraised`] and [`Signed`] have private constructors: whoever holds one holds a
@@ -17,6 +18,7 @@
 mod appraised;
 pub mod binding;
 mod bytes;
+pub mod channel;
 pub mod envelope;
 pub mod eventlog;
 pub mod guest;

@@ -13,9 +13,11 @@ pub mod banks;
 pub mod centre;
 pub mod child;
 pub mod digest;
+pub mod guest;
 pub mod id;
 pub mod keys;
 pub mod kmi;
+pub mod port;
 pub mod secret;
 
 pub use audit::{AuditEntry, AuditEvent, Outcome};

@@ -18,6 +18,9 @@ pub enum Purpose {
     Enrol,
     /// The host binds a vTPM's AK to itself.
     VtpmBinding,
+    /// A guest's client proves its VM and itself to a trust service. Parts: digest of the TLS
+    /// connection's exporter.
+    GuestChannel,
 }
 
 impl Purpose {
@@ -29,6 +32,7 @@ impl Purpose {
             Self::GuestAttest => "guest-attest",
             Self::Enrol => "enrol",
             Self::VtpmBinding => "vtpm-binding",
+            Self::GuestChannel => "guest-channel",
         }
     }
 }

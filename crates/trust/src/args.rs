@@ -36,4 +36,7 @@ pub(crate) struct ReaderArgs {
     /// Descriptors of the channels to the keeper.
     #[arg(long = "channel-fd", required = true)]
     pub(crate) channel_fds: Vec<RawFd>,
+    /// Descriptor of the channel on which the keeper hands over the ports of guests.
+    #[arg(long)]
+    pub(crate) ports_fd: Option<RawFd>,
 }

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serve::telemetry::Log;
 use thiserror::Error;
-use trust::keeper;
+use trust::keeper::{self, guest::GuestSettings};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,6 +31,8 @@ pub(crate) struct Config {
     /// The library, the CA, and what it certifies.
     #[serde(default)]
     pub(crate) keeper: keeper::Settings,
+    /// Guests on the ports of their VMs; without it, none is served.
+    pub(crate) guest: Option<GuestSettings>,
     /// Logging.
     #[serde(default)]
     pub(crate) log: Log,
@@ -142,6 +144,7 @@ impl Config {
             absolute(&mut tls.key);
         }
         config.keeper = config.keeper.resolved(base);
+        config.guest = config.guest.map(|guest| guest.resolved(base));
         config.check()?;
         Ok(config)
     }
@@ -158,6 +161,9 @@ impl Config {
         ];
         if let Some((name, _)) = bounds.into_iter().find(|(_, bound)| *bound == 0) {
             return Err(ConfigError::Zero(name));
+        }
+        if let Some((key, wrong)) = self.guest.as_ref().and_then(GuestSettings::problem) {
+            return Err(ConfigError::Keeper(key, wrong));
         }
         self.keeper.problem().map_or(Ok(()), |(key, wrong)| Err(ConfigError::Keeper(key, wrong)))
     }
@@ -192,6 +198,7 @@ mod tests {
             ("[front]\nopen_querys = true\n", "open_querys"),
             ("[keeper]\nescrow = true\n", "keeper.escrow"),
             ("[front]\ntwo_phase = 'sometimes'\n", "two_phase"),
+            ("[guest]\nagent_socket = 'a'\nclient_path = 'b'\n", "guest.client_path"),
         ] {
             let error = load(&format!("{least}{more}")).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");

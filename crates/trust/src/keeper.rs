@@ -14,6 +14,7 @@
 
 mod admin;
 mod authorize;
+pub mod guest;
 
 mod import;
 mod issue;
@@ -267,6 +268,8 @@ impl Keeper {
                 self.journal.named(&actor, &event, "message", (&refusal, ""))?;
                 KeyAnswer::Noted
             }
+            // Answered beside the keeper, where there are guests: [`guest::Guests`].
+            KeyRequest::Guest(_) => KeyAnswer::Failed(KeyFailure::NotSupported),
             KeyRequest::Health => {
                 let store = self.library.records().sealed().store();
                 wait(store.state()).map_err(RecordError::from)?;

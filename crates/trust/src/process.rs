@@ -5,10 +5,12 @@
 //!                                           └─ SIGTERM: ask it to end, let it drain, close
 //! ```
 //!
-//! **Invariants:** the reader gets the bound listener, its channels and its own keys by descriptor,
-//! and dies with this process; connections wait in the kernel's queue while there is no reader.
+//! **Invariants:** the reader gets the bound listener, its channels, its own keys and the ports of
+//! guests by descriptor, and dies with this process; connections wait in the kernel's queue while
+//! there is no reader.
 
 mod channel;
+mod guests;
 
 use std::{
     net::TcpListener,
@@ -19,6 +21,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use futures_util::future::{FutureExt as _, OptionFuture};
 use model::{
     api::Bytes,
     keys::{
@@ -26,7 +29,9 @@ use model::{
         rpc::{KeyAnswer, KeyRequest},
     },
 };
+use passport::{Agent, Passport};
 use serve::{
+    client::Client,
     clock::SystemClock,
     config::SecretSource,
     exit::Exit,
@@ -35,9 +40,9 @@ use serve::{
     random, sandbox,
     shutdown::Shutdown,
 };
-use trust::keeper::{Keeper, MessageIdentity};
+use trust::keeper::{Keeper, MessageIdentity, guest::Guests};
 
-use self::channel::Answers;
+use self::{channel::Answers, guests::ServerAgent};
 use crate::{
     config::{Config, Tls},
     reader::DRAIN,
@@ -51,9 +56,20 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// A reader that lived so long is not in a loop of deaths.
 const HEALTHY: Duration = Duration::from_secs(10);
 
-impl Answers for Keeper {
+/// What answers the reader: the keeper, and beside it what guests prove.
+struct Service {
+    keeper: Arc<Keeper>,
+    guests: Option<Guests>,
+}
+
+impl Answers for Service {
     fn answer(&self, request: KeyRequest) -> KeyAnswer {
-        self.serve(request)
+        match (request, &self.guests) {
+            (KeyRequest::Guest(request), Some(guests)) => {
+                KeyAnswer::Guest(guests.answer(&self.keeper, request))
+            }
+            (request, _) => self.keeper.serve(request),
+        }
     }
 }
 
@@ -87,14 +103,31 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
         },
         tls,
         nonce_key: SecretBytes::new(model::Secret::new(random::secret::<32>()?.expose().to_vec())),
+        guest_idle_s: config.guest.as_ref().map(|guest| guest.idle_s),
     };
+    let agent = config.guest.as_ref().map(|guest| server_agent(&guest.agent_socket, &shutdown));
+    let ports = agent.as_ref().map(ServerAgent::client);
+    let guests = config.guest.clone().zip(agent);
+    let guests = guests
+        .map(|(settings, agent)| Guests::new(settings, Box::new(agent), SystemClock::shared()));
+    let service = Arc::new(Service { keeper: Arc::clone(&keeper), guests });
     if let Some(file) = &config.address_file {
         fsfile::write_atomic(file, address.to_string().as_bytes(), 0o600)?;
     }
-    let reader = Reader { program, listener, start: serde_json::to_vec(&start)? };
-    attend(&reader, &keeper, config, &shutdown).await?;
+    let reader = Reader { program, listener, start: serde_json::to_vec(&start)?, ports };
+    attend(&reader, &service, config, &shutdown).await?;
     keeper.close()?;
     Ok(Exit::Done)
+}
+
+/// The agent of this server, with the passport that it gets for this service.
+fn server_agent(socket: &Path, shutdown: &Shutdown) -> ServerAgent {
+    let certifier = Arc::new(Agent::at(socket));
+    let passport =
+        Passport::new(certifier, model::api::service::Service::Trust, SystemClock::shared());
+    let (kept, until) = (passport.clone(), shutdown.clone());
+    tokio::spawn(async move { kept.run(until).await });
+    ServerAgent::new(socket, passport)
 }
 
 /// The keeper touches its state and what the configuration names. Its reader inherits this.
@@ -129,10 +162,12 @@ struct Reader {
     program: PathBuf,
     listener: TcpListener,
     start: Vec<u8>,
+    /// Who knows the ports of guests.
+    ports: Option<Client>,
 }
 
 impl Reader {
-    fn spawn(&self, channels: Vec<OwnedFd>) -> anyhow::Result<ProcessId> {
+    fn spawn(&self, channels: Vec<OwnedFd>, ports: Option<OwnedFd>) -> anyhow::Result<ProcessId> {
         let listener: OwnedFd = self.listener.try_clone()?.into();
         let mut spawn = Spawn::new(&self.program)
             .arg("reader")
@@ -144,6 +179,9 @@ impl Reader {
         for channel in channels {
             spawn = spawn.fd_arg("--channel-fd", channel);
         }
+        if let Some(ports) = ports {
+            spawn = spawn.fd_arg("--ports-fd", ports);
+        }
         Ok(spawn.spawn()?)
     }
 }
@@ -151,14 +189,17 @@ impl Reader {
 /// Has a reader until the process is to end.
 async fn attend(
     reader: &Reader,
-    keeper: &Arc<Keeper>,
+    service: &Arc<Service>,
     config: &Config,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let mut wait = FIRST_WAIT;
     loop {
         let count = config.front.channels.saturating_add(config.front.order_channels);
-        let process = reader.spawn(channel::open(keeper, count)?)?;
+        let (ours, theirs) = reader.ports.as_ref().map(|_| guests::channel()).transpose()?.unzip();
+        let process = reader.spawn(channel::open(service, count)?, theirs)?;
+        let ports = reader.ports.clone().zip(ours);
+        let ports = ports.map(|(agent, ours)| guests::hand_over(agent, ours));
         tracing::info!(pid = process.pid, "reader started");
         let lived = tokio::time::Instant::now();
         tokio::select! {
@@ -169,6 +210,7 @@ async fn attend(
             ended = ended(&process) => {
                 tracing::error!(?ended, "the reader died");
             }
+            () = OptionFuture::from(ports).map(drop), if reader.ports.is_some() => {}
         }
         wait = if lived.elapsed() > HEALTHY { FIRST_WAIT } else { wait };
         tokio::select! {

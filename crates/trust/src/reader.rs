@@ -10,6 +10,7 @@
 mod decimal;
 mod expected;
 mod front;
+mod guest;
 mod json;
 mod link;
 mod load;
@@ -20,7 +21,7 @@ mod service;
 mod translate;
 mod wsdl;
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{net::TcpListener, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use serve::{
@@ -31,7 +32,7 @@ use serve::{
     shutdown::Shutdown,
 };
 
-use self::{front::Front, link::Link, routes::App};
+use self::{front::Front, guest::Guests, link::Link, routes::App};
 use crate::{
     args::ReaderArgs,
     start::{self, Identity, Start},
@@ -52,6 +53,7 @@ pub(crate) fn run(args: &ReaderArgs) -> anyhow::Result<Exit> {
     let listener = TcpListener::from(process::take_inherited_fd(args.listen_fd)?);
     let channels = args.channel_fds.iter().map(|fd| process::take_inherited_fd(*fd));
     let channels: Vec<_> = channels.collect::<Result<_, _>>()?;
+    let ports = args.ports_fd.map(process::take_inherited_fd).transpose()?;
     let files = sandbox::restrict_files(&[], &[])?;
     tracing::info!(files = files.as_str(), "confined");
     let threads = channels.len() + SPARE_THREADS;
@@ -60,10 +62,15 @@ pub(crate) fn run(args: &ReaderArgs) -> anyhow::Result<Exit> {
         .enable_all()
         .max_blocking_threads(threads)
         .build()?
-        .block_on(serve(&start, listener, front))
+        .block_on(serve(&start, listener, front, ports))
 }
 
-async fn serve(start: &Start, listener: TcpListener, front: Arc<Front>) -> anyhow::Result<Exit> {
+async fn serve(
+    start: &Start,
+    listener: TcpListener,
+    front: Arc<Front>,
+    ports: Option<OwnedFd>,
+) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     let tls = start.tls.as_ref().map(server_tls).transpose()?;
     let request = Duration::from_secs(start.front.request_s);
@@ -84,8 +91,14 @@ async fn serve(start: &Start, listener: TcpListener, front: Arc<Front>) -> anyho
             let _ = tokio::task::spawn_blocking(move || noting.tidy()).await;
         }
     });
+    let app = App::new(Arc::clone(&front), start);
+    if let Some((ports, idle)) = ports.zip(start.guest_idle_s) {
+        let idle = Duration::from_secs(idle);
+        Guests::new(app.clone(), Arc::clone(&front), start, idle, shutdown.clone())?
+            .attend(ports)?;
+    }
     tracing::info!(service = start.service, "serving");
-    server.run(routes::router(App::new(Arc::clone(&front), start)), shutdown).await;
+    server.run(routes::router(app), shutdown).await;
     tokio::task::spawn_blocking(move || front.tidy()).await?;
     Ok(Exit::Done)
 }

@@ -24,6 +24,8 @@ pub(crate) struct Start {
     /// What nonces are made under: it outlives a reader, so that a client in the middle of two
     /// phases may go on.
     pub(crate) nonce_key: SecretBytes,
+    /// How long a guest's connection may be idle, seconds, if guests are served.
+    pub(crate) guest_idle_s: Option<u64>,
 }
 
 /// A key and the certificates that vouch for it.

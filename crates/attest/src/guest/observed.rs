@@ -44,6 +44,16 @@ pub fn observed_extends(entries: &[Entry]) -> Result<Vec<ObservedExtend>, &'stat
     Ok(extends)
 }
 
+/// PCRs 0 to 15 of the SHA-256 bank after the list.
+///
+/// # Errors
+/// As for [`observed_extends`].
+pub fn observed_pcrs(entries: &[Entry]) -> Result<Vec<(u8, Digest)>, &'static str> {
+    let extends = observed_extends(entries)?;
+    let replay = replay(&extends).map_err(|_| "an extend of a PCR that no PC has")?;
+    Ok((0..16).map(|pcr| (pcr, Digest::sha256(replay.value(pcr)))).collect())
+}
+
 fn sha256(extend: &ObservedExtend) -> Option<[u8; 32]> {
     let digest = extend.digests.iter().find(|digest| digest.alg() == HashAlg::Sha256)?;
     digest.as_bytes().try_into().ok()

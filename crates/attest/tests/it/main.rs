@@ -2,6 +2,8 @@
 //! rejection.
 
 #[cfg(test)]
+mod channel;
+#[cfg(test)]
 mod genuine;
 #[cfg(test)]
 mod guest;

@@ -13,7 +13,10 @@ use super::{
         Order, Prototype, Receipt,
     },
 };
-use crate::api::Bytes;
+use crate::{
+    api::Bytes,
+    guest::{GuestAnswer, GuestRequest},
+};
 
 /// What the reader asks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,6 +78,8 @@ pub enum KeyRequest {
     },
     /// Whether orders can be taken: [`KeyAnswer::Noted`] or [`KeyAnswer::Failed`].
     Health,
+    /// About a guest's connection: [`KeyAnswer::Guest`].
+    Guest(GuestRequest),
 }
 
 /// What the keeper answers. Each request has its kind of answer, or [`KeyAnswer::Failed`].
@@ -97,6 +102,8 @@ pub enum KeyAnswer {
     Published(Bytes),
     /// It is written down.
     Noted,
+    /// About a guest's connection.
+    Guest(GuestAnswer),
     /// It was not done.
     Failed(KeyFailure),
 }

@@ -8,16 +8,13 @@ use std::{
 
 use attest::envelope::{Envelope, Kind, SoftwareKey};
 use model::AuditEvent;
-use serve::{
-    clock::SharedClock,
-    flood::Noise,
-    fsfile, pem,
+use serve::{clock::SharedClock, flood::Noise, fsfile, pem};
+use store::{
+    audit::{AuditLog, Checkpoint},
+    wait,
 };
-use store::{audit::{AuditLog, Checkpoint}, wait};
 
-use super::{
-    refusal::{Fault, Refusal},
-};
+use super::refusal::{Fault, Refusal};
 
 /// The log's name in its checkpoints.
 const LOG: &str = "vouchsafe-trust";

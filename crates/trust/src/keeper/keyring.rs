@@ -21,7 +21,10 @@ use serve::{
     keys::SigningKey,
     pem,
 };
-use store::{typed::{Records, Write}, wait};
+use store::{
+    typed::{Records, Write},
+    wait,
+};
 use time::OffsetDateTime;
 
 use super::{

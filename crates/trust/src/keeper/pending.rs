@@ -11,7 +11,10 @@ use model::keys::{
     rpc::Collected,
 };
 use serve::random;
-use store::{typed::{Versioned, Write}, wait};
+use store::{
+    typed::{Versioned, Write},
+    wait,
+};
 
 use super::{
     Keeper,

@@ -19,9 +19,7 @@ use model::{
         KeyStatus,
     },
 };
-use pki::{
-    Anchors, CertFacts, CrlMarks, Evidence, Pool, Terms, Usage, binding, validate,
-};
+use pki::{Anchors, CertFacts, CrlMarks, Evidence, Pool, Terms, Usage, binding, validate};
 use serve::pem;
 use time::OffsetDateTime;
 

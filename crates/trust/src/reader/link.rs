@@ -113,6 +113,7 @@ impl Link {
             | KeyRequest::Revoke(_)
             | KeyRequest::Recover(_)
             | KeyRequest::Collect(_)
+            | KeyRequest::Guest(_)
             | KeyRequest::Refused { .. } => self.orders.ask(request),
         }
     }

@@ -94,7 +94,11 @@ fn typed(status: u16, content_type: &'static str, body: impl Into<Body>) -> Resp
     response
 }
 
-async fn xkms(State(app): State<App>, peer: Peer, request: Request) -> Result<Response, Problem> {
+pub(super) async fn xkms(
+    State(app): State<App>,
+    peer: Peer,
+    request: Request,
+) -> Result<Response, Problem> {
     let from: Option<SocketAddr> = peer.address();
     let body = match app.body(request).await {
         Ok(body) => body,

@@ -1,0 +1,130 @@
+//! Guests on the ports of their VMs: TLS 1.3 inside the port's frames, then the client's proof, then
+//! XKMS.
+//!
+//! ```text
+//! keeper ── port, lease ──► [port] frames ─► session ─► TLS, exporter ─► [routes] challenge, attest, xkms
+//! ```
+//!
+//! **Invariants:** whose port it is, the keeper says, never the guest; one session at a time on a
+//! port; XKMS is answered only on a connection whose proof the keeper accepted, and no longer than it
+//! said; a guest that says nothing costs two buffers.
+
+mod port;
+mod routes;
+
+use std::{
+    io::IoSliceMut,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    sync::Arc,
+    time::Duration,
+};
+
+use model::{
+    VmId,
+    api::Bytes,
+    guest::{GuestAnswer, GuestRequest},
+    keys::rpc::{KeyAnswer, KeyRequest},
+};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use serve::shutdown::Shutdown;
+use tokio::runtime::Handle;
+
+use super::{front::Front, routes::App};
+
+/// What guests' connections are served with.
+#[derive(Clone, Debug)]
+pub(super) struct Guests {
+    app: App,
+    front: Arc<Front>,
+    /// URI of the service.
+    service: String,
+    /// The key that signs its messages (SubjectPublicKeyInfo, DER).
+    message_key: Bytes,
+    /// How long a connection may be idle.
+    idle: Duration,
+    /// How long a handshake, and a body, may take.
+    patience: Duration,
+    /// Longest XKMS request.
+    body: usize,
+    shutdown: Shutdown,
+}
+
+impl Guests {
+    /// Serves with `app`, as `start` says.
+    pub(super) fn new(
+        app: App,
+        front: Arc<Front>,
+        start: &crate::start::Start,
+        idle: Duration,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Self> {
+        let leaf = start.message.chain.first();
+        let leaf = leaf.ok_or_else(|| anyhow::anyhow!("the message key has no certificate"))?;
+        Ok(Self {
+            app,
+            front,
+            service: start.service.clone(),
+            message_key: Bytes(pki::CertFacts::read(&leaf.0)?.spki),
+            idle,
+            patience: Duration::from_secs(start.front.request_s),
+            body: start.front.body_bytes,
+            shutdown,
+        })
+    }
+
+    /// Takes ports from the keeper on a thread of its own, until the keeper closes the channel.
+    pub(super) fn attend(self, ports: OwnedFd) -> std::io::Result<()> {
+        let runtime = Handle::current();
+        std::thread::Builder::new().name("ports".to_owned()).spawn(move || {
+            while let Some((vm, port, lease)) = receive(&ports) {
+                let guests = self.clone();
+                runtime.spawn(async move {
+                    if let Err(error) = port::serve(&guests, &vm, port).await {
+                        tracing::debug!(vm.id = %vm, %error, "a guest's port is gone");
+                    }
+                    drop(lease);
+                });
+            }
+        })?;
+        Ok(())
+    }
+
+    async fn ask(&self, request: GuestRequest) -> GuestAnswer {
+        let front = Arc::clone(&self.front);
+        let asked = move || front.link.ask(&KeyRequest::Guest(request));
+        match tokio::task::spawn_blocking(asked).await {
+            Ok(KeyAnswer::Guest(answer)) => answer,
+            Ok(_) | Err(_) => GuestAnswer::Failed,
+        }
+    }
+}
+
+/// The next port: whose it is, itself, and what says that it is held.
+fn receive(ports: &OwnedFd) -> Option<(VmId, UnixStream, OwnedFd)> {
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut name = [0; 64];
+        let mut parts = [IoSliceMut::new(&mut name)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(ports.as_fd(), &mut parts, &mut ancillary, flags)
+        });
+        let length = received.ok().map(|received| received.bytes).filter(|length| *length > 0)?;
+        let mut fds = ancillary.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let fds: Vec<OwnedFd> = fds.next().into_iter().flatten().collect();
+        let name = name.get(..length).and_then(|name| std::str::from_utf8(name).ok());
+        let vm = name.and_then(|name| name.parse().ok());
+        if let (Some(vm), Ok([port, lease])) = (vm, <[OwnedFd; 2]>::try_from(fds)) {
+            return Some((vm, port.into(), lease));
+        }
+        tracing::error!("the keeper sent what is no port");
+    }
+}
