@@ -17,6 +17,7 @@ pub mod guest;
 pub mod id;
 pub mod keys;
 pub mod kmi;
+pub mod migration;
 pub mod port;
 pub mod secret;
 

@@ -1,0 +1,523 @@
+//! How the keys of one owner move from one trust service to another, as a pure transition. Both
+//! services run this very function, each with one [`Place`] for each owner; it is stored in the
+//! transaction that changes the keys, so that a crash at any point leaves a state that goes on.
+//!
+//! ```text
+//! source                                           target
+//! Here ─Begin─► Offering ────────── Offer ──────────► Absent ─► Ready     (a key for the parcel)
+//!    ▲             │ ◄───────────── Ready ────────────────┘
+//!    │             ▼
+//!    │          Sending ─────────── Parcel ─────────► Ready ──► Held      (stored, inactive)
+//!    │             │ ◄───────────── Receipt ──────────────┘
+//!    │ Cancel,     ▼
+//!    │ Refused, Released ────────── Activate ───────► Held ───► Here      (it answers)
+//!    │ bad peer    │ ◄───────────── Activated ────────────┘
+//!    │             ▼
+//!    │          Absent
+//! Withdrawing ───────────────────── Discard ────────► Ready, Held ─► Absent
+//!    └◄──────────────────────────── Discarded ────────────┘
+//! ```
+//!
+//! The source alone decides: before [`Place::Released`] it has the keys and may withdraw, from then
+//! on it has none and goes on telling the target to activate. The target never decides by itself.
+//!
+//! **Invariants** (model-checked in `tests/migration.rs` on this very function, with messages that
+//! are lost, repeated and reordered, crashes between every two steps and services that turn bad):
+//! at most one service answers for the keys; they are always somewhere; once faults end, exactly one
+//! service has them; they are sent to, and released to, only a service that is trusted at that
+//! moment; an owner takes part in one migration at a time. **Deliberately absent:** clocks, keys,
+//! transport.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{HostId, MigrationId};
+
+mod wire;
+
+pub use wire::{Body, Signed, Statement, info};
+
+/// One migration, as one of its two services sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Move {
+    /// Which.
+    pub id: MigrationId,
+    /// The host of the other service.
+    pub peer: HostId,
+    /// Counts the moves of the owner's keys: each is greater than all before it.
+    pub epoch: u64,
+}
+
+/// Where an owner's keys are, as one service knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Place {
+    /// Not here.
+    Absent {
+        /// The greatest epoch that was seen; 0: the owner was never here.
+        epoch: u64,
+    },
+    /// Here, and answered for.
+    Here {
+        /// The greatest epoch that was seen.
+        epoch: u64,
+    },
+    /// Source: the target is asked whether it takes them.
+    Offering(Move),
+    /// Source: they are on their way, and do not change meanwhile.
+    Sending(Move),
+    /// Source: given up; the target is told until it says that it has dropped what it had.
+    Withdrawing(Move, Rejection),
+    /// Source: gone from here; the target is told until it says that it answers.
+    Released(Move),
+    /// Target: a key for the parcel is there.
+    Ready(Move),
+    /// Target: stored, inactive.
+    Held(Move),
+}
+
+impl Place {
+    /// The migration under way.
+    #[must_use]
+    pub const fn moving(&self) -> Option<&Move> {
+        match self {
+            Self::Absent { .. } | Self::Here { .. } => None,
+            Self::Offering(one)
+            | Self::Sending(one)
+            | Self::Withdrawing(one, _)
+            | Self::Released(one)
+            | Self::Ready(one)
+            | Self::Held(one) => Some(one),
+        }
+    }
+
+    /// The greatest epoch that was seen.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        match self {
+            Self::Absent { epoch } | Self::Here { epoch } => *epoch,
+            Self::Offering(one)
+            | Self::Sending(one)
+            | Self::Withdrawing(one, _)
+            | Self::Released(one)
+            | Self::Ready(one)
+            | Self::Held(one) => one.epoch,
+        }
+    }
+
+    /// Whether questions about the keys are answered here.
+    #[must_use]
+    pub const fn answers(&self) -> bool {
+        match self {
+            Self::Here { .. } | Self::Offering(_) | Self::Sending(_) | Self::Withdrawing(..) => {
+                true
+            }
+            Self::Absent { .. } | Self::Released(_) | Self::Ready(_) | Self::Held(_) => false,
+        }
+    }
+
+    /// Whether the keys may be changed here.
+    ///
+    /// # Errors
+    /// [`Rejection::OwnerMigrating`], [`Rejection::OwnerMoved`].
+    pub const fn takes_orders(&self) -> Result<(), Rejection> {
+        match self {
+            Self::Here { .. } | Self::Offering(_) | Self::Withdrawing(..) => Ok(()),
+            Self::Absent { epoch: 0 } => Ok(()),
+            Self::Absent { .. } | Self::Released(_) => Err(Rejection::OwnerMoved),
+            Self::Sending(_) | Self::Ready(_) | Self::Held(_) => Err(Rejection::OwnerMigrating),
+        }
+    }
+
+    /// Kebab-case name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Absent { .. } => "absent",
+            Self::Here { .. } => "here",
+            Self::Offering(_) => "offering",
+            Self::Sending(_) => "sending",
+            Self::Withdrawing(..) => "withdrawing",
+            Self::Released(_) => "released",
+            Self::Ready(_) => "ready",
+            Self::Held(_) => "held",
+        }
+    }
+}
+
+/// Why a step of a migration is refused, or a migration was given up.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Error, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rejection {
+    /// An operator ended it.
+    #[error("an operator ended the migration")]
+    MigrationCancelled,
+    /// It is older than what was seen of the owner.
+    #[error("the migration is older than what this service knows of the owner")]
+    MigrationStale,
+    /// There is no such migration here.
+    #[error("this service knows of no such migration")]
+    MigrationUnknown,
+    /// The owner takes part in another migration.
+    #[error("the owner's keys are being moved already")]
+    OwnerMigrating,
+    /// The owner's keys were moved away.
+    #[error("the owner's keys were moved to another trust service")]
+    OwnerMoved,
+    /// The target has keys of that owner.
+    #[error("the target has keys of this owner already")]
+    OwnerPresent,
+    /// The owner has no keys here.
+    #[error("the owner has no keys here")]
+    OwnerUnknown,
+    /// The parcel is not what was agreed.
+    #[error("the parcel is not the one that was agreed on")]
+    ParcelUnfit,
+    /// The other service's host is not trusted now.
+    #[error("the other trust service is not to be trusted now")]
+    PeerUntrusted,
+    /// The other service is not the one of this migration.
+    #[error("the migration is with another trust service")]
+    PeerWrong,
+}
+
+impl Rejection {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::MigrationCancelled,
+        Self::MigrationStale,
+        Self::MigrationUnknown,
+        Self::OwnerMigrating,
+        Self::OwnerMoved,
+        Self::OwnerPresent,
+        Self::OwnerUnknown,
+        Self::ParcelUnfit,
+        Self::PeerUntrusted,
+        Self::PeerWrong,
+    ];
+
+    /// Kebab-case name.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::MigrationCancelled => "migration-cancelled",
+            Self::MigrationStale => "migration-stale",
+            Self::MigrationUnknown => "migration-unknown",
+            Self::OwnerMigrating => "owner-migrating",
+            Self::OwnerMoved => "owner-moved",
+            Self::OwnerPresent => "owner-present",
+            Self::OwnerUnknown => "owner-unknown",
+            Self::ParcelUnfit => "parcel-unfit",
+            Self::PeerUntrusted => "peer-untrusted",
+            Self::PeerWrong => "peer-wrong",
+        }
+    }
+
+    /// From its name.
+    #[must_use]
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.code() == code)
+    }
+}
+
+/// What happened. `trusted` says how the other service stands at this moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Source: the keys are to move to the service of `peer`. `least` is a lower bound of the epoch
+    /// (a clock's reading: an owner that begins anew under an old name comes after the old one).
+    Begin {
+        /// Which migration it will be.
+        id: MigrationId,
+        /// Where to.
+        peer: HostId,
+        /// Its epoch is at least this.
+        least: u64,
+    },
+    /// Source: an operator wants an end of it.
+    Cancel {
+        /// Which.
+        id: MigrationId,
+    },
+    /// Source: an answer is overdue, or the process has just started.
+    Again,
+    /// Source, from the target: it is ready.
+    Ready {
+        /// For which.
+        id: MigrationId,
+        /// Whether it is to be trusted now.
+        trusted: bool,
+    },
+    /// Source, from the target: it holds a parcel.
+    Receipt {
+        /// Of which.
+        id: MigrationId,
+        /// Whether it is the parcel that was sent.
+        whole: bool,
+        /// Whether it is to be trusted now.
+        trusted: bool,
+    },
+    /// Source, from the target: it answers for the keys.
+    Activated {
+        /// In which.
+        id: MigrationId,
+    },
+    /// Source, from the target: it has nothing of them.
+    Discarded {
+        /// In which.
+        id: MigrationId,
+    },
+    /// Source, from the target: it does not take them.
+    Refused {
+        /// In which.
+        id: MigrationId,
+        /// Why.
+        why: Rejection,
+    },
+    /// Target, from the source: keys are to come.
+    Offer {
+        /// The migration, with the source as peer.
+        of: Move,
+        /// Whether it is to be trusted now.
+        trusted: bool,
+    },
+    /// Target, from the source: the keys.
+    Parcel {
+        /// The migration.
+        of: Move,
+        /// Whether it opened, and is for this migration.
+        fits: bool,
+    },
+    /// Target, from the source: it has let go of them.
+    Activate {
+        /// The migration.
+        of: Move,
+    },
+    /// Target, from the source: it keeps them.
+    Discard {
+        /// The migration.
+        of: Move,
+    },
+}
+
+/// What is changed in the transaction that stores the new [`Place`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// Target: make the key that the parcel is sealed to.
+    MakeKey,
+    /// Target: store what was in the parcel, inactive.
+    Hold,
+    /// Target: what is held becomes what is answered for.
+    Take,
+    /// Target: drop the key and what is held.
+    Drop,
+    /// Source: delete the owner's keys.
+    Delete,
+}
+
+/// What is said to the other service once that transaction is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Say {
+    /// To the target.
+    Offer,
+    /// To the target.
+    Parcel,
+    /// To the target.
+    Activate,
+    /// To the target.
+    Discard,
+    /// To the source.
+    Ready,
+    /// To the source.
+    Receipt,
+    /// To the source.
+    Activated,
+    /// To the source.
+    Discarded,
+}
+
+/// What comes of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Where the keys are now.
+    pub place: Place,
+    /// What changes with it.
+    pub change: Option<Change>,
+    /// What is said after it.
+    pub say: Option<Say>,
+}
+
+const fn to(place: Place, change: Option<Change>, say: Option<Say>) -> Step {
+    Step { place, change, say }
+}
+
+/// The transition. What comes too late changes nothing; what must not be is refused, and changes
+/// nothing either.
+///
+/// # Errors
+/// [`Rejection`].
+pub fn step(place: &Place, event: Event) -> Result<Step, Rejection> {
+    match event {
+        Event::Begin { id, peer, least } => begin(place, id, peer, least),
+        Event::Cancel { id } => match place {
+            Place::Offering(one) | Place::Sending(one) if one.id == id => {
+                Ok(withdraw(one, Rejection::MigrationCancelled))
+            }
+            _ => Err(Rejection::MigrationUnknown),
+        },
+        Event::Again => Ok(again(place)),
+        Event::Ready { .. }
+        | Event::Receipt { .. }
+        | Event::Activated { .. }
+        | Event::Discarded { .. }
+        | Event::Refused { .. } => Ok(answered(place, &event)),
+        Event::Offer { of, trusted } => offered(place, of, trusted),
+        Event::Parcel { of, fits } => parcelled(place, &of, fits),
+        Event::Activate { of } => activated(place, &of),
+        Event::Discard { of } => discarded(place, &of),
+    }
+}
+
+fn begin(place: &Place, id: MigrationId, peer: HostId, least: u64) -> Result<Step, Rejection> {
+    match place {
+        Place::Here { epoch } => {
+            let epoch = epoch.saturating_add(1).max(least);
+            Ok(to(Place::Offering(Move { id, peer, epoch }), None, Some(Say::Offer)))
+        }
+        Place::Absent { epoch: 0 } => Err(Rejection::OwnerUnknown),
+        Place::Absent { .. } | Place::Released(_) => Err(Rejection::OwnerMoved),
+        Place::Offering(_)
+        | Place::Sending(_)
+        | Place::Withdrawing(..)
+        | Place::Ready(_)
+        | Place::Held(_) => Err(Rejection::OwnerMigrating),
+    }
+}
+
+fn withdraw(one: &Move, why: Rejection) -> Step {
+    to(Place::Withdrawing(one.clone(), why), None, Some(Say::Discard))
+}
+
+fn again(place: &Place) -> Step {
+    let say = match place {
+        Place::Offering(_) => Some(Say::Offer),
+        Place::Sending(_) => Some(Say::Parcel),
+        Place::Released(_) => Some(Say::Activate),
+        Place::Withdrawing(..) => Some(Say::Discard),
+        Place::Absent { .. } | Place::Here { .. } | Place::Ready(_) | Place::Held(_) => None,
+    };
+    to(place.clone(), None, say)
+}
+
+/// The source hears from the target.
+fn answered(place: &Place, event: &Event) -> Step {
+    let late = || to(place.clone(), None, None);
+    match (place, event) {
+        (Place::Offering(one), Event::Ready { id, trusted }) if one.id == *id => {
+            if *trusted {
+                to(Place::Sending(one.clone()), None, Some(Say::Parcel))
+            } else {
+                withdraw(one, Rejection::PeerUntrusted)
+            }
+        }
+        (Place::Sending(one), Event::Receipt { id, whole, trusted }) if one.id == *id => {
+            match (whole, trusted) {
+                (true, true) => {
+                    to(Place::Released(one.clone()), Some(Change::Delete), Some(Say::Activate))
+                }
+                (false, _) => withdraw(one, Rejection::ParcelUnfit),
+                (true, false) => withdraw(one, Rejection::PeerUntrusted),
+            }
+        }
+        (Place::Offering(one) | Place::Sending(one), Event::Refused { id, why })
+            if one.id == *id =>
+        {
+            withdraw(one, *why)
+        }
+        (Place::Released(one), Event::Activated { id }) if one.id == *id => {
+            to(Place::Absent { epoch: one.epoch }, None, None)
+        }
+        (Place::Withdrawing(one, _), Event::Discarded { id }) if one.id == *id => {
+            to(Place::Here { epoch: one.epoch }, None, None)
+        }
+        _ => late(),
+    }
+}
+
+/// The target is asked.
+fn offered(place: &Place, of: Move, trusted: bool) -> Result<Step, Rejection> {
+    if !trusted {
+        return Err(Rejection::PeerUntrusted);
+    }
+    match place {
+        Place::Ready(one) | Place::Held(one) if one.id == of.id => {
+            if *one == of {
+                Ok(to(place.clone(), None, Some(Say::Ready)))
+            } else {
+                Err(Rejection::PeerWrong)
+            }
+        }
+        // The source has begun anew: what it offered before is dropped.
+        Place::Ready(one) | Place::Held(one) if one.peer == of.peer && one.epoch < of.epoch => {
+            Ok(to(Place::Ready(of), Some(Change::MakeKey), Some(Say::Ready)))
+        }
+        Place::Absent { epoch } if *epoch < of.epoch => {
+            Ok(to(Place::Ready(of), Some(Change::MakeKey), Some(Say::Ready)))
+        }
+        Place::Absent { .. } => Err(Rejection::MigrationStale),
+        Place::Here { epoch } if *epoch >= of.epoch => Err(Rejection::MigrationStale),
+        Place::Here { .. } => Err(Rejection::OwnerPresent),
+        Place::Offering(_)
+        | Place::Sending(_)
+        | Place::Withdrawing(..)
+        | Place::Released(_)
+        | Place::Ready(_)
+        | Place::Held(_) => Err(Rejection::OwnerMigrating),
+    }
+}
+
+fn parcelled(place: &Place, of: &Move, fits: bool) -> Result<Step, Rejection> {
+    match place {
+        Place::Ready(one) | Place::Held(one) if one.id == of.id && one != of => {
+            Err(Rejection::PeerWrong)
+        }
+        Place::Ready(one) if one == of => {
+            if fits {
+                Ok(to(Place::Held(one.clone()), Some(Change::Hold), Some(Say::Receipt)))
+            } else {
+                Err(Rejection::ParcelUnfit)
+            }
+        }
+        Place::Held(one) if one == of => Ok(to(place.clone(), None, Some(Say::Receipt))),
+        _ => Err(Rejection::MigrationUnknown),
+    }
+}
+
+fn activated(place: &Place, of: &Move) -> Result<Step, Rejection> {
+    match place {
+        Place::Held(one) if one == of => {
+            let here = Place::Here { epoch: one.epoch };
+            Ok(to(here, Some(Change::Take), Some(Say::Activated)))
+        }
+        Place::Ready(one) | Place::Held(one) if one.id == of.id => Err(Rejection::PeerWrong),
+        // It did so before, and the answer was lost: the keys may have moved on meanwhile.
+        _ if place.epoch() >= of.epoch => Ok(to(place.clone(), None, Some(Say::Activated))),
+        _ => Err(Rejection::MigrationUnknown),
+    }
+}
+
+fn discarded(place: &Place, of: &Move) -> Result<Step, Rejection> {
+    // What is remembered is that an offer of it that is still on its way comes too late.
+    let (next, change) = match place {
+        Place::Ready(one) | Place::Held(one) if one == of => {
+            (Place::Absent { epoch: of.epoch }, Some(Change::Drop))
+        }
+        Place::Absent { epoch } => (Place::Absent { epoch: of.epoch.max(*epoch) }, None),
+        Place::Here { epoch } => (Place::Here { epoch: of.epoch.max(*epoch) }, None),
+        other if other.epoch() >= of.epoch => (other.clone(), None),
+        _ => return Err(Rejection::OwnerMigrating),
+    };
+    Ok(to(next, change, Some(Say::Discarded)))
+}
