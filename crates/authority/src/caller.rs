@@ -131,6 +131,11 @@ pub(crate) struct Operator {
 }
 
 impl Operator {
+    /// The name in the certificate.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How the audit log names the operator.
     pub(crate) fn actor(&self) -> Actor {
         Actor::operator(&self.name)

@@ -141,6 +141,7 @@ pub(crate) struct Terms {
     issued_at: u64,
     expires_at: u64,
     lease_until: u64,
+    reanchor: bool,
 }
 
 /// Decides whether the keys may be granted, apart from the proof that [`seal`] wants.
@@ -156,7 +157,8 @@ pub(crate) fn decide(asked: &Asked<'_>) -> Result<Terms, GrantRejection> {
         return Err(GrantRejection::Used);
     }
     let operation = operation.filter(|operation| needs_keys(operation, asked));
-    let since = operation.ok_or(OperationRejection::Unknown)?.accepted_at;
+    let operation = operation.ok_or(OperationRejection::Unknown)?;
+    let since = operation.accepted_at;
     if !matches!(vm.key, KeyState::Held | KeyState::Granted) {
         return Err(VmRejection::KeyAwaited.into());
     }
@@ -172,6 +174,7 @@ pub(crate) fn decide(asked: &Asked<'_>) -> Result<Terms, GrantRejection> {
         issued_at: *now,
         expires_at: now.saturating_add(policy.grant_life_s.saturating_mul(1000)),
         lease_until: now.saturating_add(policy.lease_s.saturating_mul(1000)),
+        reanchor: vm.reanchors_in(operation.id),
     })
 }
 
@@ -271,6 +274,7 @@ pub(crate) fn seal(
         issued_at: terms.issued_at,
         expires_at: terms.expires_at,
         lease_until: terms.lease_until,
+        reanchor: terms.reanchor,
     };
     let public = HpkePublic(host.facts().grant_key.clone());
     let sealed = hpke::seal(&public, &serde_json::to_vec(&info)?, aad, keys.expose())?;

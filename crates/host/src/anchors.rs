@@ -117,6 +117,28 @@ impl Anchors {
         .await
     }
 
+    /// Has a volume that may be older count on from where it is, or from where its name was, if that
+    /// is further: every header that exists counts less than the next one then. Gives that count.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub(crate) async fn begin_again(
+        &self,
+        key: &Secret<Vec<u8>>,
+        name: &str,
+        header: u64,
+    ) -> Result<u64, Trouble> {
+        let mut count = header;
+        self.change(key, |table| {
+            let entry = table.volumes.entry(name.to_owned()).or_default();
+            count = header.max(*entry);
+            *entry = count;
+            true
+        })
+        .await?;
+        Ok(count)
+    }
+
     /// Increments the counts of these volumes, each if it is what is said; says which were. All of
     /// them cost one increment of the TPM.
     ///

@@ -311,6 +311,7 @@ mod tests {
                 issued_at: 1,
                 expires_at: 100,
                 lease_until: 1000,
+                reanchor: false,
             }
         }
 

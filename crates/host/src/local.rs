@@ -1,5 +1,6 @@
 //! The local API on the agent's unix socket; see [`model::agent`] for its routes.
 
+mod measured;
 mod services;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub(crate) fn router(local: Local) -> Router {
         .route("/v1/vms/{vm}/start", post(start))
         .route("/v1/vms/{vm}/stop", post(stop))
         .route("/v1/vms/{vm}/console", get(console))
+        .route("/v1/vms/{vm}/measured", get(measured::measured))
         .route("/v1/services/{service}/certify", post(services::certify))
         .route("/v1/standing/{host}", get(services::standing))
         .route("/v1/reattest", post(reattest))

@@ -239,6 +239,8 @@ pub(crate) mod tests {
             -device virtserialport,bus=vser0.0,chardev=evidence,name=org.vouchsafe.evidence.0 \
             -chardev socket,id=control,path=/r/v1/control.sock,server=on,wait=off \
             -device virtserialport,bus=vser0.0,chardev=control,name=org.vouchsafe.control.0 \
+            -chardev socket,id=xkms,path=/r/v1/xkms.sock,server=on,wait=off \
+            -device virtserialport,bus=vser0.0,chardev=xkms,name=org.vouchsafe.xkms.0 \
             -chardev ringbuf,id=console,size=262144 -serial chardev:console \
             -qmp unix:/r/v1/qmp.sock,server=on,wait=off";
         assert_eq!(words(&plan.qemu), expected.split_whitespace().collect::<Vec<_>>().join(" "));

@@ -45,6 +45,8 @@ pub(crate) struct Worker {
     paths: VmPaths,
     boot_keys: Option<Secret<Vec<u8>>>,
     data_key: Option<Secret<Vec<u8>>>,
+    /// Volumes that the grant of this start takes for the newest, whatever they count.
+    reanchored: Vec<Volume>,
     qmp: Option<Qmp>,
     evidence: Option<UnixStream>,
     console: Arc<Console>,
@@ -104,6 +106,7 @@ impl Worker {
             paths,
             boot_keys: None,
             data_key: None,
+            reanchored: Vec::new(),
             qmp: None,
             evidence: None,
             console,

@@ -13,6 +13,7 @@
 //! what a record is and why a transition is refused.
 
 pub(crate) mod change;
+pub(crate) mod reanchor;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -27,6 +28,7 @@ use model::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::reanchor::Reanchoring;
 use crate::refusal::{Refusal, Rejection};
 
 /// A VM as it is stored. Its master key is elsewhere ([`crate::vmkey`]).
@@ -60,6 +62,9 @@ pub(crate) struct VmRecord {
     /// Its keys were on a host that turned bad.
     #[serde(default)]
     pub(crate) exposed: Option<Exposure>,
+    /// A backup of its volumes is to be used.
+    #[serde(default)]
+    pub(crate) reanchor: Option<Reanchoring>,
 }
 
 /// How far a VM's master key is.
@@ -244,6 +249,7 @@ impl VmRecord {
             trusted: self.guest.as_ref().map(|guest| guest.refused.is_none()),
             detail: self.detail.clone(),
             exposed: self.exposed.clone(),
+            reanchor: self.reanchor.as_ref().map(|of| of.view.clone()),
         }
     }
 

@@ -170,6 +170,16 @@ pub enum Vm {
         #[arg(long)]
         reason: String,
     },
+    /// Have older volumes of the stopped VM taken for the newest at its next start, as after
+    /// putting back a backup. One operator proposes it; another one repeats the command within an
+    /// hour and so approves it.
+    Reanchor {
+        /// Its name.
+        name: VmId,
+        /// Why, for the audit log.
+        #[arg(long)]
+        reason: String,
+    },
     /// Destroy its keys and its host's copies.
     Delete {
         /// Its name.

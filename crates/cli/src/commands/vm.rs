@@ -8,6 +8,7 @@ use model::{
     HostId, VmId,
     agent::{AgentVm, Console},
     api::{
+        audit::Reason,
         operate::{Operation, Outcome},
         vm::{FenceRequest, GuestVerdict, StartRequest, VmState, VmView},
     },
@@ -47,6 +48,20 @@ pub(super) async fn run(verb: Vm, target: &Target, printer: Printer) -> Result<(
             let request = FenceRequest { reason };
             let vm: VmView = target.authority()?.post(&path, &request).await?;
             printer.result(&vm, &format!("{name} has no home; its epoch is {}", vm.epoch.0))
+        }
+        Vm::Reanchor { name, reason } => {
+            let path = format!("/v1/vms/{name}/reanchor");
+            let vm: VmView = target.authority()?.post(&path, &Reason { reason }).await?;
+            let approved = vm.reanchor.as_ref().and_then(|of| of.approved_by.as_deref());
+            let said = match approved {
+                Some(by) => format!(
+                    "approved by {by}: the next start of {name} takes its volumes as they are"
+                ),
+                None => format!(
+                    "proposed: {name} waits for another operator to repeat this within an hour"
+                ),
+            };
+            printer.result(&vm, &said)
         }
         Vm::Delete { name } => delete(target, &name, printer).await,
     }

@@ -249,7 +249,36 @@ pub fn attacked(world: &World, checks: &mut Checks) {
     let said = start();
     let what = "v1's stolen volume in its place does not open with v3's key";
     checks.refused(what, "wrong-key", &said.refusal(), &said.detail());
-    std::fs::rename(&own, &boot).expect("a rename");
+    restored(world, checks, (&own, &yesterday, &boot));
+}
+
+/// The way back to a backup, which takes two persons.
+fn restored(world: &World, checks: &mut Checks, (own, backup, boot): (&Path, &Path, &Path)) {
+    checks.part("a backup of a volume, put back on purpose");
+    let start = || world.vouchsafe(&["vm", "start", "v3", "--host", "b"]);
+    let wish = ["vm", "reanchor", "v3", "--reason", "the demonstration lost a day"];
+    std::fs::copy(backup, boot).expect("a copy");
+    let said = world.vouchsafe(&wish);
+    checks.check("an operator proposes that it counts", said.code == 0, said.complaint());
+    let said = world.vouchsafe(&wish);
+    let what = "who proposed it does not approve it as well";
+    checks.refused(what, "reanchor-same-person", &said.refusal(), &said.detail());
+    let said = start();
+    checks.refused("it does not start for one", "rolled-back", &said.refusal(), &said.detail());
+    let said = world.as_operator("bob", &wish);
+    checks.check("another operator approves it", said.code == 0, said.complaint());
+    let said = start();
+    let up = said.code == 0 && world.guest_says("v3", "marker-found", BOOT).is_some();
+    checks.check("v3 starts from yesterday's copy", up, said.complaint());
+    let said = world.vouchsafe(&["vm", "stop", "v3"]);
+    checks.check("and is stopped", said.code == 0, said.complaint());
+    let newest = boot.with_extension("newest");
+    std::fs::rename(boot, &newest).expect("a rename");
+    std::fs::rename(own, boot).expect("a rename");
+    let said = start();
+    let what = "the copy that was newer before does not start any more";
+    checks.refused(what, "rolled-back", &said.refusal(), &said.detail());
+    std::fs::rename(&newest, boot).expect("a rename");
 }
 
 /// The test guest does as it is told, and says how it went.

@@ -134,6 +134,37 @@ impl World {
         run(env!("CARGO_BIN_EXE_vouchsafe"), &all)
     }
 
+    /// As [`Self::vouchsafe`], with the certificate of another operator, who is made if need be.
+    pub fn as_operator(&self, name: &str, args: &[&str]) -> Said {
+        let (dir, client) = (self.path("operators"), self.path(&format!("{name}.toml")));
+        let text = |path: &Path| path.to_str().expect("a plain path").to_owned();
+        if !client.exists() {
+            std::fs::create_dir_all(&dir).expect("a directory");
+            let authority = Path::new(env!("CARGO_BIN_EXE_vouchsafe"));
+            let authority = text(&authority.with_file_name("vouchsafe-authority"));
+            let config = text(&self.path("authority/authority.toml"));
+            let said = run(
+                &authority,
+                &["--config", &config, "operator", "--name", name, "--out", &text(&dir)],
+            );
+            assert_eq!(said.code, 0, "{}", said.complaint());
+            let record = self.record();
+            let of = |field: &str| record["authority"][field].as_str().expect("text").to_owned();
+            let lines = [
+                ("url", of("url")),
+                ("ca_file", of("ca_file")),
+                ("client_cert", text(&dir.join(format!("{name}.pem")))),
+                ("client_key", text(&dir.join(format!("{name}.key")))),
+            ];
+            let lines = lines.map(|(key, value)| format!("{key} = \"{value}\"\n"));
+            std::fs::write(&client, lines.concat()).expect("written");
+        }
+        let mut all = args.to_vec();
+        let client = text(&client);
+        all.extend(["--json", "--config", &client]);
+        run(env!("CARGO_BIN_EXE_vouchsafe"), &all)
+    }
+
     /// `lab.json`.
     pub fn record(&self) -> Value {
         let text = std::fs::read_to_string(self.path("lab.json")).expect("lab.json");

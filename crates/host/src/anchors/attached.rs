@@ -42,6 +42,8 @@ pub(crate) struct Party {
 pub(crate) enum Next {
     /// A disk process was just started: the guest may write when this is done.
     Attach,
+    /// As that, for a volume that two operators have taken for the newest although it may be older.
+    AttachOlder,
     /// What was written by now cannot be put back afterwards.
     Advance,
     /// The guest is done.
@@ -100,7 +102,7 @@ impl Anchors {
         next: Next,
         settled: bool,
     ) -> Result<Option<Event>, Trouble> {
-        if next == Next::Attach && !settled {
+        if matches!(next, Next::Attach | Next::AttachOlder) && !settled {
             *party.attached = Attached::default();
         }
         let counter = async || self.count(key, &party.name).await;

@@ -143,6 +143,11 @@ impl VmPaths {
         self.run.join("control.sock")
     }
 
+    /// Host end of the port on which the guest's client speaks to the trust service.
+    pub(crate) fn xkms(&self) -> PathBuf {
+        self.run.join("xkms.sock")
+    }
+
     /// The socket in a process's arguments that is this VM's and this role's alone.
     pub(crate) fn signature(&self, role: Role) -> PathBuf {
         match role {
@@ -157,7 +162,7 @@ impl VmPaths {
         match role {
             Role::Vtpm => vec![self.vtpm_control(), self.vtpm_qemu()],
             Role::Disk(volume) => vec![self.disk(volume), self.disk_control(volume)],
-            Role::Qemu => vec![self.qmp(), self.evidence(), self.control()],
+            Role::Qemu => vec![self.qmp(), self.evidence(), self.control(), self.xkms()],
         }
     }
 

@@ -49,6 +49,7 @@ pub(super) fn arguments(
     args.pair("-device", "virtio-serial-pci,id=vser0");
     port(&mut args, "evidence", &paths.evidence())?;
     port(&mut args, "control", &paths.control())?;
+    port(&mut args, "xkms", &paths.xkms())?;
     args.pair("-chardev", format!("ringbuf,id=console,size={CONSOLE_RING}"));
     args.pair("-serial", "chardev:console");
     args.pair("-qmp", format!("unix:{},server=on,wait=off", option(&paths.qmp())?));
@@ -70,7 +71,8 @@ fn machine(args: &mut Arguments, spec: &VmSpec, ability: Ability) {
     args.pair("-display", "none");
 }
 
-/// A virtio-serial port on a socket where the agent is the client, one at a time.
+/// A virtio-serial port on a socket where the agent, or for `xkms` the trust service, is the client,
+/// one at a time.
 fn port(args: &mut Arguments, name: &str, socket: &Path) -> Result<(), PlanError> {
     let path = option(socket)?;
     args.pair("-chardev", format!("socket,id={name},path={path},server=on,wait=off"));

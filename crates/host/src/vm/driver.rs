@@ -8,7 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use model::{
     agent::{AgentOperation, AgentPhase, AgentPids, AgentVm},
-    api::vm::{VmState, VolumeFormat},
+    api::{
+        Bytes,
+        vm::{VmState, VolumeFormat},
+    },
 };
 use serve::process::ProcessId;
 use tokio::sync::{mpsc, watch};
@@ -17,7 +20,7 @@ use super::{
     apply,
     machine::{self, Memory},
     phase::Phase,
-    record::{Processes, Record},
+    record::{Processes, Record, VtpmStage},
     step::{Event, Step},
 };
 use crate::{
@@ -54,6 +57,8 @@ pub(crate) struct Shown {
     pub(crate) appraised: Option<u64>,
     /// Vault volumes whose disk processes run, and what they are called in the table of anchors.
     pub(crate) anchored: Vec<(Volume, String)>,
+    /// The certificate of its vTPM's EK, once it is issued.
+    pub(crate) ek: Option<Bytes>,
     /// The VM is gone and nothing is left to deliver.
     pub(crate) gone: bool,
 }
@@ -316,7 +321,11 @@ fn show(record: &Record, step: Option<Step>, percent: Option<u8>) -> Shown {
     let moves = live.filter(|live| !live.appraise && !live.paused && !live.io_stopped);
     let appraised = moves.and_then(|live| live.verdict.as_ref()).map(|verdict| verdict.entries);
     let anchored = anchored(record);
-    Shown { vm, state, undelivered, standing: detail, percent, appraised, anchored, gone }
+    let ek = match &record.made.vtpm {
+        VtpmStage::Certified { ek, .. } => Some(ek.clone()),
+        VtpmStage::None | VtpmStage::Manufactured(_) => None,
+    };
+    Shown { vm, state, undelivered, standing: detail, percent, appraised, anchored, ek, gone }
 }
 
 fn anchored(record: &Record) -> Vec<(Volume, String)> {

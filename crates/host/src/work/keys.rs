@@ -84,6 +84,7 @@ impl Worker {
         volume: Volume,
     ) -> Result<Found, Trouble> {
         let local = record.job.as_ref().is_some_and(|job| job.local && job.is_open());
+        self.reanchored.retain(|other| *other != volume);
         let keys = if local {
             self.guarded(record, volume).await?
         } else if prefers_guard(record, volume)
@@ -121,7 +122,11 @@ impl Worker {
         self.host.guard.fetch(&self.paths, &self.vm, record.epoch, volume).await
     }
 
-    async fn granted(&self, record: &Record, volume: Volume) -> Result<Secret<Vec<u8>>, Trouble> {
+    async fn granted(
+        &mut self,
+        record: &Record,
+        volume: Volume,
+    ) -> Result<Secret<Vec<u8>>, Trouble> {
         let session = self.host.link.session()?;
         let enrolment = self.host.link.enrolment()?;
         let operation = record.job.as_ref().filter(|job| job.is_open() && !job.local);
@@ -159,6 +164,9 @@ impl Worker {
             if let Err(trouble) = kept.await {
                 tracing::warn!(vm.id = %self.vm, %trouble, "the keys are not cached");
             }
+        }
+        if opened.info.reanchor {
+            self.reanchored.push(volume);
         }
         tracing::info!(vm.id = %self.vm, grant.id = %opened.info.id, purpose = ?purpose, "grant opened");
         Ok(opened.keys)

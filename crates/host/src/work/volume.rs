@@ -110,14 +110,20 @@ impl Worker {
         let status = child::ask_disk(&party.control, disk::Request::Status {}, ANSWER).await?;
         let status = if let disk::Reply::Status(status) = status { Some(status) } else { None };
         let count = status.and_then(|status| status.anchor_count);
-        party.header = count.ok_or_else(|| Trouble::failed("the disk process serves no vault"))?;
+        let header = count.ok_or_else(|| Trouble::failed("the disk process serves no vault"))?;
+        party.header = match next {
+            Next::AttachOlder => self.host.anchors.begin_again(&key, &party.name, header).await?,
+            Next::Attach | Next::Advance | Next::Detach => header,
+        };
         let parties = std::slice::from_mut(party);
         let results = self.host.anchors.take_on(&key, parties, next, READY).await;
         results.into_iter().next().unwrap_or(Ok(()))
     }
 
     /// Serves a volume. A vault is opened only if it is the latest one, and advances twice before
-    /// its guest writes: the copies that an interrupted advance left are dead then, too.
+    /// its guest writes: the copies that an interrupted advance left are dead then, too. One that two
+    /// operators want opened though it is older counts on from the highest count that it ever had, so
+    /// that all other copies of it are dead from then on.
     pub(super) async fn spawn_disk(
         &mut self,
         record: &Record,
@@ -128,12 +134,15 @@ impl Worker {
         let program = self.host.config.binaries.disk();
         let mut args = plan::serve_volume(&self.paths, &record.spec, volume);
         let mut vault = None;
+        let older = self.reanchored.contains(&volume);
         if record.spec.format == VolumeFormat::Vault {
             let own = self.host.guard.host_key().await?;
             let name = anchors::name(&self.vm, record.epoch, volume);
             let party = self.host.anchors.hold(&name, self.paths.disk_control(volume)).await;
-            let count = self.host.anchors.count(&own, &name).await?;
-            args.extend(["--anchor-count".into(), count.to_string().into()]);
+            if !older {
+                let count = self.host.anchors.count(&own, &name).await?;
+                args.extend(["--anchor-count".into(), count.to_string().into()]);
+            }
             vault = Some(party);
         }
         let key = model::Secret::new(key);
@@ -153,7 +162,8 @@ impl Worker {
             Err(error) => Err(self.last_words(role, said).unwrap_or_else(|| error.into())),
         };
         if let (Ok(()), true, Some(party)) = (&well, new, &mut vault) {
-            well = self.take_on(party, Next::Attach).await;
+            let next = if older { Next::AttachOlder } else { Next::Attach };
+            well = self.take_on(party, next).await;
         }
         if let Err(trouble) = well {
             process::cut(process).await;

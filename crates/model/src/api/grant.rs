@@ -71,6 +71,10 @@ pub struct GrantInfo {
     pub expires_at: u64,
     /// Until when its keys may be cached under the TPM guard.
     pub lease_until: u64,
+    /// Two operators want the volume to be taken for the newest although it is older: the host
+    /// counts on from there instead of refusing it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reanchor: bool,
 }
 
 /// Answer to [`GrantRequest`].

@@ -134,6 +134,25 @@ pub struct VmView {
     /// Its keys were on a host that turned bad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed: Option<Exposure>,
+    /// Older volumes are to be taken for the newest at its next start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reanchor: Option<Reanchor>,
+}
+
+/// A backup of a VM's volumes is to be used on purpose: one operator proposes it and another one
+/// approves; the next start that succeeds, or the end of its time, ends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reanchor {
+    /// Who proposed it.
+    pub proposed_by: String,
+    /// Why.
+    pub reason: String,
+    /// Who approved it; without that it changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+    /// Until when it counts, Unix milliseconds.
+    pub expires_at: u64,
 }
 
 /// A VM's keys were on a host that turned bad, so that they may be known to others. The mark stays

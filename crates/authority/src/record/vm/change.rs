@@ -60,6 +60,7 @@ pub(crate) fn defined(
         detail: String::new(),
         revoked: false,
         exposed: None,
+        reanchor: None,
     })
 }
 
@@ -86,7 +87,8 @@ impl VmRecord {
         if matches!(self.state, VmState::Running | VmState::Paused) {
             return Err(VmRejection::Running);
         }
-        let homed = Self { home: Some(host.clone()), ..self.clone() };
+        let reanchor = self.reanchor_for(id, now);
+        let homed = Self { home: Some(host.clone()), reanchor, ..self.clone() };
         Ok(homed.with(OpenOperation { id, action: Action::Start, accepted_at: now }, host, None))
     }
 
@@ -188,6 +190,7 @@ impl VmRecord {
             guest: None,
             detail: "fenced".to_owned(),
             exposed: None,
+            reanchor: None,
             ..self.clone()
         })
     }
@@ -211,8 +214,11 @@ impl VmRecord {
         let Some(open) = self.open.filter(|open| open.id == id) else { return self.clone() };
         let mut after = Self { open: None, ..self.clone() };
         match (open.action, outcome) {
-            (Action::Start, Outcome::Done) if self.state != VmState::Paused => {
-                after.state = VmState::Running;
+            (Action::Start, Outcome::Done) => {
+                after.reanchor = None;
+                if self.state != VmState::Paused {
+                    after.state = VmState::Running;
+                }
             }
             (Action::Start, _) if self.state == VmState::Defined => {
                 after.state = VmState::Stopped;
@@ -310,6 +316,7 @@ impl VmRecord {
             vtpm: None,
             guest: None,
             open: None,
+            reanchor: None,
             ..self.clone()
         }
     }
