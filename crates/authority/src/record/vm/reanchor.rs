@@ -164,7 +164,7 @@ mod tests {
     fn start(vm: &VmRecord, n: u8, now: u64) -> VmRecord {
         match vm.start(&"a".parse().unwrap(), OperationId([n; 16]), now).unwrap() {
             Accepted::New { vm, .. } => *vm,
-            other => panic!("{other:?}"),
+            other @ (Accepted::Already(_) | Accepted::Settled(_)) => panic!("{other:?}"),
         }
     }
 
