@@ -27,6 +27,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("vtpm", 3, &["model", "tpm", "serve"]),
     ("diskd", 3, &["model", "disk", "serve"]),
     ("trust", 3, &["model", "pki", "attest", "passport", "xkms", "store", "serve"]),
+    ("guest", 3, &["model", "tpm", "pki", "xkms"]),
     ("cli", 4, &["model", "tpm", "pki", "xkms", "attest", "disk", "store", "serve"]),
 ];
 

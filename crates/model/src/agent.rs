@@ -8,6 +8,7 @@
 //! | `POST /v1/vms/{vm}/start` | [`AgentVm`]; the start goes on, poll until `last` has an outcome |
 //! | `POST /v1/vms/{vm}/stop` | [`AgentVm`]; likewise |
 //! | `GET /v1/vms/{vm}/console` | [`Console`] |
+//! | `GET /v1/vms/{vm}/measured` | [`Measured`](crate::guest::Measured): what the agent saw of the guest |
 //! | `POST /v1/services/{service}/certify` | [`Certified`](crate::api::service::Certified): a passport for a service of this host |
 //! | `GET /v1/standing/{host}` | [`HostStanding`](crate::api::service::HostStanding): whether another host's services are to be trusted now |
 //! | `POST /v1/reattest` | [`AgentSession`]: a new session from a new quote |

@@ -1,5 +1,7 @@
 //! What the agent itself saw of a guest, for the trust service of this server.
 
+use std::time::Duration;
+
 use axum::extract::{Path, State};
 use http::StatusCode;
 use model::{
@@ -12,8 +14,10 @@ use super::{Local, find};
 use crate::{
     child::{AskError, ask_vtpm},
     plan::VmPaths,
-    work::ANSWER,
 };
+
+/// How long the vTPM process may take.
+const ANSWER: Duration = Duration::from_secs(10);
 
 pub(super) async fn measured(
     State(local): State<Local>,

@@ -1,0 +1,382 @@
+//! Application exchange interface: what applications ask of the client, as this library, over a local
+//! unix socket ([`socket`]), or by the command line.
+//!
+//! ```text
+//! idle ─ask─► connect ─► prove ─► admitted ─► send ─► answer
+//!               ▲                    │  ▲       │
+//!               └── connection lost ─┘  └───────┘ next request, until the proof is over
+//! ```
+//!
+//! **Invariants:** one connection at a time; a request is sent again only as the very same document,
+//! once, on a new connection with a new proof.
+
+pub mod socket;
+
+use std::{path::PathBuf, time::Duration};
+
+use model::{VmId, guest::Admitted};
+use pki::{Anchors, CertFacts, CertRejection};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tpm::AddressError;
+use xkms::{dsig::KeyError, message::RequestBody};
+
+use crate::{
+    algorithms::{AlgorithmError, KeyFile, Phrase, blocks},
+    config::{Config, ConfigError, read_bounded},
+    messages::{self, MessageError, Read},
+    proof::{ProofError, Prover},
+    service::{Connection, ServiceError, port, refusal},
+    signature::{self, Authorizer},
+};
+
+/// Longest file of CA certificates, bytes.
+const ANCHORS: u64 = 256 << 10;
+
+/// What an application asks. Secrets are in files: they stand in no argument and no message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Ask {
+    /// Prove the VM, and nothing else.
+    Attest {},
+    /// Which keys have this name?
+    Locate {
+        /// The name.
+        name: String,
+    },
+    /// Which keys have this name, and what is known of them?
+    Validate {
+        /// The name.
+        name: String,
+    },
+    /// Bind a key to a name.
+    Register {
+        /// The name.
+        name: String,
+        /// File with the one-time pass phrase.
+        phrase_file: PathBuf,
+        /// The key's file; made if it is not there. Or where the key is put that the service makes.
+        key_file: PathBuf,
+        /// Whether the service is to make the key.
+        #[serde(default)]
+        generate: bool,
+    },
+    /// A new certificate for a key.
+    Reissue {
+        /// Its name.
+        name: String,
+        /// Its file.
+        key_file: PathBuf,
+    },
+    /// End a binding: by the key, or by the pass phrase that it was registered with.
+    Revoke {
+        /// Its name.
+        name: String,
+        /// The key's file.
+        #[serde(default)]
+        key_file: Option<PathBuf>,
+        /// File with the pass phrase.
+        #[serde(default)]
+        phrase_file: Option<PathBuf>,
+    },
+    /// Have a private key back.
+    Recover {
+        /// Its name.
+        name: String,
+        /// File with the phrase that two operators' approval gave.
+        phrase_file: PathBuf,
+        /// Where the key is put; must not be there.
+        key_file: PathBuf,
+    },
+}
+
+/// What an application is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// The proof was accepted.
+    Admitted {
+        /// As which VM.
+        vm: VmId,
+        /// Until when, Unix milliseconds.
+        until: u64,
+    },
+    /// An answer of the service.
+    Answer(Read),
+    /// A rule said no, here or there.
+    Refused {
+        /// Its name.
+        refused: String,
+        /// In words.
+        detail: String,
+    },
+    /// It could not be done.
+    Failed {
+        /// In words.
+        detail: String,
+    },
+}
+
+/// Why an application is not answered.
+#[derive(Debug, Error)]
+pub enum ExchangeError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] ConfigError),
+    /// The trust anchors.
+    #[error("the trust anchors cannot be used")]
+    Anchors(#[from] CertRejection),
+    /// The TPM's address.
+    #[error("the TPM's address is malformed")]
+    Tpm(#[from] AddressError),
+    /// A key or phrase.
+    #[error(transparent)]
+    Algorithm(#[from] AlgorithmError),
+    /// The proof.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// The service.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// A message.
+    #[error(transparent)]
+    Message(#[from] Box<MessageError<ServiceError>>),
+    /// Something is missing that the request needs.
+    #[error("{0}")]
+    Missing(&'static str),
+}
+
+impl From<KeyError> for ExchangeError {
+    fn from(error: KeyError) -> Self {
+        AlgorithmError::from(error).into()
+    }
+}
+
+impl ExchangeError {
+    /// The name of the refusal, if a rule said no.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Proof(ProofError::Service(service)) | Self::Service(service) => service.refusal(),
+            Self::Message(message) => match &**message {
+                MessageError::Sent(service) => service.refusal(),
+                MessageError::Answer(rejection) => Some(rejection.code()),
+                MessageError::Key(_) | MessageError::Random | MessageError::Waits => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// A connection on which requests are taken.
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    path: String,
+    /// URI of the service.
+    service: String,
+    /// The key of its answers.
+    message_key: Vec<u8>,
+    /// As which VM; none over a network.
+    admitted: Option<Admitted>,
+}
+
+/// The client of one VM.
+#[derive(Debug)]
+pub struct Client {
+    config: Config,
+    anchors: Option<Anchors>,
+    prover: Prover,
+    open: Option<Open>,
+}
+
+impl Client {
+    /// A client as configured. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`ExchangeError`] if anchors or addresses cannot be used.
+    pub fn new(config: Config) -> Result<Self, ExchangeError> {
+        let needed = config.url.as_deref().is_none_or(|url| url.starts_with("https://"));
+        let anchors = if needed {
+            let text = read_bounded(&config.ca, ANCHORS)?;
+            Some(Anchors::new(&blocks(&text).iter().map(|der| der.to_vec()).collect::<Vec<_>>())?)
+        } else {
+            None
+        };
+        let prover = Prover { tpm: config.tpm.parse()?, ima_log: config.ima_log.clone() };
+        Ok(Self { config, anchors, prover, open: None })
+    }
+
+    /// Answers an application; a refusal or failure is an answer too.
+    pub fn ask(&mut self, ask: &Ask) -> Reply {
+        let asked = self.asked(ask);
+        asked.unwrap_or_else(|error| {
+            let detail = chain(&error);
+            match error.refusal() {
+                Some(name) => Reply::Refused { refused: name.to_owned(), detail },
+                None => Reply::Failed { detail },
+            }
+        })
+    }
+
+    fn asked(&mut self, ask: &Ask) -> Result<Reply, ExchangeError> {
+        let (body, phrase, into) = match ask {
+            Ask::Attest {} => return self.attest(),
+            Ask::Locate { name } => (RequestBody::Locate(messages::question(name)), None, None),
+            Ask::Validate { name } => (RequestBody::Validate(messages::question(name)), None, None),
+            Ask::Register { name, phrase_file, key_file, generate } => {
+                let phrase = read_phrase(phrase_file)?;
+                let key = (!generate).then(|| KeyFile::read_or_make(key_file)).transpose()?;
+                let body = messages::register(name, &phrase, key.as_ref())?;
+                (body, Some(phrase), Some(key_file))
+            }
+            Ask::Reissue { name, key_file } => {
+                (messages::reissue(name, &KeyFile::read(key_file)?)?, None, None)
+            }
+            Ask::Revoke { name, key_file: Some(key), .. } => {
+                let key = KeyFile::read(key)?;
+                (messages::revoke(name, &Authorizer::Key(&key))?, None, None)
+            }
+            Ask::Revoke { name, key_file: None, phrase_file } => {
+                let file = phrase_file.as_ref();
+                let file = file.ok_or(ExchangeError::Missing("a key or a phrase must be named"))?;
+                (messages::revoke(name, &Authorizer::Phrase(&read_phrase(file)?))?, None, None)
+            }
+            Ask::Recover { name, phrase_file, key_file } => {
+                let phrase = read_phrase(phrase_file)?;
+                (messages::recover(name, &phrase)?, Some(phrase), Some(key_file))
+            }
+        };
+        let (read, private) = self.send(body)?;
+        if let (Some(private), Some(phrase), Some(into)) = (private, phrase, into) {
+            phrase.open_private_key(&private, into)?;
+        }
+        Ok(Reply::Answer(read))
+    }
+
+    /// A new connection and a new proof.
+    fn attest(&mut self) -> Result<Reply, ExchangeError> {
+        self.open = None;
+        let open = self.opened()?;
+        let admitted = open.admitted.clone();
+        let admitted = admitted.ok_or(ExchangeError::Missing("a network carries no proof"))?;
+        Ok(Reply::Admitted { vm: admitted.vm, until: admitted.until })
+    }
+
+    fn send(
+        &mut self,
+        body: RequestBody,
+    ) -> Result<(Read, Option<xkms::xenc::EncryptedData>), ExchangeError> {
+        let open = self.opened()?;
+        let client = signature::client(&open.service, &open.message_key)?;
+        let patience = self.patience();
+        let mut failure = None;
+        let answer = messages::run(&client, body, patience, &mut |document| {
+            self.post(document).map_err(|error| match error {
+                ExchangeError::Service(error)
+                | ExchangeError::Proof(ProofError::Service(error)) => error,
+                other => {
+                    failure = Some(other);
+                    ServiceError::Failed(0)
+                }
+            })
+        });
+        match (answer, failure) {
+            (Ok(answer), _) => Ok(messages::read(answer)),
+            (Err(_), Some(failure)) => Err(failure),
+            (Err(error), None) => Err(Box::new(error).into()),
+        }
+    }
+
+    /// Posts a document; once more on a new connection, if this one is lost or its proof is over.
+    fn post(&mut self, document: &str) -> Result<Vec<u8>, ExchangeError> {
+        let fresh = self.open.is_none();
+        match self.post_once(document) {
+            Err(ExchangeError::Service(error)) if !fresh && is_lost(&error) => {
+                self.open = None;
+                self.post_once(document)
+            }
+            other => other,
+        }
+    }
+
+    fn post_once(&mut self, document: &str) -> Result<Vec<u8>, ExchangeError> {
+        let open = self.opened()?;
+        let content_type = "application/soap+xml; charset=utf-8";
+        let posted = open.connection.post(&open.path, content_type, document.as_bytes());
+        let answer = posted.inspect_err(|_| self.open = None)?;
+        // Faults of XKMS come with other statuses; they are read as what they are.
+        if !answer.body.starts_with(b"<") {
+            refusal(&answer)?;
+        }
+        Ok(answer.body)
+    }
+
+    fn opened(&mut self) -> Result<&mut Open, ExchangeError> {
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => self.connect()?,
+        };
+        Ok(self.open.insert(open))
+    }
+
+    fn connect(&self) -> Result<Open, ExchangeError> {
+        let Some(url) = &self.config.url else { return self.connect_port() };
+        let (connection, path) = Connection::url(url, self.anchors.as_ref(), self.patience())?;
+        let file = self.config.message_certificate.as_ref();
+        let file = file.ok_or(ExchangeError::Missing("over a network: `message_certificate`"))?;
+        let der = blocks(&read_bounded(file, ANCHORS)?).into_iter().next();
+        let der = der.ok_or(ExchangeError::Missing("`message_certificate` holds none"))?;
+        let message_key = CertFacts::read(&der)?.spki;
+        Ok(Open { connection, path, service: url.clone(), message_key, admitted: None })
+    }
+
+    fn connect_port(&self) -> Result<Open, ExchangeError> {
+        let anchors = self.anchors.as_ref();
+        let anchors = anchors.ok_or(ExchangeError::Missing("no trust anchors"))?;
+        let device = self.config.port.clone().map_or_else(port::find, Ok);
+        let device = device.map_err(ServiceError::from)?;
+        let stream = port::PortStream::open(&device, self.patience());
+        let stream = stream.map_err(ServiceError::from)?;
+        let mut connection = Connection::tls(Box::new(stream), anchors)?;
+        let admitted = self.prover.prove(&mut connection)?;
+        Ok(Open {
+            connection,
+            path: "/xkms".to_owned(),
+            service: admitted.service.clone(),
+            message_key: admitted.message_key.0.clone(),
+            admitted: Some(admitted),
+        })
+    }
+
+    const fn patience(&self) -> Duration {
+        Duration::from_secs(self.config.patience_s)
+    }
+}
+
+fn read_phrase(file: &std::path::Path) -> Result<Phrase, ExchangeError> {
+    let text = zeroize::Zeroizing::new(read_bounded(file, 4096)?);
+    Ok(Phrase::new(std::str::from_utf8(&text).unwrap_or_default())?)
+}
+
+/// Whether a new connection may help.
+fn is_lost(error: &ServiceError) -> bool {
+    match error {
+        ServiceError::Io(_) | ServiceError::Http(_) | ServiceError::Tls(_) => true,
+        ServiceError::Refused(name) => name == "guest-proof-over",
+        _ => false,
+    }
+}
+
+/// An error with its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

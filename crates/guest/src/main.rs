@@ -1,0 +1,151 @@
+//! `vouchsafe-guest`: the key-management client of a VM, by the command line.
+//!
+//! Data goes to stdout as one line of JSON, words to stderr. Exit status: 0 done, 1 could not,
+//! 2 usage, 3 refused.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use vouchsafe_guest::{
+    config::Config,
+    exchange::{Ask, Client, Reply, chain, socket},
+};
+
+/// Proves this VM to the trust service of its server and asks it for keys.
+#[derive(Debug, Parser)]
+#[command(name = "vouchsafe-guest", version)]
+struct Args {
+    /// Configuration file (TOML); without it, everything has its default.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Ask a client that serves on this socket, instead of the trust service itself.
+    #[arg(long)]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prove this VM, and nothing else.
+    Attest,
+    /// Which keys have this name?
+    Locate(Name),
+    /// Which keys have this name, and what is known of them?
+    Validate(Name),
+    /// Bind a key to a name.
+    Register {
+        #[command(flatten)]
+        name: Name,
+        /// File with the one-time pass phrase.
+        #[arg(long)]
+        phrase_file: PathBuf,
+        /// The key's file; made if it is not there.
+        #[arg(long)]
+        key_file: PathBuf,
+        /// Let the service make the key.
+        #[arg(long)]
+        generate: bool,
+    },
+    /// A new certificate for a key.
+    Reissue {
+        #[command(flatten)]
+        name: Name,
+        /// The key's file.
+        #[arg(long)]
+        key_file: PathBuf,
+    },
+    /// End a binding, by the key or by the pass phrase that it was registered with.
+    Revoke {
+        #[command(flatten)]
+        name: Name,
+        /// The key's file.
+        #[arg(long)]
+        key_file: Option<PathBuf>,
+        /// File with the pass phrase.
+        #[arg(long)]
+        phrase_file: Option<PathBuf>,
+    },
+    /// Have a private key back.
+    Recover {
+        #[command(flatten)]
+        name: Name,
+        /// File with the phrase that the operators' approval gave.
+        #[arg(long)]
+        phrase_file: PathBuf,
+        /// Where the key is put.
+        #[arg(long)]
+        key_file: PathBuf,
+    },
+    /// Answer applications on a local socket.
+    Serve {
+        /// The socket.
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Name {
+    /// The key's name.
+    #[arg(long)]
+    name: String,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(args) {
+        Ok(code) => code,
+        Err(words) => {
+            // Nobody may be there to read it.
+            let _ = writeln!(std::io::stderr(), "vouchsafe-guest: {words}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(args: Args) -> Result<ExitCode, String> {
+    let ask = match args.command {
+        Command::Serve { path } => {
+            let mut client = client(args.config.as_deref())?;
+            socket::serve(&mut client, &path).map_err(|error| error.to_string())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Attest => Ask::Attest {},
+        Command::Locate(Name { name }) => Ask::Locate { name },
+        Command::Validate(Name { name }) => Ask::Validate { name },
+        Command::Register { name: Name { name }, phrase_file, key_file, generate } => {
+            Ask::Register { name, phrase_file, key_file, generate }
+        }
+        Command::Reissue { name: Name { name }, key_file } => Ask::Reissue { name, key_file },
+        Command::Revoke { name: Name { name }, key_file, phrase_file } => {
+            Ask::Revoke { name, key_file, phrase_file }
+        }
+        Command::Recover { name: Name { name }, phrase_file, key_file } => {
+            Ask::Recover { name, phrase_file, key_file }
+        }
+    };
+    let reply = match &args.socket {
+        Some(path) => socket::ask(path, &ask).map_err(|error| chain(&error))?,
+        None => client(args.config.as_deref())?.ask(&ask),
+    };
+    let line = serde_json::to_string(&reply).map_err(|error| error.to_string())?;
+    writeln!(std::io::stdout(), "{line}").map_err(|error| error.to_string())?;
+    Ok(ExitCode::from(match reply {
+        Reply::Admitted { .. } => 0,
+        Reply::Answer(read) if read.success => 0,
+        Reply::Answer(_) | Reply::Refused { .. } => 3,
+        Reply::Failed { .. } => 1,
+    }))
+}
+
+fn client(config: Option<&Path>) -> Result<Client, String> {
+    let config = config.map_or_else(|| Ok(Config::default()), Config::load);
+    let config = config.map_err(|error| chain(&error))?;
+    Client::new(config).map_err(|error| chain(&error))
+}

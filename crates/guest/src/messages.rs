@@ -1,0 +1,244 @@
+//! Message construct and parse: what applications ask becomes XKMS requests, and answers become what
+//! applications read.
+
+use std::{thread, time::Duration};
+
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
+use model::{api::Bytes, keys::Knowledge};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use xkms::{
+    client::{Client, ClientRejection, Exchange, Step},
+    dsig::{KeyError, PublicKey},
+    message::{
+        Answer, AnswerBody, Authentication, Binding, KeyBinding, KeyInfo, KeyInfoItem, KeyUsage,
+        Major, Mechanism, PrototypeKeyBinding, QueryKeyBinding, Request, RequestBody, RequestHead,
+        RespondWith, RevokeProof, Status,
+    },
+    xenc::EncryptedData,
+};
+
+use crate::{
+    algorithms::{KeyFile, Phrase},
+    signature::{self, Authorizer},
+};
+
+/// How often an answer that was put off is asked for.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Why there is no answer that can be read.
+#[derive(Debug, Error)]
+pub enum MessageError<E: std::error::Error + 'static> {
+    /// The answer is not taken.
+    #[error("the answer is not taken: {0}")]
+    Answer(#[from] ClientRejection),
+    /// The request cannot be signed.
+    #[error("the request cannot be signed")]
+    Key(#[from] KeyError),
+    /// No Id can be made.
+    #[error("no randomness")]
+    Random,
+    /// The answer was put off for longer than the client waits.
+    #[error("the answer was put off; ask again later")]
+    Waits,
+    /// It could not be sent.
+    #[error(transparent)]
+    Sent(E),
+}
+
+/// A binding as applications read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// What the service knows it by.
+    pub id: Option<String>,
+    /// The key's name.
+    pub name: Option<String>,
+    /// The key (SubjectPublicKeyInfo, DER).
+    pub key: Option<Bytes>,
+    /// Its certificate and those above it, DER.
+    pub certificates: Vec<Bytes>,
+    /// `Valid`, `Invalid` or `Indeterminate`; none where the service vouches for nothing.
+    pub status: Option<String>,
+}
+
+/// An answer as applications read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// Whether it was done.
+    pub success: bool,
+    /// The protocol's two words for it.
+    pub result: String,
+    /// What was found or done.
+    pub bindings: Vec<Found>,
+    /// What the answer rests on, where the service says it.
+    pub knowledge: Option<Knowledge>,
+}
+
+/// The body of a question about a name.
+#[must_use]
+pub fn question(name: &str) -> QueryKeyBinding {
+    let binding = Binding { key_info: Some(KeyInfo::named(name)), ..Binding::default() };
+    QueryKeyBinding { binding, time: None }
+}
+
+fn info(name: &str, key: Option<&KeyFile>) -> KeyInfo {
+    let mut info = KeyInfo::named(name);
+    info.items.extend(key.and_then(KeyFile::public).map(KeyInfoItem::KeyValue));
+    info
+}
+
+fn about(name: &str, key: Option<&KeyFile>) -> KeyBinding {
+    let binding = Binding {
+        id: Some("B1".to_owned()),
+        key_info: Some(info(name, key)),
+        ..Binding::default()
+    };
+    KeyBinding { binding, validity: None, status: Status::unknown() }
+}
+
+/// Register: `key` under `name`; without a key the service makes one, if it does that.
+///
+/// # Errors
+/// [`KeyError`].
+pub fn register(
+    name: &str,
+    phrase: &Phrase,
+    key: Option<&KeyFile>,
+) -> Result<RequestBody, KeyError> {
+    let mut binding = about(name, key).binding;
+    binding.usage = key.map(|_| KeyUsage::Signature).into_iter().collect();
+    let mut body = RequestBody::Register {
+        prototype: PrototypeKeyBinding {
+            binding,
+            validity: None,
+            revocation_code_identifier: Some(phrase.revocation_identifier()),
+        },
+        authentication: Authentication::default(),
+        possession: None,
+    };
+    signature::order(&mut body, &Authorizer::Phrase(phrase), key)?;
+    Ok(body)
+}
+
+/// Reissue, by the key itself.
+///
+/// # Errors
+/// [`KeyError`].
+pub fn reissue(name: &str, key: &KeyFile) -> Result<RequestBody, KeyError> {
+    let mut body = RequestBody::Reissue {
+        binding: about(name, Some(key)),
+        authentication: Authentication::default(),
+        possession: None,
+    };
+    signature::order(&mut body, &Authorizer::Key(key), Some(key))?;
+    Ok(body)
+}
+
+/// Revoke, by the key itself or by the code that follows from the phrase of its registration.
+///
+/// # Errors
+/// [`KeyError`].
+pub fn revoke(name: &str, by: &Authorizer<'_>) -> Result<RequestBody, KeyError> {
+    match by {
+        Authorizer::Phrase(phrase) => Ok(RequestBody::Revoke {
+            binding: about(name, None),
+            proof: RevokeProof::Code(phrase.revocation_code().expose().clone()),
+        }),
+        Authorizer::Key(key) => {
+            let proof = RevokeProof::Authentication(Authentication::default());
+            let mut body = RequestBody::Revoke { binding: about(name, Some(key)), proof };
+            signature::order(&mut body, by, None)?;
+            Ok(body)
+        }
+    }
+}
+
+/// Recover, by the phrase that the operators' approval gave.
+///
+/// # Errors
+/// [`KeyError`].
+pub fn recover(name: &str, phrase: &Phrase) -> Result<RequestBody, KeyError> {
+    let mut body = RequestBody::Recover {
+        binding: about(name, None),
+        authentication: Authentication::default(),
+    };
+    signature::order(&mut body, &Authorizer::Phrase(phrase), None)?;
+    Ok(body)
+}
+
+fn id<E: std::error::Error>() -> Result<String, MessageError<E>> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| MessageError::Random)?;
+    Ok(format!("I{}", hex::encode(bytes)))
+}
+
+/// Runs one request to its end over `send`: presents it again if the service wants that, and asks
+/// again while the answer is put off, for as long as `patience`.
+///
+/// # Errors
+/// [`MessageError`].
+pub fn run<E: std::error::Error>(
+    client: &Client<'_>,
+    body: RequestBody,
+    patience: Duration,
+    send: &mut impl FnMut(&str) -> Result<Vec<u8>, E>,
+) -> Result<Answer, MessageError<E>> {
+    let head = RequestHead {
+        mechanisms: vec![Mechanism::Represent, Mechanism::Pending],
+        respond_with: vec![RespondWith::KeyName, RespondWith::KeyValue, RespondWith::X509Chain],
+        ..RequestHead::new(&id()?, &client.service)
+    };
+    let (mut exchange, mut document) = Exchange::begin(client, Request { head, body })?;
+    let mut waited = Duration::ZERO;
+    loop {
+        let answer = send(&document).map_err(MessageError::Sent)?;
+        document = match exchange.receive(&answer, &id()?)? {
+            Step::Send(document) => document,
+            Step::Done(answer) => return Ok(*answer),
+            Step::Wait if waited >= patience => return Err(MessageError::Waits),
+            Step::Wait => {
+                thread::sleep(POLL);
+                waited = waited.saturating_add(POLL);
+                exchange.poll(&id()?)?
+            }
+        };
+    }
+}
+
+/// What applications read of an answer, and the private key in it.
+#[must_use]
+pub fn read(answer: Answer) -> (Read, Option<EncryptedData>) {
+    let minor = answer.head.minor.as_ref().map(|minor| format!(" {minor:?}"));
+    let result = format!("{:?}{}", answer.head.major, minor.unwrap_or_default());
+    let judged = |found: Vec<KeyBinding>| {
+        found.into_iter().map(|one| {
+            let status = Some(format!("{:?}", one.status.value));
+            Found { status, ..binding(one.binding) }
+        })
+    };
+    let (bindings, private) = match answer.body {
+        AnswerBody::Locate(found) => {
+            (found.into_iter().map(|one| binding(one.binding)).collect(), None)
+        }
+        AnswerBody::Register(found, private) | AnswerBody::Recover(found, private) => {
+            (judged(found).collect(), private)
+        }
+        AnswerBody::Validate(found) | AnswerBody::Reissue(found) | AnswerBody::Revoke(found) => {
+            (judged(found).collect(), None)
+        }
+        AnswerBody::Result | AnswerBody::Compound(_) | AnswerBody::Status(_) => (Vec::new(), None),
+    };
+    let success = answer.head.major == Major::Success;
+    (Read { success, result, bindings, knowledge: answer.head.knowledge }, private)
+}
+
+fn binding(of: Binding) -> Found {
+    let info = of.key_info.unwrap_or_default();
+    Found {
+        id: of.id,
+        name: info.key_name().map(str::to_owned),
+        key: info.key_value().map(PublicKey::to_spki).map(Bytes),
+        certificates: info.certificates().map(|der| Bytes(der.to_vec())).collect(),
+        status: None,
+    }
+}
