@@ -361,12 +361,14 @@ const fn to(place: Place, change: Option<Change>, say: Option<Say>) -> Step {
 pub fn step(place: &Place, event: Event) -> Result<Step, Rejection> {
     match event {
         Event::Begin { id, peer, least } => begin(place, id, peer, least),
-        Event::Cancel { id } => match place {
-            Place::Offering(one) | Place::Sending(one) if one.id == id => {
-                Ok(withdraw(one, Rejection::MigrationCancelled))
+        Event::Cancel { id } => {
+            if let Place::Offering(one) | Place::Sending(one) = place
+                && one.id == id
+            {
+                return Ok(withdraw(one, Rejection::MigrationCancelled));
             }
-            _ => Err(Rejection::MigrationUnknown),
-        },
+            Err(Rejection::MigrationUnknown)
+        }
         Event::Again => Ok(again(place)),
         Event::Ready { .. }
         | Event::Receipt { .. }
@@ -479,45 +481,58 @@ fn offered(place: &Place, of: Move, trusted: bool) -> Result<Step, Rejection> {
 }
 
 fn parcelled(place: &Place, of: &Move, fits: bool) -> Result<Step, Rejection> {
-    match place {
-        Place::Ready(one) | Place::Held(one) if one.id == of.id && one != of => {
-            Err(Rejection::PeerWrong)
-        }
-        Place::Ready(one) if one == of => {
-            if fits {
-                Ok(to(Place::Held(one.clone()), Some(Change::Hold), Some(Say::Receipt)))
-            } else {
-                Err(Rejection::ParcelUnfit)
-            }
-        }
-        Place::Held(one) if one == of => Ok(to(place.clone(), None, Some(Say::Receipt))),
-        _ => Err(Rejection::MigrationUnknown),
+    let (Place::Ready(one) | Place::Held(one)) = place else {
+        return Err(Rejection::MigrationUnknown);
+    };
+    if one != of {
+        return Err(if one.id == of.id {
+            Rejection::PeerWrong
+        } else {
+            Rejection::MigrationUnknown
+        });
+    }
+    if matches!(place, Place::Held(_)) {
+        return Ok(to(place.clone(), None, Some(Say::Receipt)));
+    }
+    if fits {
+        Ok(to(Place::Held(one.clone()), Some(Change::Hold), Some(Say::Receipt)))
+    } else {
+        Err(Rejection::ParcelUnfit)
     }
 }
 
 fn activated(place: &Place, of: &Move) -> Result<Step, Rejection> {
-    match place {
-        Place::Held(one) if one == of => {
-            let here = Place::Here { epoch: one.epoch };
-            Ok(to(here, Some(Change::Take), Some(Say::Activated)))
+    if let Place::Ready(one) | Place::Held(one) = place
+        && one.id == of.id
+    {
+        if matches!(place, Place::Ready(_)) || one != of {
+            return Err(Rejection::PeerWrong);
         }
-        Place::Ready(one) | Place::Held(one) if one.id == of.id => Err(Rejection::PeerWrong),
-        // It did so before, and the answer was lost: the keys may have moved on meanwhile.
-        _ if place.epoch() >= of.epoch => Ok(to(place.clone(), None, Some(Say::Activated))),
-        _ => Err(Rejection::MigrationUnknown),
+        let here = Place::Here { epoch: one.epoch };
+        return Ok(to(here, Some(Change::Take), Some(Say::Activated)));
     }
+    // It did so before, and the answer was lost: the keys may have moved on meanwhile.
+    if place.epoch() >= of.epoch {
+        return Ok(to(place.clone(), None, Some(Say::Activated)));
+    }
+    Err(Rejection::MigrationUnknown)
 }
 
 fn discarded(place: &Place, of: &Move) -> Result<Step, Rejection> {
     // What is remembered is that an offer of it that is still on its way comes too late.
-    let (next, change) = match place {
-        Place::Ready(one) | Place::Held(one) if one == of => {
-            (Place::Absent { epoch: of.epoch }, Some(Change::Drop))
-        }
-        Place::Absent { epoch } => (Place::Absent { epoch: of.epoch.max(*epoch) }, None),
-        Place::Here { epoch } => (Place::Here { epoch: of.epoch.max(*epoch) }, None),
-        other if other.epoch() >= of.epoch => (other.clone(), None),
-        _ => return Err(Rejection::OwnerMigrating),
+    let next = if let Place::Ready(one) | Place::Held(one) = place
+        && one == of
+    {
+        let absent = Place::Absent { epoch: of.epoch };
+        return Ok(to(absent, Some(Change::Drop), Some(Say::Discarded)));
+    } else if let Place::Absent { epoch } = place {
+        Place::Absent { epoch: of.epoch.max(*epoch) }
+    } else if let Place::Here { epoch } = place {
+        Place::Here { epoch: of.epoch.max(*epoch) }
+    } else if place.epoch() >= of.epoch {
+        place.clone()
+    } else {
+        return Err(Rejection::OwnerMigrating);
     };
-    Ok(to(next, change, Some(Say::Discarded)))
+    Ok(to(next, None, Some(Say::Discarded)))
 }

@@ -8,6 +8,7 @@
 #![expect(
     clippy::tests_outside_test_module,
     clippy::indexing_slicing,
+    clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,
     reason = "an integration test is a test module"
 )]

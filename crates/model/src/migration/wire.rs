@@ -1,5 +1,5 @@
 //! What two trust services say to each other: one statement each way in every exchange, signed by
-//! the key of the passport with which its sender is connected.
+//! the key of its sender's passport.
 //!
 //! `POST /v1/migrations` takes a [`Signed`] of the source and answers one of the target, or a
 //! problem with the name of a [`super::Rejection`].
@@ -14,8 +14,10 @@ use crate::{Digest, HostId, MigrationId, api::Bytes};
 pub struct Signed {
     /// [`Statement`], JSON: the very bytes that were signed.
     pub statement: Bytes,
-    /// ECDSA P-256 with SHA-256 over [`Signed::covered`], DER, by the sender's passport key.
+    /// ECDSA P-256 with SHA-256 over [`Signed::covered`], DER, by the key of the passport.
     pub signature: Bytes,
+    /// The sender's passport, DER.
+    pub passport: Bytes,
 }
 
 impl Signed {
