@@ -5,6 +5,7 @@
 //! reader ─► Keeper::serve ─► query (locate, validate, authentication keys)      reads only
 //!                        └─► orders (register, reissue, revoke, recover)
 //!                              └► one transaction ─► audit entry ─► answer
+//!                              └► manners `hybrid`, `proxy`: on record ─► centre ─► library
 //! operator ─► admin socket ─► the same orders; authorizations, approvals
 //! ```
 //!
@@ -14,10 +15,11 @@
 
 mod admin;
 mod authorize;
+mod centre;
 pub mod guest;
-
 mod import;
 mod issue;
+mod issuer;
 mod journal;
 mod keyring;
 mod ledger;
@@ -43,13 +45,13 @@ use std::{
 use model::{
     Secret,
     api::Bytes,
+    centre::MigrationOrder,
     keys::{
         KeyExample,
         order::{KeyFailure, KeyOperation, KeyOutcome, Order, Requester},
         rpc::{KeyAnswer, KeyRequest},
     },
 };
-use pki::OwnCa;
 use serve::{clock::SharedClock, config::own_key, flood::FloodGate, fsfile};
 use store::{
     KeyId, LocalStore, SealKeys, SealedStore,
@@ -57,19 +59,19 @@ use store::{
     wait,
 };
 
-use self::{
-    journal::Journal,
-    keyring::{Escrow, Keyring},
-    ledger::StoreLedger,
-    library::Library,
-    publish::Publisher,
-    record::EntryId,
-    status::Foreign,
-};
 pub use self::{
+    centre::{Centre, CentreError, CentreLink},
     keyring::MessageIdentity,
     refusal::{Fault, Refusal, Why},
-    settings::{Approval, Settings},
+    settings::{Approval, AtCentre, Manner, Settings},
+};
+use self::{
+    issuer::Issuer,
+    journal::Journal,
+    keyring::{Escrow, Keyring},
+    library::Library,
+    record::EntryId,
+    status::Foreign,
 };
 
 /// Tries of an order whose records others change meanwhile.
@@ -84,13 +86,11 @@ pub struct Keeper {
     dir: PathBuf,
     clock: SharedClock,
     library: Arc<Library>,
-    ledger: StoreLedger,
-    ca: OwnCa<StoreLedger>,
+    issuer: Issuer,
     message: record::OwnKey,
     escrow: Arc<Escrow>,
     journal: Journal,
     foreign: Foreign,
-    publisher: Publisher,
     codes: Mutex<FloodGate<EntryId>>,
 }
 
@@ -131,11 +131,25 @@ impl Holder {
 }
 
 impl Keeper {
-    /// Opens the keeper whose state is in `dir`; at the first start makes everything it is.
+    /// Opens the keeper whose state is in `dir`; at the first start makes everything it is. It has
+    /// its own CA: the manner `full`.
     ///
     /// # Errors
     /// [`Fault`], for example if another process has the state open.
     pub fn open(settings: Settings, dir: &Path, clock: SharedClock) -> Result<Self, Fault> {
+        Self::open_with(settings, dir, clock, None)
+    }
+
+    /// The same; with a `centre`, and without a CA, in the manners `hybrid` and `proxy`.
+    ///
+    /// # Errors
+    /// [`Fault`], also if at the first start the centre did not answer.
+    pub fn open_with(
+        settings: Settings,
+        dir: &Path,
+        clock: SharedClock,
+        centre: Option<Arc<dyn Centre>>,
+    ) -> Result<Self, Fault> {
         fsfile::create_private_dir(dir).map_err(Fault::key)?;
         let (key, file) = (dir.join("root.key"), dir.join("store.redb"));
         if settings.root_key.is_none() && file.exists() && !key.exists() {
@@ -147,27 +161,21 @@ impl Keeper {
         let store = LocalStore::open(&file).map_err(RecordError::from)?;
         let keys = SealKeys::new(KeyId(1), Secret::new(*root.expose()));
         let records = Records::new(SealedStore::new(Arc::new(store), keys));
-        Self::on(settings, dir, clock, records)
+        Self::on(settings, dir, clock, (records, centre))
     }
 
     fn on(
         settings: Settings,
         dir: &Path,
         clock: SharedClock,
-        records: Records,
+        (records, centre): (Records, Option<Arc<dyn Centre>>),
     ) -> Result<Self, Fault> {
-        let now = clock.now();
-        let Keyring { ca, message, checkpoint } = Keyring::open(&records, &settings, dir, now)?;
+        let Keyring { issuer, message, checkpoint, library } =
+            Keyring::open(records, &settings, dir, (&clock, centre))?;
         let escrow = Escrow::open(settings.escrow_key.as_ref(), &dir.join("escrow.key"))?;
         let noise = settings.refusals_per_minute;
         let journal = Journal::open(&dir.join("audit"), clock.clone(), checkpoint, noise)?;
-        let own = pki::CertFacts::read(ca.certificate()).map_err(Fault::ca)?;
-        let foreign = Foreign::new(&settings, ca.certificate())?;
-        let library = Arc::new(Library::new(records, &own.subject));
-        let ledger = StoreLedger::new(Arc::clone(&library));
-        let publisher = Publisher::new(&ca, now)?;
-        let chain = vec![ca.certificate().to_vec()];
-        let ca = OwnCa::new(ca, chain, ledger.clone()).map_err(Fault::ca)?;
+        let foreign = Foreign::new(&settings, issuer.certificate(), issuer.intermediates())?;
         let codes = Mutex::new(FloodGate::new(CODES_PER_MINUTE));
         let escrow = Arc::new(escrow);
         let dir = dir.to_owned();
@@ -176,13 +184,11 @@ impl Keeper {
             dir,
             clock,
             library,
-            ledger,
-            ca,
+            issuer,
             message,
             escrow,
             journal,
             foreign,
-            publisher,
             codes,
         };
         keeper.publish()?;
@@ -197,10 +203,24 @@ impl Keeper {
         MessageIdentity { chain, key: Secret::new(self.message.key.0.clone()) }
     }
 
-    /// The CA's certificate, DER; it is in `ca.pem` of the state directory too.
+    /// The CA's certificate, DER, our own or that of our PKI; it is in `ca.pem` of the state
+    /// directory too.
     #[must_use]
     pub fn ca_certificate(&self) -> &[u8] {
-        self.ca.ca().certificate()
+        self.issuer.certificate()
+    }
+
+    /// Says where other trust services reach this one; the centre is told.
+    pub fn reachable_at(&self, peer_url: &str) {
+        if let Some(line) = self.issuer.line() {
+            line.reachable_at(peer_url);
+        }
+    }
+
+    /// Migrations that the centre ordered since this was asked last.
+    #[must_use]
+    pub fn ordered_migrations(&self) -> Vec<MigrationOrder> {
+        self.issuer.line().map(|line| line.ordered_migrations()).unwrap_or_default()
     }
 
     /// Answers one request. What it changes is durable and in the audit log when it returns.

@@ -40,7 +40,7 @@ use serve::{
     random, sandbox,
     shutdown::Shutdown,
 };
-use trust::keeper::{Keeper, MessageIdentity, guest::Guests};
+use trust::keeper::{Centre, CentreLink, Keeper, MessageIdentity, guest::Guests};
 
 use self::{channel::Answers, guests::ServerAgent};
 use crate::{
@@ -90,8 +90,8 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let service = config.service.clone().unwrap_or_else(|| format!("{scheme}://{address}/xkms"));
     fsfile::create_private_dir(&config.state_dir)?;
     confine(config, &program)?;
-    let keeper = Keeper::open(config.keeper.clone(), &config.state_dir, SystemClock::shared())?;
-    let keeper = Arc::new(keeper);
+    let passport = passport(config, &shutdown);
+    let keeper = Arc::new(keeper(config, passport.clone()).await?);
     keeper.start(&shutdown)?;
     let MessageIdentity { chain, key } = keeper.message_identity();
     let start = Start {
@@ -105,7 +105,8 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
         nonce_key: SecretBytes::new(model::Secret::new(random::secret::<32>()?.expose().to_vec())),
         guest_idle_s: config.guest.as_ref().map(|guest| guest.idle_s),
     };
-    let agent = config.guest.as_ref().map(|guest| server_agent(&guest.agent_socket, &shutdown));
+    let agent = config.guest.as_ref().zip(passport);
+    let agent = agent.map(|(guest, passport)| ServerAgent::new(&guest.agent_socket, passport));
     let ports = agent.as_ref().map(ServerAgent::client);
     let guests = config.guest.clone().zip(agent);
     let guests = guests
@@ -120,14 +121,28 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The agent of this server, with the passport that it gets for this service.
-fn server_agent(socket: &Path, shutdown: &Shutdown) -> ServerAgent {
+/// The passport that the agent of this server gets for this service, if something needs one.
+fn passport(config: &Config, shutdown: &Shutdown) -> Option<Passport> {
+    let centre = config.keeper.centre.as_ref().map(|centre| &centre.agent_socket);
+    let socket = centre.or(config.guest.as_ref().map(|guest| &guest.agent_socket))?;
     let certifier = Arc::new(Agent::at(socket));
     let passport =
         Passport::new(certifier, model::api::service::Service::Trust, SystemClock::shared());
     let (kept, until) = (passport.clone(), shutdown.clone());
     tokio::spawn(async move { kept.run(until).await });
-    ServerAgent::new(socket, passport)
+    Some(passport)
+}
+
+/// Opens the keeper, which at its first start may have to wait for the centre.
+async fn keeper(config: &Config, passport: Option<Passport>) -> anyhow::Result<Keeper> {
+    let (settings, dir) = (config.keeper.clone(), config.state_dir.clone());
+    let link = settings.centre.as_ref().zip(passport);
+    let link = link.map(|(centre, passport)| CentreLink::new(&centre.url, passport)).transpose()?;
+    let open = move || {
+        let centre = link.map(|link| Arc::new(link) as Arc<dyn Centre>);
+        Keeper::open_with(settings, &dir, SystemClock::shared(), centre)
+    };
+    Ok(tokio::task::spawn_blocking(open).await??)
 }
 
 /// The keeper touches its state and what the configuration names. Its reader inherits this.

@@ -185,4 +185,27 @@ pub struct KeeperStatus {
     pub audit_entries: u64,
     /// The store's revision.
     pub revision: u64,
+    /// The line to the key-management centre, in the manners that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub centre: Option<CentreStanding>,
+}
+
+/// How a trust service stands with its key-management centre.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CentreStanding {
+    /// `hybrid` or `proxy`.
+    pub manner: String,
+    /// When the library was complete, Unix milliseconds.
+    pub as_of: u64,
+    /// Whether the centre was found away a moment ago.
+    pub away: bool,
+    /// Orders that the centre is not done with.
+    pub outstanding: u64,
+    /// Questions answered from the library since the start.
+    pub local: u64,
+    /// Questions answered as the centre answered them before.
+    pub cached: u64,
+    /// Questions that the centre answered.
+    pub forwarded: u64,
 }

@@ -38,6 +38,7 @@ impl Keeper {
         let listener = UnixListener::bind(&path)?;
         let operators = Operators { keeper: Arc::clone(self), listener };
         control::start(operators, stop.clone())?;
+        self.attend_centre(stop)?;
         self.keep_house(stop.clone())
     }
 
@@ -103,6 +104,7 @@ impl Keeper {
             crl_number: self.crl_number()?,
             audit_entries: self.journal.size(),
             revision: wait(store.state()).map_err(RecordError::from)?.revision,
+            centre: self.issuer.line().map(|line| line.standing()),
         })
     }
 
@@ -115,11 +117,12 @@ impl Keeper {
         let (page, more) = page?;
         let now = self.now();
         let instant = i64::try_from(now).unwrap_or(i64::MAX);
+        let until = self.issuer.knowledge(now).until;
         let listed = page.into_iter().filter_map(|(key, entry)| {
             let id = EntryId::from_hex(key.as_str().strip_prefix("entry/")?)?;
             let (entry, ca) = (entry.value, self.ca_certificate());
             let (revoked_at, escrowed) = (entry.revoked_at, entry.escrowed);
-            let known = status::of_entry(&entry, instant, now);
+            let known = status::of_entry(&entry, instant, now, until);
             let binding = status::answered(id, entry, ca, Some(known));
             Some(ListedBinding { binding, revoked_at, escrowed })
         });

@@ -63,7 +63,7 @@ impl Keeper {
             private: None,
         };
         let profile = self.profile(&plan)?;
-        let issued = self.ca.ca().issue(&profile, &key.0, plan.validity);
+        let issued = self.issuer.own()?.ca.ca().issue(&profile, &key.0, plan.validity);
         let issued = issued.map_err(|error| why(ProviderError::Issue(error)))?;
         let entry = entry_of(&plan, &issued.der)?;
         Ok(Library::add(Write::new(), EntryId(issued.serial), &entry)?)

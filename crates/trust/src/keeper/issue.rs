@@ -58,7 +58,8 @@ impl Keeper {
         let request = RequestId(random::bytes().map_err(Fault::key)?);
         let profile = self.profile(&plan)?;
         let (validity, escrow) = (plan.validity, Arc::clone(&self.escrow));
-        self.ledger.stage(request, move |write, id, certificate| {
+        let own = self.issuer.own()?;
+        own.ledger.stage(request, move |write, id, certificate| {
             let entry = entry_of(&plan, certificate)?;
             let mut write = Library::add(write, id, &entry)?;
             if let Some((key, until)) = &plan.private {
@@ -78,8 +79,8 @@ impl Keeper {
                 Ask::Renew(Renewal { certificate, profile, validity, request: None })
             }
         };
-        let progress = self.ca.submit(request, &ask, now);
-        self.ledger.unstage(request);
+        let progress = own.ca.submit(request, &ask, now);
+        own.ledger.unstage(request);
         match progress.map_err(why)? {
             Progress::Done(Outcome::Issued { certificate, .. }) => {
                 let serial = super::library::serial_of(&certificate);
@@ -121,8 +122,9 @@ impl Keeper {
             let last = instant(asked.saturating_sub(1)).ok_or(Refusal::IntervalEmpty)?;
             validity.not_after = last.min(allowed.not_after);
         }
-        let last = self.ca.ca().validity().not_after;
-        validity.not_after = validity.not_after.min(last);
+        if let Some(last) = self.issuer.ends() {
+            validity.not_after = validity.not_after.min(last);
+        }
         if validity.not_before < validity.not_after && validity.not_after > now {
             Ok(validity)
         } else {
@@ -155,6 +157,7 @@ pub(super) fn entry_of(plan: &Plan, certificate: &[u8]) -> Result<Entry, Why> {
         replaces: plan.replaces,
         revocation_code: plan.revocation_code.clone(),
         escrowed: matches!(plan.private, Some((_, 0))),
+        chain: Vec::new(),
     })
 }
 

@@ -9,12 +9,13 @@
 //! | escrow key (HPKE) | opens private keys in escrow | a file of its own, apart from the store |
 //! | OCSP key | signs OCSP answers | memory: made anew at each start |
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use attest::envelope::SoftwareKey;
 use model::{Secret, api::Bytes};
-use pki::{Ca, CaSpec, KeyUses, Profile, Responder, UserCert, UserName, Validity};
+use pki::{Ca, CaSpec, KeyUses, OwnCa, Profile, Responder, UserCert, UserName, Validity};
 use serve::{
+    clock::SharedClock,
     config::{SecretSource, own_secret},
     fsfile,
     hpke::{self, HpkePrivate, HpkePublic, Sealed},
@@ -28,9 +29,14 @@ use store::{
 use time::OffsetDateTime;
 
 use super::{
+    centre::{self, Centre},
+    issuer::{Issuer, Own},
+    ledger::StoreLedger,
+    library::Library,
+    publish::Publisher,
     record::{self, EntryId, Escrowed, OwnKey},
     refusal::Fault,
-    settings::Settings,
+    settings::{Manner, Settings},
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -106,8 +112,10 @@ impl Escrow {
 /// The keys of one keeper.
 #[derive(Debug)]
 pub(crate) struct Keyring {
-    /// The CA.
-    pub(crate) ca: Ca,
+    /// Our own CA, or the line to the centre.
+    pub(super) issuer: Issuer,
+    /// The library, which the CA's ledger is in.
+    pub(crate) library: Arc<Library>,
     /// Signs the service's messages.
     pub(crate) message: OwnKey,
     /// Signs heads of the audit log.
@@ -120,31 +128,59 @@ impl Keyring {
     /// # Errors
     /// [`Fault`].
     pub(crate) fn open(
-        records: &Records,
+        records: Records,
         settings: &Settings,
         dir: &Path,
-        now: OffsetDateTime,
+        (clock, centre): (&SharedClock, Option<Arc<dyn Centre>>),
     ) -> Result<Self, Fault> {
-        let ca = own(records, "ca", || {
-            let validity = lasting(now, CA_DAYS);
-            let common_name = settings.ca_name.clone();
-            let (ca, key) = Ca::create_root(&CaSpec { common_name, path_length: 0, validity })
-                .map_err(Fault::ca)?;
-            Ok(OwnKey {
-                certificate: Bytes(ca.certificate().to_vec()),
-                key: Bytes(key.expose().clone()),
-            })
-        })?;
-        let ca = Ca::load(ca.certificate.0, &Secret::new(ca.key.0)).map_err(Fault::ca)?;
-        pem::write_certificates(&dir.join("ca.pem"), &[ca.certificate()]).map_err(Fault::key)?;
-        let message = message_key(records, &ca, now)?;
-        let checkpoint = own(records, "checkpoint", || plain(Vec::new()))?;
+        let (issuer, message, library) = match centre {
+            None => full(&records, settings, clock.now())?,
+            Some(centre) => {
+                let message = own(&records, "message", || plain(Vec::new()))?;
+                let (line, message) = centre::open(&records, settings, clock, centre, message)?;
+                let library = Arc::new(Library::new(records.clone(), None));
+                (Issuer::Centre(Arc::new(line)), message, library)
+            }
+        };
+        let ca = dir.join("ca.pem");
+        pem::write_certificates(&ca, &[issuer.certificate()]).map_err(Fault::key)?;
+        let checkpoint = own(&records, "checkpoint", || plain(Vec::new()))?;
         let checkpoint = SoftwareKey::from_pkcs8(&checkpoint.key.0).map_err(Fault::key)?;
         let text = pem::encode("PUBLIC KEY", checkpoint.spki()).map_err(Fault::key)?;
         fsfile::write_atomic(&dir.join("signing.pub"), text.as_bytes(), 0o644)
             .map_err(Fault::key)?;
-        Ok(Self { ca, message, checkpoint })
+        Ok(Self { issuer, library, message, checkpoint })
     }
+}
+
+/// Our own CA, made at the first start, with its ledger in the library.
+fn full(
+    records: &Records,
+    settings: &Settings,
+    now: OffsetDateTime,
+) -> Result<(Issuer, OwnKey, Arc<Library>), Fault> {
+    if settings.manner != Manner::Full {
+        return Err(Fault::ca(std::io::Error::other("this manner needs a centre")));
+    }
+    let ca = own(records, "ca", || {
+        let validity = lasting(now, CA_DAYS);
+        let common_name = settings.ca_name.clone();
+        let (ca, key) = Ca::create_root(&CaSpec { common_name, path_length: 0, validity })
+            .map_err(Fault::ca)?;
+        Ok(OwnKey {
+            certificate: Bytes(ca.certificate().to_vec()),
+            key: Bytes(key.expose().clone()),
+        })
+    })?;
+    let ca = Ca::load(ca.certificate.0, &Secret::new(ca.key.0)).map_err(Fault::ca)?;
+    let message = message_key(records, &ca, now)?;
+    let own = pki::CertFacts::read(ca.certificate()).map_err(Fault::ca)?;
+    let library = Arc::new(Library::new(records.clone(), Some(&own.subject)));
+    let ledger = StoreLedger::new(Arc::clone(&library));
+    let publisher = Publisher::new(&ca, now)?;
+    let chain = vec![ca.certificate().to_vec()];
+    let ca = OwnCa::new(ca, chain, ledger.clone()).map_err(Fault::ca)?;
+    Ok((Issuer::Own(Box::new(Own { ca, ledger, publisher })), message, library))
 }
 
 /// A key that is in the store, or is made and put there.

@@ -6,7 +6,7 @@
 
 use der::{Reader as _, SliceReader, Tag, TagNumber, asn1::AnyRef};
 use model::keys::{KeyExample, KeyUse, UseWith};
-use pki::names;
+use pki::{CertFacts, names};
 use store::{
     Key, Prefix, Range,
     typed::{Place, RecordError, Records, Versioned, Write},
@@ -14,6 +14,7 @@ use store::{
 };
 
 use super::{
+    centre::foreign_id,
     record::{self, Entry, EntryId, short_digest},
     refusal::{Refusal, Why},
 };
@@ -25,8 +26,9 @@ const MAX_ROWS: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Library {
     records: Records,
-    /// The CA's name, comparable.
-    issuer: String,
+    /// The name of our own CA, comparable; without one, entries are known by issuer and serial
+    /// number, and not by the latter alone.
+    issuer: Option<String>,
 }
 
 /// Entries that are like an example.
@@ -39,9 +41,9 @@ pub(crate) struct Hits {
 }
 
 impl Library {
-    /// The library in `records` of the CA of this name (RFC 4514).
-    pub(crate) fn new(records: Records, issuer: &str) -> Self {
-        Self { records, issuer: names::canonical_dn(issuer) }
+    /// The library in `records`, of our own CA of this name (RFC 4514) if we have one.
+    pub(crate) fn new(records: Records, issuer: Option<&str>) -> Self {
+        Self { records, issuer: issuer.map(names::canonical_dn) }
     }
 
     /// The records below.
@@ -110,10 +112,19 @@ impl Library {
     /// nothing inside if it is not one of ours.
     fn by_certificate(&self, example: &KeyExample) -> Option<Option<EntryId>> {
         let certificate = example.certificates.first();
-        let given = certificate.map(|der| serial_of(&der.0).and_then(EntryId::from_serial));
-        let named = example.issuer_serial.as_ref().map(|named| {
-            let ours = names::canonical_dn(&named.issuer) == self.issuer;
-            EntryId::from_serial(&named.serial.0).filter(|_| ours)
+        let given = certificate.map(|der| match &self.issuer {
+            Some(_) => serial_of(&der.0).and_then(EntryId::from_serial),
+            None => {
+                let facts = CertFacts::read(&der.0).ok();
+                facts.map(|facts| foreign_id(&facts.issuer, &facts.serial))
+            }
+        });
+        let named = example.issuer_serial.as_ref().map(|named| match &self.issuer {
+            Some(own) => {
+                let ours = names::canonical_dn(&named.issuer) == *own;
+                EntryId::from_serial(&named.serial.0).filter(|_| ours)
+            }
+            None => Some(foreign_id(&named.issuer, &named.serial.0)),
         });
         match (given, named) {
             (Some(given), Some(named)) => Some(given.filter(|_| given == named)),

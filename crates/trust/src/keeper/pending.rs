@@ -42,24 +42,8 @@ impl Keeper {
         if !order.may_wait || order.receipt.response_id.is_empty() {
             return Err(Refusal::ApprovalNeeded.into());
         }
-        let id = EntryId(random::bytes().map_err(Fault::key)?);
         let operation = wanted.operation();
-        let at = self.now();
-        let held = OrderRecord {
-            wanted,
-            name: name.to_owned(),
-            authorization: by.map(|(granted, _)| granted.id),
-            at,
-            state: OrderState::Waiting,
-        };
-        let mut write = Write::new().put(record::order(id)?, &held, 0)?.put(
-            receipt_of(&order.receipt)?,
-            &ReceiptRecord { order: id, at },
-            0,
-        )?;
-        if let Some((granted, digest)) = by {
-            write = granted.spend(write, digest, UsedFor::Order(id))?;
-        }
+        let (id, write) = self.on_record(order, (name, wanted), by, OrderState::Waiting)?;
         if !self.library.commit(write)? {
             return Err(Fault::Contended.into());
         }
@@ -67,6 +51,55 @@ impl Keeper {
         let detail = format!("{} order {id}", operation.name());
         self.journal.done(&super::actor(order), event, &subject, &detail)?;
         Ok(KeyOutcome::Later)
+    }
+
+    /// What puts an order on record, under its receipt if its client can wait, and uses up what
+    /// authorized it: to be committed.
+    pub(super) fn on_record(
+        &self,
+        order: &Order,
+        (name, wanted): (&str, Wanted),
+        by: Option<(&Granted, [u8; 32])>,
+        state: OrderState,
+    ) -> Result<(EntryId, Write), Why> {
+        let id = EntryId(random::bytes().map_err(Fault::key)?);
+        let at = self.now();
+        let held = OrderRecord {
+            wanted,
+            name: name.to_owned(),
+            authorization: by.map(|(granted, _)| granted.id),
+            at,
+            state,
+        };
+        let mut write = Write::new().put(record::order(id)?, &held, 0)?;
+        if order.may_wait && !order.receipt.response_id.is_empty() {
+            let noted = ReceiptRecord { order: id, at };
+            write = write.put(receipt_of(&order.receipt)?, &noted, 0)?;
+        }
+        if let Some((granted, digest)) = by {
+            write = granted.spend(write, digest, UsedFor::Order(id))?;
+        }
+        Ok((id, write))
+    }
+
+    /// Adds the order to have a certificate revoked at the PKI, remembered for `order`'s client.
+    pub(super) fn to_be_revoked(
+        &self,
+        write: Write,
+        entry: EntryId,
+        name: &str,
+        order: Option<&Order>,
+    ) -> Result<(EntryId, Write), Why> {
+        let id = EntryId(random::bytes().map_err(Fault::key)?);
+        let (wanted, at) = (Wanted::Revoke(entry), self.now());
+        let (name, state) = (name.to_owned(), OrderState::Ordered);
+        let held = OrderRecord { wanted, name, authorization: None, at, state };
+        let mut write = write.put(record::order(id)?, &held, 0)?;
+        if let Some(order) = order.filter(|order| order.may_wait) {
+            let noted = ReceiptRecord { order: id, at };
+            write = write.put(receipt_of(&order.receipt)?, &noted, 0)?;
+        }
+        Ok((id, write))
     }
 
     /// One more receipt for an order that waits.
@@ -89,7 +122,7 @@ impl Keeper {
     pub(super) fn collect(&self, receipt: &Receipt) -> Result<Option<Collected>, Why> {
         let Some(order) = self.of_receipt(receipt)? else { return Ok(None) };
         Ok(Some(match order.value.state {
-            OrderState::Waiting => Collected::Outcome(KeyOutcome::Later),
+            OrderState::Waiting | OrderState::Ordered => Collected::Outcome(KeyOutcome::Later),
             OrderState::Failed(failure) => Collected::Failed(failure),
             OrderState::Done(id) => {
                 let authorization = self.authorization_of(&order.value)?;
@@ -104,7 +137,7 @@ impl Keeper {
     pub(super) fn progress(&self, receipt: &Receipt) -> Result<Option<Counts>, Why> {
         let none = Counts::default();
         Ok(self.of_receipt(receipt)?.map(|order| match order.value.state {
-            OrderState::Waiting => Counts { pending: 1, ..none },
+            OrderState::Waiting | OrderState::Ordered => Counts { pending: 1, ..none },
             OrderState::Done(_) => Counts { success: 1, ..none },
             OrderState::Failed(_) => Counts { failure: 1, ..none },
         }))
@@ -158,6 +191,16 @@ impl Keeper {
     fn carry_out(&self, id: EntryId) -> Result<String, Why> {
         let held = self.waiting(id)?;
         let order = held.value.clone();
+        if let Some(line) = self.issuer.line() {
+            let mut value = held.value;
+            value.state = OrderState::Ordered;
+            let write = Write::new().put(record::order(id)?, &value, held.version)?;
+            if !self.library.commit(write)? {
+                return Err(Fault::Contended.into());
+            }
+            line.run(id);
+            return Ok(order.name);
+        }
         let close = move |write: Write, entry: EntryId| {
             let mut value = held.value;
             value.state = OrderState::Done(entry);
@@ -175,6 +218,8 @@ impl Keeper {
                 self.check_alive(*old, &entry.value)?;
                 self.renew(*old, entry, close)?;
             }
+            // Nothing that ends waits for an operator.
+            Wanted::Revoke(_) => return Err(Refusal::OrderUnknown.into()),
         }
         Ok(order.name)
     }

@@ -23,7 +23,9 @@ use store::{
 use time::OffsetDateTime;
 
 use super::{
-    Keeper, keyring,
+    Keeper,
+    issuer::Own,
+    keyring,
     ledger::revocation,
     record::{self, EntryId, Revoked},
     refusal::{Fault, Why},
@@ -74,6 +76,9 @@ impl Publisher {
 impl Keeper {
     /// The newest full CRL, DER.
     pub(super) fn crl(&self) -> Result<Vec<u8>, Why> {
+        if let Some(crl) = self.issuer.foreign_crl()? {
+            return Ok(crl);
+        }
         Ok(self.published()?.full.to_vec())
     }
 
@@ -82,13 +87,19 @@ impl Keeper {
         Ok(self.published()?.delta.to_vec())
     }
 
-    /// Number of the newest CRL.
+    /// Number of the newest CRL of our own; 0 if we publish none.
     pub(super) fn crl_number(&self) -> Result<u64, Why> {
+        if self.issuer.own().is_err() {
+            return Ok(0);
+        }
         Ok(self.published()?.number)
     }
 
     /// Publishes what is due.
     pub(super) fn publish(&self) -> Result<(), Fault> {
+        if self.issuer.own().is_err() {
+            return Ok(());
+        }
         self.published().map(drop).map_err(|why| match why {
             Why::Fault(fault) => fault,
             Why::Refused(refusal) => Fault::ca(refusal),
@@ -96,19 +107,20 @@ impl Keeper {
     }
 
     fn published(&self) -> Result<Published, Why> {
+        let publisher = &self.issuer.own()?.publisher;
         let now = self.clock.monotonic();
         let life = Duration::from_secs(self.settings.crl_life_s);
-        let mut held = self.publisher.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = publisher.published.lock().unwrap_or_else(PoisonError::into_inner);
         let due = held.as_ref().is_none_or(|one| now.saturating_sub(one.scheduled) >= life / 2);
-        let outdated = self.publisher.outdated.load(Ordering::Acquire);
+        let outdated = publisher.outdated.load(Ordering::Acquire);
         if let Some(one) = held.as_ref().filter(|_| !due && !outdated) {
             return Ok(one.clone());
         }
         // Before reading: what is revoked from here on makes it outdated again.
-        self.publisher.outdated.store(false, Ordering::Release);
+        publisher.outdated.store(false, Ordering::Release);
         let made = self.make(held.as_ref(), due);
         if made.is_err() {
-            self.publisher.outdated();
+            publisher.outdated();
         }
         let made = made?;
         *held = Some(made.clone());
@@ -116,6 +128,7 @@ impl Keeper {
     }
 
     fn make(&self, last: Option<&Published>, due: bool) -> Result<Published, Why> {
+        let Own { ca, publisher, .. } = self.issuer.own()?;
         let number = self.next_number()?;
         let begun = self.clock.monotonic();
         let life = Duration::from_secs(self.settings.crl_life_s);
@@ -129,17 +142,17 @@ impl Keeper {
             Some(one) => Arc::clone(&one.full),
             None => {
                 let all: Vec<Revocation> = revoked.iter().map(|(_, one)| *one).collect();
-                Arc::new(self.ca.ca().issue_crl(number, validity, &all).map_err(Fault::ca)?)
+                Arc::new(ca.ca().issue_crl(number, validity, &all).map_err(Fault::ca)?)
             }
         };
         let since = revoked.iter().filter(|(made, _)| *made > base.1);
         let entries: Vec<CrlEntry> =
             since.map(|(_, one)| CrlEntry { revocation: *one, issuer: None }).collect();
         let plan = CrlPlan::delta(number, base.0, validity);
-        let delta = Arc::new(self.ca.ca().issue_crl_by(&plan, &entries).map_err(Fault::ca)?);
+        let delta = Arc::new(ca.ca().issue_crl_by(&plan, &entries).map_err(Fault::ca)?);
         if resting.is_some() {
             // The full one is still to come.
-            self.publisher.outdated();
+            publisher.outdated();
         }
         let now = self.clock.monotonic();
         Ok(Published {
@@ -191,8 +204,16 @@ impl Keeper {
     /// Answers an OCSP request (DER).
     pub(super) fn ocsp(&self, request: &[u8]) -> Result<Vec<u8>, Why> {
         let life = Duration::from_secs(self.settings.ocsp_life_s);
-        let responder =
-            Arc::clone(&self.publisher.responder.read().unwrap_or_else(PoisonError::into_inner).0);
+        let responder = Arc::clone(
+            &self
+                .issuer
+                .own()?
+                .publisher
+                .responder
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .0,
+        );
         let fault = std::cell::RefCell::new(None);
         let reply = responder.respond(request, self.clock.now(), life, |serial| {
             self.ocsp_status(serial).unwrap_or_else(|error| {
@@ -228,11 +249,12 @@ impl Keeper {
 
     /// A new OCSP key, once a day.
     pub(super) fn renew_responder(&self) -> Result<(), Fault> {
+        let Ok(Own { ca, publisher, .. }) = self.issuer.own() else { return Ok(()) };
         let now = self.clock.now();
-        let since = self.publisher.responder.read().unwrap_or_else(PoisonError::into_inner).1;
+        let since = publisher.responder.read().unwrap_or_else(PoisonError::into_inner).1;
         if now - since >= OCSP_KEY_LIFE {
-            let new = keyring::responder(self.ca.ca(), now)?;
-            let mut held = self.publisher.responder.write().unwrap_or_else(PoisonError::into_inner);
+            let new = keyring::responder(ca.ca(), now)?;
+            let mut held = publisher.responder.write().unwrap_or_else(PoisonError::into_inner);
             *held = (Arc::new(new), now);
         }
         Ok(())

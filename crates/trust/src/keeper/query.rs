@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use super::{
     Holder, Keeper,
+    library::Hits,
     record::{self, Authorization, Entry, EntryId},
     refusal::{Refusal, Why},
     status,
@@ -28,8 +29,8 @@ impl Keeper {
     pub(super) fn locate(&self, query: &Query) -> Result<Found, Why> {
         let instant = self.instant(query)?;
         let found = self.library.find(&query.binding, limit(query))?;
-        if found.entries.is_empty() && !query.binding.certificates.is_empty() {
-            return self.foreign(query, instant, false);
+        if let Some(found) = self.elsewhere(query, instant, (&found, false))? {
+            return Ok(found);
         }
         let moment = u64::try_from(instant).unwrap_or(0);
         let in_force = |entry: &Entry| {
@@ -39,7 +40,7 @@ impl Keeper {
         let all = found.entries.into_iter().filter(|(_, entry)| in_force(&entry.value));
         let ca = self.ca_certificate();
         let bindings = all.map(|(id, entry)| status::answered(id, entry.value, ca, None));
-        let knowledge = Some(Knowledge::own(self.now()));
+        let knowledge = Some(self.own_knowledge());
         Ok(Found { bindings: bindings.collect(), more: found.more, knowledge })
     }
 
@@ -47,30 +48,68 @@ impl Keeper {
     pub(super) fn validate(&self, query: &Query) -> Result<Found, Why> {
         let instant = self.instant(query)?;
         let found = self.library.find(&query.binding, limit(query))?;
-        if found.entries.is_empty() && !query.binding.certificates.is_empty() {
-            return self.foreign(query, instant, true);
+        if let Some(found) = self.elsewhere(query, instant, (&found, true))? {
+            return Ok(found);
         }
         let (now, ca) = (self.now(), self.ca_certificate());
+        let until = self.issuer.knowledge(now).until;
         let bindings = found.entries.into_iter().map(|(id, entry)| {
-            let known = status::of_entry(&entry.value, instant, now);
+            let known = status::of_entry(&entry.value, instant, now, until);
             status::answered(id, entry.value, ca, Some(known))
         });
-        let knowledge = Some(Knowledge::own(now));
+        let knowledge = Some(self.own_knowledge());
         Ok(Found { bindings: bindings.collect(), more: found.more, knowledge })
+    }
+
+    /// The answer, if it does not come from the library: of the centre, or our own judgement of a
+    /// certificate of others.
+    fn elsewhere(
+        &self,
+        query: &Query,
+        instant: i64,
+        (found, validate): (&Hits, bool),
+    ) -> Result<Option<Found>, Why> {
+        let brought = !query.binding.certificates.is_empty();
+        let Some(line) = self.issuer.line() else {
+            let foreign = found.entries.is_empty() && brought;
+            return foreign.then(|| self.foreign(query, instant, validate)).transpose();
+        };
+        if !found.entries.is_empty() && !line.relays() {
+            line.answered_here();
+            return Ok(None);
+        }
+        let limit = u32::try_from(limit(query)).unwrap_or(u32::MAX);
+        match line.forward(&Query { limit, ..query.clone() }, validate) {
+            Ok(found) => Ok(Some(found)),
+            // What it says of itself can be judged without the centre; of its revocation nothing.
+            Err(Refusal::CentreAway) if brought && !line.relays() => {
+                self.foreign(query, instant, validate).map(Some)
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    fn own_knowledge(&self) -> Knowledge {
+        Knowledge::own(self.issuer.knowledge(self.now()).as_of)
     }
 
     fn foreign(&self, query: &Query, instant: i64, wanted: bool) -> Result<Found, Why> {
         let at = OffsetDateTime::from_unix_timestamp(instant.div_euclid(1000))
             .map_err(|_| Refusal::InstantBeforeService)?;
+        let mut knowledge = self.own_knowledge();
         let judged = self.foreign.judge(&query.binding, at, wanted)?;
-        let knowledge = Some(Knowledge::own(self.now()));
-        Ok(Found { bindings: judged.into_iter().collect(), more: false, knowledge })
+        let bindings = judged.map(|judged| {
+            knowledge.anchor = judged.anchor;
+            judged.binding
+        });
+        let bindings = bindings.into_iter().collect();
+        Ok(Found { bindings, more: false, knowledge: Some(knowledge) })
     }
 
     /// The instant asked about: the library knows nothing of what was before the CA.
     fn instant(&self, query: &Query) -> Result<i64, Refusal> {
         let now = i64::try_from(self.now()).unwrap_or(i64::MAX);
-        let began = pki::binding::millis(self.ca.ca().validity().not_before);
+        let began = pki::binding::millis(self.issuer.began());
         match query.instant {
             Some(instant) if instant < began => Err(Refusal::InstantBeforeService),
             Some(instant) => Ok(instant),
@@ -157,9 +196,10 @@ impl Keeper {
         }
         let found = self.library.find(hint, MAX_KEYS)?;
         let now = self.now();
+        let until = self.issuer.knowledge(now).until;
         let instant = i64::try_from(now).unwrap_or(i64::MAX);
         let good = found.entries.into_iter().map(|(_, entry)| entry.value).find(|entry| {
-            let status = status::of_entry(entry, instant, now);
+            let status = status::of_entry(entry, instant, now, until);
             status.value == model::keys::StatusValue::Valid
                 && entry.uses.contains(&KeyUse::Signature)
         });

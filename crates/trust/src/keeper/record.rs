@@ -7,6 +7,7 @@
 //! | `revoked/<id>` | [`Revoked`]: what goes on the CRL |
 //! | `auth/<name digest>/<id>` | [`Authorization`]: a pass phrase for one order |
 //! | `ledger/<request>` | [`Issuing`]: a serial number that was reserved before signing |
+//! | `centre/domain`, `centre/news` | the centre's PKI, and how far its news were taken |
 //! | `order/<id>`, `receipt/<digest>` | [`OrderRecord`] that was put off, and its [`ReceiptRecord`] |
 //! | `escrow/<id>`, `recovery/<id>` | [`Escrowed`] private key, [`Recovery`] under way |
 //! | `made/<id>` | [`Escrowed`]: a private key that its owner may not have got yet |
@@ -98,6 +99,9 @@ pub(crate) struct Entry {
     /// Whether the private key is in escrow.
     #[serde(default)]
     pub(crate) escrowed: bool,
+    /// The certificates above it, DER, nearest first; none: our own CA's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) chain: Vec<Bytes>,
 }
 
 /// What goes on the CRL.
@@ -194,6 +198,8 @@ pub(crate) enum Wanted {
     Register(Prototype),
     /// A new certificate for this entry.
     Reissue(EntryId),
+    /// The end of this entry's certificate at the PKI; here it has ended already.
+    Revoke(EntryId),
 }
 
 impl Wanted {
@@ -201,6 +207,7 @@ impl Wanted {
         match self {
             Self::Register(_) => KeyOperation::Register,
             Self::Reissue(_) => KeyOperation::Reissue,
+            Self::Revoke(_) => KeyOperation::Revoke,
         }
     }
 }
@@ -209,8 +216,10 @@ impl Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum OrderState {
-    /// Nothing yet.
+    /// Nothing yet: an operator must decide.
     Waiting,
+    /// It is for the centre to carry out.
+    Ordered,
     /// It was carried out.
     Done(EntryId),
     /// It was refused.

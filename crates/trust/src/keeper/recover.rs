@@ -47,7 +47,7 @@ impl Keeper {
             let (mut value, version) = (held.value, held.version);
             value.used = Some(request.clone());
             let by = super::actor(order);
-            self.end(id, &entry.value, &by, |write: Write| {
+            self.end(id, &entry.value, &by, None, |write: Write, _| {
                 Ok(write.put(record::recovery(id)?, &value, version)?)
             })?;
             let detail = format!("{}, approved by {}", id.public(), value.operators.join(", "));

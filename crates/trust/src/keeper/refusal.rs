@@ -61,6 +61,16 @@ refusals! {
     BindingRevoked, "binding-revoked", Refused, "the binding was revoked", "register another key";
     /// No binding is like the example.
     BindingUnknown, "binding-unknown", NotAuthoritative, "no binding is like the example", "`vouchsafe key list` shows those that are";
+    /// The centre is away.
+    CentreAway, "centre-away", Busy, "the key-management centre is away, and the library has no answer", "ask again later; `vouchsafe key status` shows since when";
+    /// The centre, or the line to it, has too much to do.
+    CentreBusy, "centre-busy", Busy, "too much is being asked of the key-management centre", "ask again later";
+    /// The centre said no.
+    CentreRefused, "centre-refused", Refused, "the key-management centre refused it", "its audit log, and ours, have the name";
+    /// What the centre handed over is not what was ordered.
+    CertificateUnfit, "certificate-unfit", Internal, "the certificate is not for the key that was ordered, or leads to no anchor", "the centre's PKI must be the one that was configured";
+    /// No CRL came from the centre yet.
+    CrlNotThere, "crl-not-there", NotSupported, "no revocation list has come from the PKI yet", "ask again later, or ask the PKI itself";
     /// The example says nothing by which a key can be found.
     ExampleEmpty, "example-empty", TooMany, "the example says nothing by which a key can be found", "give a name, a key, a certificate or an application";
     /// No escrow here.
@@ -75,6 +85,8 @@ refusals! {
     InstantBeforeService, "instant-before-service", TimeInstantOutOfRange, "the instant lies before this service began", "ask about a later instant";
     /// The interval that was asked for is empty.
     IntervalEmpty, "interval-empty", Refused, "the interval that was asked for is empty or over", "ask for a later end";
+    /// Another PKI certifies and publishes.
+    IssuedElsewhere, "issued-elsewhere", NotSupported, "certificates are issued by the key-management centre's PKI", "`keeper.manner = \"full\"` has a CA here";
     /// No keys are made here.
     KeyGenerationOff, "key-generation-off", NotSupported, "no keys are made here", "`keeper.generate_keys` chooses it, or send a key";
     /// A key that the CA does not certify.
@@ -89,6 +101,8 @@ refusals! {
     NotEscrowed, "not-escrowed", Refused, "the private key is not in escrow", "only keys that were made here with escrow are";
     /// No order that waits has this name.
     OrderUnknown, "order-unknown", Refused, "no order that waits has this name", "`vouchsafe key list` shows those that do";
+    /// The order is with the centre, and the client cannot wait.
+    OrderUnderWay, "order-under-way", NotSynchronous, "the order is with the key-management centre, and the client cannot wait", "the same order again gets the answer; or offer #Pending";
     /// An operator said no.
     OperatorRefused, "operator-refused", Refused, "an operator refused the order", "ask the operator";
     /// The operator's name is not one.

@@ -37,8 +37,12 @@ impl Keeper {
         self.check(asked, &granted.held.value)?;
         check_possession(order, asked)?;
         if self.settings.approval == Approval::Operator {
-            let wanted = Wanted::Register(asked.clone());
+            let wanted = resolved(asked, &granted.held.value);
             return self.put_off(order, (name, wanted), Some((&granted, digest)));
+        }
+        if let Some(line) = self.issuer.line() {
+            let wanted = resolved(asked, &granted.held.value);
+            return self.send(line, order, (name, wanted), Some((&granted, digest)));
         }
         let spent = granted.clone();
         let id = self.bind(asked, &granted.held.value, move |write, id| {
@@ -130,10 +134,21 @@ impl Keeper {
         let held = self.library.get(&record::order(waits)?)?.ok_or(Refusal::OrderUnknown)?;
         match held.value.state {
             OrderState::Done(id) => self.done(operation, id, Some(&granted.held.value)),
+            OrderState::Failed(_) if self.issuer.line().is_some() => {
+                Err(Refusal::CentreRefused.into())
+            }
             OrderState::Failed(_) => Err(Refusal::OperatorRefused.into()),
             OrderState::Waiting if order.may_wait => {
                 self.note_receipt(&order.receipt, waits)?;
                 Ok(KeyOutcome::Later)
+            }
+            OrderState::Ordered if order.may_wait => {
+                self.note_receipt(&order.receipt, waits)?;
+                Ok(KeyOutcome::Later)
+            }
+            OrderState::Ordered => {
+                let line = self.issuer.line().ok_or(Refusal::OrderUnknown)?;
+                self.await_end(line, order, waits)
             }
             OrderState::Waiting => Err(Refusal::ApprovalNeeded.into()),
         }
@@ -156,7 +171,8 @@ impl Keeper {
         };
         let now = self.now();
         let instant = i64::try_from(now).unwrap_or(i64::MAX);
-        let known = status::of_entry(&entry, instant, now);
+        let until = self.issuer.knowledge(now).until;
+        let known = status::of_entry(&entry, instant, now, until);
         let binding = status::answered(id, entry, self.ca_certificate(), Some(known));
         Ok(KeyOutcome::Done(Done { operation, bindings: vec![binding], private_key }))
     }
@@ -180,6 +196,16 @@ impl Keeper {
             name: Some(name.to_owned()),
         }))
     }
+}
+
+/// What is asked for, with everything in it that the authorization leaves to us.
+fn resolved(asked: &Prototype, allowed: &Authorization) -> Wanted {
+    let mut asked = asked.clone();
+    if asked.uses.is_empty() {
+        asked.uses.clone_from(&allowed.uses);
+    }
+    asked.name = Some(allowed.name.clone());
+    Wanted::Register(asked)
 }
 
 /// A key that is brought must have been proven by itself.

@@ -37,6 +37,11 @@ impl Keeper {
             let by = granted.as_ref().map(|granted| (granted, digest));
             return self.put_off(order, (name, wanted), by);
         }
+        if let Some(line) = self.issuer.line() {
+            let (name, wanted) = (entry.value.name.as_str(), Wanted::Reissue(id));
+            let by = granted.as_ref().map(|granted| (granted, digest));
+            return self.send(line, order, (name, wanted), by);
+        }
         let new = self.renew(id, entry, move |write, new| match granted {
             Some(granted) => granted.spend(write, digest, UsedFor::Entry(new)),
             None => Ok(write),

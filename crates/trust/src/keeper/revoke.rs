@@ -19,6 +19,15 @@ use super::{
     retried,
 };
 
+/// A binding that ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    /// Since when.
+    pub(super) at: u64,
+    /// The first of the orders to the centre.
+    pub(super) first: Option<EntryId>,
+}
+
 impl Keeper {
     /// Ends a binding. One that has ended stays so, and says it again.
     pub(super) fn revoke(&self, order: &Order, example: &KeyExample) -> Result<KeyOutcome, Why> {
@@ -34,19 +43,29 @@ impl Keeper {
             (_, Some(Holder::Binding(_))) => return Err(Refusal::HolderOther.into()),
             (_, Some(holder @ Holder::Authorization(_))) => {
                 let granted = self.granted(holder, &entry.value.name)?;
-                if granted.spent(&digest)?.is_some() {
-                    return self.done(KeyOperation::Revoke, id, None);
+                match granted.spent(&digest)? {
+                    None => {}
+                    Some(UsedFor::Entry(_)) => return self.done(KeyOperation::Revoke, id, None),
+                    Some(spent @ UsedFor::Order(_)) => {
+                        return self.again(order, &granted, spent, KeyOperation::Revoke);
+                    }
                 }
                 Some(granted)
             }
             (_, Some(Holder::Recovery(_)) | None) => return Err(Refusal::AuthenticationKind.into()),
         };
         let by = super::actor(order);
-        self.end(id, &entry.value, &by, |write: Write| match &granted {
-            Some(granted) => Granted::spend(granted, write, digest, UsedFor::Entry(id)),
-            None => Ok(write),
+        let ended = self.end(id, &entry.value, &by, Some(order), |write: Write, first| {
+            let used = first.map_or(UsedFor::Entry(id), UsedFor::Order);
+            match &granted {
+                Some(granted) => Granted::spend(granted, write, digest, used),
+                None => Ok(write),
+            }
         })?;
-        self.done(KeyOperation::Revoke, id, None)
+        match (self.issuer.line(), ended.first) {
+            (Some(line), Some(first)) => self.await_end(line, order, first),
+            _ => self.done(KeyOperation::Revoke, id, None),
+        }
     }
 
     /// Ends a binding because an operator says so; since when it is revoked.
@@ -54,21 +73,35 @@ impl Keeper {
         check_operator(operator)?;
         retried(|| {
             let entry = self.library.entry(id)?.ok_or(Refusal::BindingUnknown)?;
-            self.end(id, &entry.value, &format!("operator:{operator}"), Ok)
+            let by = format!("operator:{operator}");
+            self.end(id, &entry.value, &by, None, |write, _| Ok(write)).map(|ended| ended.at)
         })
     }
 
-    /// Revokes every certificate of the binding that is alive, in one transaction.
+    /// Revokes every certificate of the binding that is alive, in one transaction; in it are the
+    /// orders to the centre, of which `order` is remembered for the first, if there is a centre.
     pub(super) fn end(
         &self,
         id: EntryId,
         entry: &Entry,
         by: &str,
-        with: impl FnOnce(Write) -> Result<Write, Why>,
-    ) -> Result<u64, Why> {
+        order: Option<&Order>,
+        with: impl FnOnce(Write, Option<EntryId>) -> Result<Write, Why>,
+    ) -> Result<Ended, Why> {
         let now = self.now();
         let alive = self.alive(self.newest(id, entry)?)?;
-        let mut write = with(Write::new())?;
+        let mut orders = Vec::new();
+        let mut write = Write::new();
+        if self.issuer.line().is_some() {
+            for (id, _) in &alive {
+                let receipt = order.filter(|_| orders.is_empty());
+                let ordered;
+                (ordered, write) = self.to_be_revoked(write, *id, &entry.name, receipt)?;
+                orders.push(ordered);
+            }
+        }
+        let first = orders.first().copied();
+        write = with(write, first)?;
         let mut ended = Vec::new();
         for (id, held) in alive {
             let mut value = held.value;
@@ -84,14 +117,17 @@ impl Keeper {
         if !self.library.commit(write)? {
             return Err(Fault::Contended.into());
         }
-        self.publisher.outdated();
+        self.issuer.outdated();
         let detail = if ended.is_empty() {
             format!("{} was revoked or over before", id.public())
         } else {
             ended.join(", ")
         };
         self.journal.done(by, "key-revoked", &format!("key:{}", entry.name), &detail)?;
-        Ok(entry.revoked_at.unwrap_or(now))
+        if let Some(line) = self.issuer.line() {
+            orders.into_iter().for_each(|id| line.run(id));
+        }
+        Ok(Ended { at: entry.revoked_at.unwrap_or(now), first })
     }
 
     /// The newest certificate of a binding, from any of its certificates.

@@ -2,8 +2,77 @@
 
 use std::path::{Path, PathBuf};
 
+use model::{Domain, Tenant};
 use serde::Deserialize;
 use serve::config::SecretSource;
+
+/// Who certifies, and what is answered here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Manner {
+    /// A CA of its own: everything is done here.
+    #[default]
+    Full,
+    /// Questions are answered from the library; what needs a CA is ordered from the centre.
+    Hybrid,
+    /// Requests are authenticated and passed on to the centre.
+    Proxy,
+}
+
+impl Manner {
+    /// Kebab-case name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Hybrid => "hybrid",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+/// The key-management centre: the table `[keeper.centre]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AtCentre {
+    /// Where it is: `https://HOST:PORT`.
+    pub url: String,
+    /// The agent of this host, which certifies this service.
+    pub agent_socket: PathBuf,
+    /// Whose orders ours are.
+    pub tenant: Tenant,
+    /// The PKI that certifies.
+    pub domain: Domain,
+    /// How old what is known of revocations may be, seconds; then it is open again.
+    #[serde(default = "max_age_s")]
+    pub max_age_s: u64,
+    /// How long it is remembered that the centre knew nothing, seconds.
+    #[serde(default = "negative_age_s")]
+    pub negative_age_s: u64,
+    /// How long clients that cannot wait are kept waiting, seconds.
+    #[serde(default = "wait_s")]
+    pub wait_s: u64,
+    /// Questions to the centre at once; fewer than `front.channels`, so that the library is never
+    /// behind them.
+    #[serde(default = "questions_at_once")]
+    pub questions_at_once: usize,
+}
+
+const fn max_age_s() -> u64 {
+    300
+}
+
+const fn negative_age_s() -> u64 {
+    10
+}
+
+const fn wait_s() -> u64 {
+    8
+}
+
+const fn questions_at_once() -> usize {
+    6
+}
 
 /// Whether an operator must agree to what is registered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -20,6 +89,10 @@ pub enum Approval {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// Who certifies.
+    pub manner: Manner,
+    /// The key-management centre, in the manners other than `full`.
+    pub centre: Option<AtCentre>,
     /// Common name of the CA, when it is made.
     pub ca_name: String,
     /// Whether operators may hand out pass phrases for registrations.
@@ -70,6 +143,8 @@ impl Default for Settings {
     fn default() -> Self {
         const DAY: u64 = 86_400;
         Self {
+            manner: Manner::Full,
+            centre: None,
             ca_name: "Vouchsafe trust service".to_owned(),
             pass_phrases: false,
             phrase_life_s: 3600,
@@ -104,6 +179,9 @@ impl Settings {
         self.anchors.iter_mut().for_each(under);
         self.intermediates.iter_mut().for_each(under);
         self.crls.iter_mut().for_each(under);
+        if let Some(centre) = &mut self.centre {
+            under(&mut centre.agent_socket);
+        }
         for source in [&mut self.root_key, &mut self.escrow_key].into_iter().flatten() {
             if let SecretSource::Path(path) = source {
                 under(path);
@@ -117,7 +195,10 @@ impl Settings {
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
         const YEAR: u64 = 365 * 86_400;
         let within = |value: u64, least: u64, most: u64| (least..=most).contains(&value);
-        if self.ca_name.is_empty() || self.ca_name.len() > 64 {
+        let centre = self.centre.as_ref();
+        if centre.is_some_and(|at| at.max_age_s < 3 || at.questions_at_once == 0) {
+            Some(("keeper.centre", "must have max_age_s >= 3 and questions_at_once >= 1"))
+        } else if self.ca_name.is_empty() || self.ca_name.len() > 64 {
             Some(("keeper.ca_name", "must have 1 to 64 characters"))
         } else if !within(self.phrase_life_s, 1, 30 * 86_400) {
             Some(("keeper.phrase_life_s", "must be between 1 and 2592000"))
@@ -125,6 +206,10 @@ impl Settings {
             Some(("keeper.phrase_tries", "must be between 1 and 100"))
         } else if !within(self.order_life_s, 60, YEAR) {
             Some(("keeper.order_life_s", "must be between 60 and 31536000"))
+        } else if (self.manner == Manner::Full) != self.centre.is_none() {
+            Some(("keeper.centre", "belongs to the manners `hybrid` and `proxy`, and they need it"))
+        } else if self.manner != Manner::Full && self.generate_keys {
+            Some(("keeper.generate_keys", "needs `manner = \"full\"`: no keys are made elsewhere"))
         } else if self.escrow && !self.generate_keys {
             Some(("keeper.escrow", "needs `generate_keys`: no other private key is ever here"))
         } else if self.escrow && self.recovery_operators < 2 {

@@ -14,12 +14,14 @@ use std::{
 use model::{
     api::Bytes,
     keys::{
-        KeyAspects, KeyBinding, KeyExample,
+        Anchor, KeyAspects, KeyBinding, KeyExample,
         KeyFinding::{Bad, Good, Open},
         KeyStatus,
     },
 };
-use pki::{Anchors, CertFacts, CrlMarks, Evidence, Pool, Terms, Usage, binding, validate};
+use pki::{
+    Anchors, CertFacts, CrlMarks, Evidence, Pool, Terms, Usage, Validation, binding, validate,
+};
 use serve::pem;
 use time::OffsetDateTime;
 
@@ -36,15 +38,16 @@ const MAX_CRL: usize = 8 << 20;
 /// Most certificates and CRLs that come with a question.
 const MAX_OFFERED: usize = 16;
 
-/// What is known of an entry at `instant`, from the library at `now` (Unix milliseconds).
-pub(crate) fn of_entry(entry: &Entry, instant: i64, now: u64) -> KeyStatus {
+/// What is known of an entry at `instant`, from the library at `now` (Unix milliseconds), which knows
+/// of revocations up to `until`.
+pub(crate) fn of_entry(entry: &Entry, instant: i64, now: u64, until: u64) -> KeyStatus {
     let inside = entry.not_before <= instant && instant < entry.not_on_or_after;
     let moment = u64::try_from(instant).unwrap_or(0);
     let revoked = entry.revoked_at.is_some_and(|at| at <= moment);
     // What will be revoked later nobody knows.
     let revocation = if revoked {
         Bad
-    } else if moment > now {
+    } else if moment > until {
         Open
     } else {
         Good
@@ -58,8 +61,10 @@ pub(crate) fn of_entry(entry: &Entry, instant: i64, now: u64) -> KeyStatus {
         })
     } else if revoked {
         Some("certificate-revoked")
-    } else {
+    } else if moment > now {
         Some("instant-in-the-future")
+    } else {
+        Some("knowledge-too-old")
     };
     let aspects = KeyAspects {
         revocation_status: revocation,
@@ -76,11 +81,16 @@ pub(crate) fn answered(
     ca: &[u8],
     status: Option<KeyStatus>,
 ) -> KeyBinding {
+    let mut certificates = vec![entry.certificate];
+    if entry.chain.is_empty() {
+        certificates.push(Bytes(ca.to_vec()));
+    }
+    certificates.extend(entry.chain);
     KeyBinding {
         id: id.public(),
         key: entry.key,
         name: Some(entry.name),
-        certificates: vec![entry.certificate, Bytes(ca.to_vec())],
+        certificates,
         uses: entry.uses,
         use_with: entry.use_with,
         not_before: entry.not_before,
@@ -100,6 +110,23 @@ pub(crate) struct Foreign {
     running: AtomicU32,
 }
 
+/// A foreign certificate's binding, and where trust in it begins.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) binding: KeyBinding,
+    /// This service, if no path was found or none was looked for.
+    pub(crate) anchor: Anchor,
+}
+
+/// Where the path of these subjects, leaf first, ends; over more than two CAs, the path.
+fn anchor_of(subjects: &[String]) -> Anchor {
+    match subjects {
+        [] | [_] => Anchor::TrustService,
+        [_, ca] | [_, _, ca] => Anchor::Ca(ca.clone()),
+        [_, path @ ..] => Anchor::Bridge { path: path.to_vec() },
+    }
+}
+
 /// What the configured CRLs were when they were read: how long, and since when.
 type Stamps = Vec<Option<(u64, SystemTime)>>;
 
@@ -112,11 +139,11 @@ impl Drop for Place<'_> {
 }
 
 impl Foreign {
-    /// With the configured anchors and our own CA.
+    /// With the configured anchors and our CA, and what lies between and is known besides.
     ///
     /// # Errors
     /// [`Fault::Ca`] if a file cannot be read or is no CA's certificate.
-    pub(crate) fn new(settings: &Settings, ca: &[u8]) -> Result<Self, Fault> {
+    pub(crate) fn new(settings: &Settings, ca: &[u8], above: &[Vec<u8>]) -> Result<Self, Fault> {
         let read = |paths: &[PathBuf]| -> Result<Vec<Vec<u8>>, Fault> {
             let each = paths.iter().map(|path| pem::read_certificates(path).map_err(Fault::ca));
             Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
@@ -125,7 +152,7 @@ impl Foreign {
         anchors.push(ca.to_vec());
         Ok(Self {
             anchors: Anchors::new(&anchors).map_err(Fault::ca)?,
-            intermediates: read(&settings.intermediates)?,
+            intermediates: [read(&settings.intermediates)?, above.to_vec()].concat(),
             crls: settings.crls.clone(),
             marks: Mutex::default(),
             read: Mutex::default(),
@@ -143,7 +170,7 @@ impl Foreign {
         example: &KeyExample,
         instant: OffsetDateTime,
         wanted: bool,
-    ) -> Result<Option<KeyBinding>, Why> {
+    ) -> Result<Option<Judged>, Why> {
         let Some(leaf) = example.certificates.first() else { return Ok(None) };
         let offered = example.certificates.len().max(example.crls.len());
         if offered > MAX_OFFERED {
@@ -155,14 +182,16 @@ impl Foreign {
         if !like || !binding::is_named(&facts, example) {
             return Ok(None);
         }
+        let mut anchor = Anchor::TrustService;
         if wanted {
-            let (status, path) = self.validate(&leaf.0, example, instant)?;
-            if !path.is_empty() {
-                found.certificates = path;
+            let validation = self.validate(&leaf.0, example, instant)?;
+            anchor = anchor_of(validation.subjects());
+            if !validation.path().is_empty() {
+                found.certificates = validation.path().iter().cloned().map(Bytes).collect();
             }
-            found.status = Some(status);
+            found.status = Some(binding::status(validation.status()));
         }
-        Ok(Some(found))
+        Ok(Some(Judged { binding: found, anchor }))
     }
 
     fn validate(
@@ -170,7 +199,7 @@ impl Foreign {
         leaf: &[u8],
         example: &KeyExample,
         instant: OffsetDateTime,
-    ) -> Result<(KeyStatus, Vec<Bytes>), Why> {
+    ) -> Result<Validation, Why> {
         let place = Place(&self.running);
         if self.running.fetch_add(1, Ordering::AcqRel) >= FOREIGN_AT_ONCE {
             return Err(Refusal::ForeignBusy.into());
@@ -187,8 +216,7 @@ impl Foreign {
         let validation = validation.map_err(|_| Refusal::ForeignUnreadable)?;
         self.marks.lock().unwrap_or_else(PoisonError::into_inner).keep(validation.crl_marks());
         drop(place);
-        let path = validation.path().iter().cloned().map(Bytes);
-        Ok((binding::status(validation.status()), path.collect()))
+        Ok(validation)
     }
 
     /// The configured CRLs, as long as they stay the same, and no others.
@@ -250,6 +278,7 @@ mod tests {
             replaces: None,
             revocation_code: None,
             escrowed: false,
+            chain: Vec::new(),
         }
     }
 
@@ -259,7 +288,7 @@ mod tests {
         let validity = pki::Validity::new(now, std::time::Duration::from_secs(60));
         let spec = pki::CaSpec { common_name: "x".to_owned(), path_length: 0, validity };
         let (ca, _) = pki::Ca::create_root(&spec).unwrap();
-        let foreign = Foreign::new(&Settings::default(), ca.certificate()).unwrap();
+        let foreign = Foreign::new(&Settings::default(), ca.certificate(), &[]).unwrap();
         let certificates = vec![Bytes(ca.certificate().to_vec())];
         let example = KeyExample { certificates, ..KeyExample::default() };
         foreign.running.store(FOREIGN_AT_ONCE, Ordering::Release);
@@ -272,16 +301,19 @@ mod tests {
 
     #[test]
     fn an_entry_is_judged_at_the_instant_asked_about() {
-        let value = |instant, now| of_entry(&entry(), instant, now).value;
+        let value = |instant, now| of_entry(&entry(), instant, now, now).value;
         assert_eq!(value(999, 4_000), StatusValue::Invalid);
         assert_eq!(value(4_999, 6_000), StatusValue::Valid);
         assert_eq!(value(5_000, 6_000), StatusValue::Invalid);
         assert_eq!(value(9_000, 9_500), StatusValue::Invalid);
         let mut alive = entry();
         alive.revoked_at = None;
-        assert_eq!(of_entry(&alive, 8_999, 8_999).value, StatusValue::Valid);
-        let later = of_entry(&alive, 8_000, 7_999);
+        assert_eq!(of_entry(&alive, 8_999, 8_999, 8_999).value, StatusValue::Valid);
+        let later = of_entry(&alive, 8_000, 7_999, 7_999);
         assert_eq!(later.value, StatusValue::Indeterminate);
         assert_eq!(later.aspects.revocation_status, Open);
+        let old = of_entry(&alive, 8_000, 8_000, 7_999);
+        assert_eq!(old.value, StatusValue::Indeterminate);
+        assert_eq!(old.refusal.as_deref(), Some("knowledge-too-old"));
     }
 }

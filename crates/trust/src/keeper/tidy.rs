@@ -60,7 +60,7 @@ impl Keeper {
         let old = move |at: u64| now.saturating_sub(at) > kept;
         let records = self.library.records();
         let orders = wait(records.forget("order/", |one: &OrderRecord| {
-            one.state != OrderState::Waiting && old(one.at)
+            !matches!(one.state, OrderState::Waiting | OrderState::Ordered) && old(one.at)
         }))?;
         wait(records.forget("receipt/", |one: &ReceiptRecord| old(one.at)))?;
         let twice = move |at: u64| old(at.saturating_add(kept));

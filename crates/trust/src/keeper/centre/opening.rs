@@ -1,0 +1,222 @@
+//! The first words with the centre: which PKI it is, and a certificate for the key that signs our
+//! messages. Both are kept, so that a later start needs no centre.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, atomic::AtomicU64},
+    thread,
+    time::Duration,
+};
+
+use model::{
+    api::Bytes,
+    centre::{CentreOrder, CentreOutcome, CentreProgress, CentreWork, Hello},
+    keys::{KeyUse, UseWith, order::Prototype},
+};
+use pki::{Anchors, CertFacts};
+use serde::{Deserialize, Serialize};
+use serve::{clock::SharedClock, random};
+use store::typed::{Place, RecordError, Records, Write};
+use store::wait;
+
+use super::{Centre, CentreError, Line, Pause, forward::Forwarded, order_id};
+use crate::keeper::{
+    record::{self, EntryId, OwnKey},
+    refusal::Fault,
+    settings::{AtCentre, Settings},
+};
+
+/// How long the first start waits for the centre.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long one question after the certificate may wait at the centre.
+const POLL: Duration = Duration::from_secs(5);
+
+/// What is remembered of the centre's PKI.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::keeper) struct DomainRecord {
+    /// Its trust anchors, DER.
+    pub(super) anchors: Vec<Bytes>,
+    /// CAs on the way to them, DER.
+    #[serde(with = "ders")]
+    pub(super) above: Vec<Vec<u8>>,
+    /// The order for the message key's certificate.
+    pub(super) message_order: EntryId,
+}
+
+mod ders {
+    //! DER values, base64.
+    use model::api::Bytes;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(all: &[Vec<u8>], to: S) -> Result<S::Ok, S::Error> {
+        all.iter().cloned().map(Bytes).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Vec<u8>>, D::Error> {
+        Ok(Vec::<Bytes>::deserialize(from)?.into_iter().map(|der| der.0).collect())
+    }
+}
+
+/// How far the feed was taken, and since when the library is complete.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewsRecord {
+    pub(super) after: u64,
+    pub(super) as_of: u64,
+    /// The newest CRL, DER; empty if none came.
+    pub(super) crl: Bytes,
+}
+
+fn domain_place() -> Result<Place<DomainRecord>, RecordError> {
+    Place::at("centre/domain")
+}
+
+pub(super) fn news_place() -> Result<Place<NewsRecord>, RecordError> {
+    Place::at("centre/news")
+}
+
+/// The line to the centre, and the message key with a certificate of its PKI and those above it.
+pub(in crate::keeper) fn open(
+    records: &Records,
+    settings: &Settings,
+    clock: &SharedClock,
+    centre: Arc<dyn Centre>,
+    message: OwnKey,
+) -> Result<(Line, OwnKey), Fault> {
+    let at = settings.centre.clone().ok_or_else(|| trouble("`keeper.centre` is missing"))?;
+    if wait(records.get(&record::own_key("ca")?))?.is_some() {
+        return Err(trouble("this state has a CA of its own: it was made in the manner `full`"));
+    }
+    let domain = domain(records, &at, centre.as_ref(), clock)?;
+    let message = certified(records, (&at, &domain), centre.as_ref(), message, clock)?;
+    let news = wait(records.get(&news_place()?))?.map(|news| news.value).unwrap_or_default();
+    let anchors: Vec<&[u8]> = domain.anchors.iter().map(|der| der.0.as_slice()).collect();
+    let first = anchors.first().ok_or_else(|| trouble("the centre's PKI has no anchor"))?;
+    let began = CertFacts::read(first).map_err(Fault::ca)?.not_before;
+    let line = Line {
+        anchors: Anchors::new(&anchors).map_err(Fault::ca)?,
+        began,
+        centre,
+        clock: Arc::clone(clock),
+        manner: settings.manner,
+        forwarded: Forwarded::new(&at),
+        at,
+        domain,
+        crl: Mutex::new(None),
+        as_of: AtomicU64::new(news.as_of),
+        errands: Mutex::default(),
+        errand_added: Condvar::new(),
+        ended: Mutex::default(),
+        order_ended: Condvar::new(),
+        pause: Mutex::new(Pause::default()),
+        peer_url: Mutex::default(),
+        migrations: Mutex::default(),
+    };
+    if !news.crl.0.is_empty() {
+        line.take_crl(&news.crl.0);
+    }
+    Ok((line, message))
+}
+
+/// Again until the centre answers, for a minute.
+fn patiently<T>(
+    clock: &SharedClock,
+    ask: impl Fn() -> Result<Option<T>, CentreError>,
+) -> Result<T, Fault> {
+    let deadline = clock.monotonic().saturating_add(PATIENCE);
+    loop {
+        let problem = match ask() {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => trouble("the centre is not done"),
+            Err(error) => Fault::ca(error),
+        };
+        if clock.monotonic() >= deadline {
+            return Err(problem);
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn domain(
+    records: &Records,
+    at: &AtCentre,
+    centre: &dyn Centre,
+    clock: &SharedClock,
+) -> Result<DomainRecord, Fault> {
+    if let Some(known) = wait(records.get(&domain_place()?))? {
+        return Ok(known.value);
+    }
+    let hello = Hello { peer_url: String::new() };
+    let welcome = patiently(clock, || centre.hello(&hello).map(Some))?;
+    let ours = welcome.domains.into_iter().find(|one| one.domain == at.domain);
+    let ours = ours.ok_or_else(|| trouble("the centre has no PKI of this name"))?;
+    let known = DomainRecord {
+        anchors: ours.anchors,
+        above: ours.intermediates.into_iter().map(|der| der.0).collect(),
+        message_order: EntryId(random::bytes().map_err(Fault::key)?),
+    };
+    let write = Write::new().put(domain_place()?, &known, 0)?;
+    if wait(records.commit(write))? { Ok(known) } else { Err(Fault::Contended) }
+}
+
+/// The message key, certified by the centre's PKI; with a new certificate when little of the old
+/// one's time is left and the centre is there.
+fn certified(
+    records: &Records,
+    (at, domain): (&AtCentre, &DomainRecord),
+    centre: &dyn Centre,
+    mut message: OwnKey,
+    clock: &SharedClock,
+) -> Result<OwnKey, Fault> {
+    let facts = CertFacts::read(&message.certificate.0).ok();
+    if facts.is_some_and(|facts| clock.now() < facts.not_after) {
+        return Ok(message);
+    }
+    let key = serve::keys::SigningKey::from_pkcs8(&model::Secret::new(message.key.0.clone()));
+    let spki = key.map_err(Fault::key)?.spki().to_vec();
+    let xkms = "http://www.w3.org/2002/03/xkms#".to_owned();
+    let subject = Prototype {
+        key: Some(Bytes(spki)),
+        name: Some("vouchsafe-trust".to_owned()),
+        uses: vec![KeyUse::Signature],
+        use_with: vec![UseWith { application: xkms.clone(), identifier: xkms }],
+        ..Prototype::default()
+    };
+    let order = CentreOrder {
+        id: order_id(domain.message_order),
+        tenant: at.tenant.clone(),
+        domain: at.domain.clone(),
+        work: CentreWork::Enrol { subject, request: None },
+    };
+    let certificate = patiently(clock, || match centre.submit(&order)? {
+        CentreProgress::Refused { name, .. } => Err(CentreError::Refused(name)),
+        CentreProgress::Done(done) => Ok(certificate(done)),
+        CentreProgress::Queued { .. } | CentreProgress::Working => {
+            match centre.progress(order.id, POLL)? {
+                CentreProgress::Done(done) => Ok(certificate(done)),
+                CentreProgress::Refused { name, .. } => Err(CentreError::Refused(name)),
+                CentreProgress::Queued { .. } | CentreProgress::Working => Ok(None),
+            }
+        }
+    })?;
+    message.certificate = certificate;
+    let place = record::own_key("message")?;
+    let version = wait(records.get(&place))?.map_or(0, |known| known.version);
+    let write = Write::new().put(place, &message, version)?;
+    if wait(records.commit(write))? { Ok(message) } else { Err(Fault::Contended) }
+}
+
+fn certificate(done: CentreOutcome) -> Option<Bytes> {
+    match done {
+        CentreOutcome::Certified { certificate, .. } => Some(certificate),
+        CentreOutcome::Revoked { .. } => None,
+    }
+}
+
+fn trouble(what: &'static str) -> Fault {
+    Fault::ca(std::io::Error::other(what))
+}
