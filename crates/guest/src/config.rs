@@ -15,7 +15,7 @@ const LIMIT: u64 = 64 << 10;
 pub struct Config {
     /// CA certificates (PEM) that the VM's owner trusts to certify trust services.
     pub ca: PathBuf,
-    /// The port's device; without it, it is looked for by its name.
+    /// The port: a device, or a unix socket. Without it, the device is looked for by its name.
     pub port: Option<PathBuf>,
     /// The service's URL (`https://..` or `http://..`) where there is a network. Then no port.
     pub url: Option<String>,

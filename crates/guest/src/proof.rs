@@ -68,10 +68,13 @@ pub struct Prover {
     pub ima_log: PathBuf,
 }
 
-/// A proof under way: what the AK is made from.
-struct Begun {
+/// A proof under way.
+#[derive(Debug)]
+pub struct Begun {
+    /// What the AK is made from.
     unique: [u8; 64],
-    ask: ChallengeAsk,
+    /// What to ask the challenge with.
+    pub ask: ChallengeAsk,
 }
 
 impl Prover {
@@ -87,7 +90,11 @@ impl Prover {
         Ok(connection.post_json("/guest/v1/attest", &evidence)?)
     }
 
-    fn begin(&self) -> Result<Begun, ProofError> {
+    /// Makes an AK for one proof.
+    ///
+    /// # Errors
+    /// [`ProofError`].
+    pub fn begin(&self) -> Result<Begun, ProofError> {
         let mut unique = [0; 64];
         SystemRandom::new()
             .fill(&mut unique)
@@ -109,7 +116,11 @@ impl Prover {
         Ok(Begun { unique, ask })
     }
 
-    fn answer(
+    /// Answers a challenge that came on the connection with this exporter.
+    ///
+    /// # Errors
+    /// [`ProofError`].
+    pub fn answer(
         &self,
         begun: &Begun,
         challenge: &GuestChallenge,

@@ -3,8 +3,13 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
-    os::fd::{AsFd, OwnedFd},
-    os::unix::fs::OpenOptionsExt as _,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            fs::{FileTypeExt as _, OpenOptionsExt as _},
+            net::UnixStream,
+        },
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -53,11 +58,14 @@ pub struct PortStream {
 }
 
 impl PortStream {
-    /// Opens the port's device and a session on it.
+    /// Opens the port, a device or a unix socket, and a session on it.
     ///
     /// # Errors
     /// The device's, or [`io::ErrorKind::TimedOut`].
     pub fn open(device: &Path, patience: Duration) -> io::Result<Self> {
+        if std::fs::metadata(device)?.file_type().is_socket() {
+            return Self::on(UnixStream::connect(device)?.into(), patience);
+        }
         let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
         let file =
             OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(device)?;

@@ -1,0 +1,160 @@
+//! What a client and a trust service prove to each other, and how each way of failing is called.
+
+use model::{
+    api::{Bytes, service::Service},
+    guest::{Admitted, GuestChallenge},
+};
+use vouchsafe_guest::{
+    exchange::{Ask, Reply, socket},
+    service::ServiceError,
+};
+
+use crate::world::World;
+
+fn name_of<T: std::fmt::Debug>(outcome: Result<T, ServiceError>) -> String {
+    let error = outcome.unwrap_err();
+    error.refusal().map_or_else(|| error.to_string(), str::to_owned)
+}
+
+fn located(reply: &Reply) -> bool {
+    matches!(reply, Reply::Answer(read) if read.success && read.bindings.is_empty())
+}
+
+fn locate() -> Ask {
+    Ask::Locate { name: "nobody".to_owned() }
+}
+
+#[test]
+fn a_client_is_admitted_as_its_vm_and_lives_on_when_either_side_begins_again() {
+    let Some(world) = World::up() else { return };
+    let mut client = world.client();
+    let reply = client.ask(&Ask::Attest {});
+    assert!(
+        matches!(&reply, Reply::Admitted { vm, .. } if vm.as_str() == "v1"),
+        "{reply:?}\n{}",
+        world.log()
+    );
+    let reply = client.ask(&locate());
+    assert!(located(&reply), "{reply:?}\n{}", world.log());
+    world.kill_reader();
+    let reply = client.ask(&locate());
+    assert!(located(&reply), "after the reader's death: {reply:?}\n{}", world.log());
+    // The client ends in the middle of a session, and says nothing.
+    std::mem::forget(client);
+    let mut next = world.client();
+    assert!(located(&next.ask(&locate())), "{}", world.log());
+    // Applications on the local socket.
+    let path = world.dir.path().join("local");
+    let there = path.clone();
+    std::thread::spawn(move || socket::serve(&mut next, &there));
+    while !path.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(located(&socket::ask(&path, &locate()).unwrap()));
+}
+
+#[test]
+fn a_client_that_was_changed_is_refused() {
+    let Some(world) = World::up() else { return };
+    world.vtpm.measures("/bin/vouchsafe-guest", [9; 32]);
+    assert_eq!(world.refusal(), "client-tampered");
+    let mut client = world.client();
+    let reply = client.ask(&locate());
+    assert!(matches!(&reply, Reply::Refused { refused, .. } if refused == "client-tampered"));
+}
+
+#[test]
+fn what_is_not_approved_may_not_run_in_the_guest() {
+    let Some(world) = World::up() else { return };
+    world.vtpm.measures("/data/miner", [9; 32]);
+    assert_eq!(world.refusal(), "guest-software-unknown");
+}
+
+#[test]
+fn a_quote_counts_once_and_on_its_own_connection() {
+    let Some(world) = World::up() else { return };
+    let prover = world.prover();
+    let mut connection = world.connection();
+    let exporter = connection.exporter().unwrap().unwrap();
+    let begun = prover.begin().unwrap();
+    let challenge: GuestChallenge =
+        connection.post_json("/guest/v1/challenge", &begun.ask).unwrap();
+    let evidence = prover.answer(&begun, &challenge, &exporter).unwrap();
+    let good: Admitted = connection.post_json("/guest/v1/attest", &evidence).unwrap();
+    assert_eq!(good.vm.as_str(), "v1");
+    let again = connection.post_json::<_, Admitted>("/guest/v1/attest", &evidence);
+    assert_eq!(name_of(again), "quote-replayed");
+    // A failed proof ends what the good one allowed.
+    let answer = connection.post("/xkms", "text/xml", b"<x/>").unwrap();
+    assert_eq!(answer.status, 403);
+    drop(connection);
+    let mut connection = world.connection();
+    let challenge: GuestChallenge =
+        connection.post_json("/guest/v1/challenge", &begun.ask).unwrap();
+    let old = connection.post_json::<_, Admitted>("/guest/v1/attest", &evidence);
+    // Its credential is another one too: whichever is noticed first.
+    assert!(["vtpm-foreign", "quote-replayed"].contains(&name_of(old).as_str()));
+    let _ = challenge;
+    // The true VM answers a challenge that somebody passed on from his own connection.
+    let challenge: GuestChallenge =
+        connection.post_json("/guest/v1/challenge", &begun.ask).unwrap();
+    let elsewhere = prover.answer(&begun, &challenge, &[7; 32]).unwrap();
+    let relayed = connection.post_json::<_, Admitted>("/guest/v1/attest", &elsewhere);
+    assert_eq!(name_of(relayed), "quote-relayed");
+}
+
+#[test]
+fn without_a_proof_nothing_is_answered() {
+    let Some(world) = World::up() else { return };
+    let mut connection = world.connection();
+    let answer = connection.post("/xkms", "text/xml", b"<x/>").unwrap();
+    let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!((answer.status, &problem["name"]), (403, &"guest-not-proven".into()));
+    let answer = connection.post("/v1/locate", "application/json", b"{}").unwrap();
+    assert_eq!(answer.status, 404);
+}
+
+#[test]
+fn another_vtpm_and_a_guest_that_is_not_affirmed_are_refused() {
+    let Some(world) = World::up() else { return };
+    let change = |edit: &dyn Fn(&mut model::guest::Measured)| {
+        edit(&mut world.agent.measured.lock().unwrap());
+    };
+    let certificate = world.vtpm.ek_certificate.clone();
+    change(&|measured| measured.ek_certificate = Some(Bytes(vec![0x30, 0])));
+    assert_eq!(world.refusal(), "vtpm-foreign");
+    change(&|measured| measured.ek_certificate = Some(Bytes(certificate.clone())));
+    change(&|measured| measured.trusted = Some(false));
+    assert_eq!(world.refusal(), "guest-not-affirmed");
+    change(&|measured| measured.trusted = Some(true));
+    change(&|measured| measured.pcrs.retain(|seen| seen.pcr != 4));
+    assert_eq!(world.refusal(), "measurements-differ");
+}
+
+#[test]
+fn a_service_without_a_trust_services_passport_hears_nothing() {
+    let Some(world) = World::up() else { return };
+    let mut other = world.config();
+    other.ca = world.dir.path().join("other.pem");
+    let spec = pki::CaSpec {
+        common_name: "another authority".to_owned(),
+        path_length: 0,
+        validity: pki::Validity::new(
+            time::OffsetDateTime::now_utc(),
+            std::time::Duration::from_secs(60),
+        ),
+    };
+    let ca = pki::Ca::create_root(&spec).unwrap().0;
+    std::fs::write(&other.ca, crate::agent::pem(ca.certificate())).unwrap();
+    let mut client = vouchsafe_guest::exchange::Client::new(other).unwrap();
+    let Reply::Refused { refused, detail } = client.ask(&Ask::Attest {}) else { panic!("taken") };
+    assert_eq!(refused, "service-tampered", "{detail}");
+    // The same authority, another service.
+    *world.agent.service.lock().unwrap() = Service::Centre;
+    let Some(impostor) = World::up() else { return };
+    let mut config = impostor.config();
+    config.ca = world.agent.ca_file.clone();
+    let mut client = vouchsafe_guest::exchange::Client::new(config).unwrap();
+    let Reply::Refused { refused, .. } = client.ask(&Ask::Attest {}) else { panic!("taken") };
+    assert_eq!(refused, "service-tampered");
+}
