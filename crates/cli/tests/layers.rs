@@ -22,11 +22,13 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("token", 2, &["model", "pki"]),
     ("attest", 2, &["model", "tpm", "pki"]),
     ("passport", 2, &["model", "pki", "serve"]),
+    ("journal", 2, &["model", "store", "serve"]),
     ("authority", 3, &["model", "tpm", "pki", "attest", "store", "serve"]),
     ("host", 3, &["model", "tpm", "attest", "serve"]),
     ("vtpm", 3, &["model", "tpm", "serve"]),
     ("diskd", 3, &["model", "disk", "serve"]),
     ("trust", 3, &["model", "pki", "attest", "passport", "xkms", "store", "serve"]),
+    ("centre", 3, &["model", "pki", "attest", "passport", "journal", "store", "serve"]),
     ("guest", 3, &["model", "tpm", "pki", "xkms"]),
     ("cli", 4, &["model", "tpm", "pki", "xkms", "attest", "disk", "store", "serve"]),
 ];

@@ -8,7 +8,7 @@ use model::{
 };
 use time::OffsetDateTime;
 
-use crate::{Aspect, CertFacts, Finding, KeyUses, Refusal, Status, names};
+use crate::{Aspect, CertFacts, Finding, KeyUses, Refusal, Status, Validity, names};
 
 /// The binding as a certificate (DER), with these facts, says it; nothing is said of its status.
 #[must_use]
@@ -90,4 +90,27 @@ pub fn uses(uses: KeyUses) -> Vec<KeyUse> {
 #[must_use]
 pub fn millis(at: OffsetDateTime) -> i64 {
     at.unix_timestamp().saturating_mul(1000)
+}
+
+/// The interval to certify: what was asked for (first moment, and the first one after it, Unix
+/// milliseconds), as far as `allowed` and `last` allow it; none if nothing is left at `now`.
+#[must_use]
+pub fn interval(
+    allowed: Validity,
+    (not_before, not_on_or_after): (Option<i64>, Option<i64>),
+    (now, last): (OffsetDateTime, Option<OffsetDateTime>),
+) -> Option<Validity> {
+    let instant = |ms: i64| OffsetDateTime::from_unix_timestamp(ms.div_euclid(1000)).ok();
+    let mut validity = allowed;
+    if let Some(asked) = not_before {
+        validity.not_before = instant(asked)?.max(allowed.not_before);
+    }
+    if let Some(asked) = not_on_or_after {
+        // The end of an interval is outside of it, the last moment of a certificate inside.
+        validity.not_after = instant(asked.saturating_sub(1))?.min(allowed.not_after);
+    }
+    if let Some(last) = last {
+        validity.not_after = validity.not_after.min(last);
+    }
+    (validity.not_before < validity.not_after && validity.not_after > now).then_some(validity)
 }

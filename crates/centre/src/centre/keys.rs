@@ -1,0 +1,91 @@
+//! The centre's own keys: made at the first start, kept in the sealed store; the root key that
+//! seals it in a file of its own, or where the configuration says.
+
+use std::{path::Path, time::Duration};
+
+use attest::envelope::{Envelope, Kind, SigningError, SoftwareKey};
+use journal::Signer;
+use model::{Domain, Secret, api::Bytes};
+use pki::{Ca, CaSpec, Validity};
+use serve::{fsfile, keys::SigningKey, pem};
+use store::{
+    typed::{Records, Write},
+    wait,
+};
+use time::OffsetDateTime;
+
+use super::{
+    record::{self, OwnKey},
+    refusal::Fault,
+};
+
+/// Certificates are valid from a little before now, for verifiers with slow clocks.
+pub(crate) const BACK: Duration = Duration::from_secs(120);
+const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
+
+/// A key that is in the store, or is made and put there.
+fn own(
+    records: &Records,
+    name: &str,
+    make: impl FnOnce() -> Result<OwnKey, Fault>,
+) -> Result<OwnKey, Fault> {
+    if let Some(known) = wait(records.get(&record::own_key(name)?))? {
+        return Ok(known.value);
+    }
+    let made = make()?;
+    let write = Write::new().put(record::own_key(name)?, &made, 0)?;
+    if wait(records.commit(write))? { Ok(made) } else { Err(Fault::Contended) }
+}
+
+/// The key that signs checkpoints of the audit log; its public half is `signing.pub`.
+///
+/// # Errors
+/// [`Fault`].
+pub(crate) fn checkpoint(records: &Records, dir: &Path) -> Result<Signer, Fault> {
+    let key = own(records, "checkpoint", || {
+        let key = SigningKey::generate().and_then(|key| key.to_pkcs8()).map_err(Fault::key)?;
+        Ok(OwnKey { certificate: Bytes::default(), key: Bytes(key.expose().clone()) })
+    })?;
+    let key = SoftwareKey::from_pkcs8(&key.key.0).map_err(Fault::key)?;
+    let text = pem::encode("PUBLIC KEY", key.spki()).map_err(Fault::key)?;
+    fsfile::write_atomic(&dir.join("signing.pub"), text.as_bytes(), 0o644)?;
+    let spki = key.spki().to_vec();
+    Ok(Signer::new(spki, move |payload| {
+        Ok::<_, SigningError>(Envelope::sign_bytes(Kind::Checkpoint, payload, &[&key])?.to_json())
+    }))
+}
+
+/// The centre's own CA in a PKI; its certificate is `ca-<domain>.pem`.
+///
+/// # Errors
+/// [`Fault`].
+pub(crate) fn ca(
+    records: &Records,
+    domain: &Domain,
+    name: &str,
+    (dir, now): (&Path, OffsetDateTime),
+) -> Result<Ca, Fault> {
+    let key = own(records, &format!("ca/{domain}"), || {
+        let validity = Validity::backdated(now, BACK, CA_LIFE);
+        let spec = CaSpec { common_name: name.to_owned(), path_length: 0, validity };
+        let (ca, key) = Ca::create_root(&spec).map_err(Fault::key)?;
+        let certificate = Bytes(ca.certificate().to_vec());
+        Ok(OwnKey { certificate, key: Bytes(key.expose().clone()) })
+    })?;
+    let ca = Ca::load(key.certificate.0, &Secret::new(key.key.0)).map_err(Fault::key)?;
+    let file = dir.join(format!("ca-{domain}.pem"));
+    pem::write_certificates(&file, &[ca.certificate()]).map_err(Fault::key)?;
+    Ok(ca)
+}
+
+/// The key of an account at a PKI, PKCS #8.
+///
+/// # Errors
+/// [`Fault`].
+pub(crate) fn account(records: &Records, domain: &Domain) -> Result<Secret<Vec<u8>>, Fault> {
+    let key = own(records, &format!("account/{domain}"), || {
+        let key = SigningKey::generate().and_then(|key| key.to_pkcs8()).map_err(Fault::key)?;
+        Ok(OwnKey { certificate: Bytes::default(), key: Bytes(key.expose().clone()) })
+    })?;
+    Ok(Secret::new(key.key.0))
+}

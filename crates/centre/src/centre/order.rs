@@ -1,0 +1,167 @@
+//! Orders: taken once, looked up as often as somebody asks.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{
+    HostId, OrderId,
+    centre::{CentreOrder, CentreProgress, CentreWork},
+    keys::order::Prototype,
+};
+use pki::{Job, RequestId};
+use store::{Key, typed::Write, wait};
+use time::OffsetDateTime;
+
+use super::{
+    Centre, Served,
+    dispatch::hint,
+    lane::Turn,
+    record::{self, End, OpenMark, OrderRecord},
+    refusal::{Fault, Refusal, Why},
+};
+
+impl Centre {
+    /// Takes an order of a trust service, and says how far it is. The same order again is the same
+    /// order.
+    ///
+    /// # Errors
+    /// [`Why`]; [`Why::Full`] if there is no room now.
+    pub fn order(&self, host: &HostId, order: CentreOrder) -> Result<CentreProgress, Why> {
+        let served = self.allowed(&order.tenant, host, &order.domain)?;
+        if let Some(known) = self.find(order.id)? {
+            return self.repeated(&known, &order);
+        }
+        let interval = match &order.work {
+            CentreWork::Enrol { subject, .. } | CentreWork::Renew { subject, .. } => {
+                served.domain.interval(subject, self.clock.now())?
+            }
+            CentreWork::Revoke { .. } => {
+                served.domain.interval(&Prototype::default(), self.clock.now())?
+            }
+        };
+        let ask = Arc::new(served.domain.ask(&order, interval)?);
+        let ahead = served.lane.admit(&order.tenant)?;
+        let (id, tenant) = (order.id, order.tenant.clone());
+        let record = OrderRecord { order, host: host.clone(), at: self.now(), interval, end: None };
+        match self.keep(&record) {
+            Ok(true) => {
+                let turn = served.turn(record, ask);
+                served.lane.enter(turn);
+                Ok(CentreProgress::Queued { ahead: u32::try_from(ahead).unwrap_or(u32::MAX) })
+            }
+            // Another connection brought it at the same moment.
+            Ok(false) => {
+                served.lane.release(&tenant);
+                let known = self.find(id)?.ok_or(Fault::Contended)?;
+                self.repeated(&known, &record.order)
+            }
+            Err(why) => {
+                served.lane.release(&tenant);
+                Err(why)
+            }
+        }
+    }
+
+    /// How far an order is.
+    ///
+    /// # Errors
+    /// [`Refusal::OrderUnknown`].
+    pub fn progress(&self, id: OrderId) -> Result<CentreProgress, Why> {
+        if let Some((progress, _)) = self.pkis.iter().find_map(|pki| pki.lane.progress(id)) {
+            return Ok(progress);
+        }
+        let known = self.find(id)?.ok_or(Refusal::OrderUnknown)?;
+        Ok(told(known))
+    }
+
+    /// The same, once it is at its end or `patience` is over. Does not block the thread for that.
+    ///
+    /// # Errors
+    /// [`Refusal::OrderUnknown`].
+    pub async fn outcome(
+        self: &Arc<Self>,
+        id: OrderId,
+        patience: Duration,
+    ) -> Result<CentreProgress, Why> {
+        if let Some((_, ended)) = self.pkis.iter().find_map(|pki| pki.lane.progress(id)) {
+            let told = ended.notified();
+            tokio::pin!(told);
+            // From here on nothing is missed.
+            told.as_mut().enable();
+            if self.pkis.iter().any(|pki| pki.lane.progress(id).is_some()) {
+                tokio::select! {
+                    () = told => {}
+                    () = tokio::time::sleep(patience) => {}
+                    () = self.stop.requested() => {}
+                }
+            }
+        }
+        let centre = Arc::clone(self);
+        let told = tokio::task::spawn_blocking(move || centre.progress(id)).await;
+        told.map_err(Fault::key)?
+    }
+
+    fn repeated(&self, known: &OrderRecord, order: &CentreOrder) -> Result<CentreProgress, Why> {
+        if known.order != *order {
+            return Err(Refusal::OrderReused.into());
+        }
+        self.progress(order.id)
+    }
+
+    fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Why> {
+        Ok(wait(self.records.get(&record::order(id)?))?.map(|known| known.value))
+    }
+
+    fn keep(&self, one: &OrderRecord) -> Result<bool, Why> {
+        let id = one.order.id;
+        let write = Write::new().put(record::order(id)?, one, 0)?.put(
+            record::open(id)?,
+            &OpenMark { at: one.at },
+            0,
+        )?;
+        Ok(wait(self.records.commit(write))?)
+    }
+
+    /// Takes up what was not at its end when the centre ended, in the order in which it came.
+    pub(super) fn take_up(&self) -> Result<(), Fault> {
+        let mut open: Vec<(Key, OpenMark)> = wait(self.records.all("open/"))?;
+        open.sort_by_key(|(_, mark)| mark.at);
+        for (key, _) in open {
+            let id = key.as_str().strip_prefix("open/").and_then(|id| id.parse().ok());
+            let Some(id) = id else { continue };
+            let Some(known) = wait(self.records.get(&record::order(id)?))? else { continue };
+            let record = known.value;
+            let Ok(served) = self.served(&record.order.domain) else {
+                tracing::warn!(order.id = %id, domain = %record.order.domain, "its PKI is gone");
+                continue;
+            };
+            match served.domain.ask(&record.order, record.interval) {
+                Ok(ask) => served.lane.restore(served.turn(record, Arc::new(ask))),
+                Err(why) => tracing::warn!(order.id = %id, error = %why, "cannot be taken up"),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Served {
+    /// Its first turn. How long it is tried counts from when it came, restarts or not.
+    fn turn(&self, record: OrderRecord, ask: Arc<pki::Ask>) -> Turn {
+        let id = record.order.id;
+        let at = i128::from(record.at).saturating_mul(1_000_000);
+        let since = OffsetDateTime::from_unix_timestamp_nanos(at);
+        let since = since.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let job = Job::new(RequestId(id.0), self.domain.patience(), since);
+        Turn { id, record: Arc::new(record), ask, job }
+    }
+}
+
+fn told(record: OrderRecord) -> CentreProgress {
+    match record.end {
+        None => CentreProgress::Queued { ahead: 0 },
+        Some(End::Done(outcome)) => CentreProgress::Done(outcome),
+        Some(End::Refused { name }) => {
+            let hint = Some(hint(&name).to_owned());
+            CentreProgress::Refused { name, hint }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Trust services: where they are, what is new to them, and which of them are to hand keys over.
+
+use std::{sync::Arc, time::Duration};
+
+use model::{
+    HostId, MigrationId, VmId,
+    api::Bytes,
+    centre::{
+        Bound, CentreReply, Feed, FeedItem, FeedNews, Hello, MAX_WAIT_S, MigrationOrder,
+        MigrationReport, MigrationStage, ServiceEntry, Welcome,
+    },
+};
+use serve::random;
+use store::{
+    typed::{Versioned, Write},
+    wait,
+};
+
+use super::{
+    Centre,
+    record::{self, MigrationRecord, ServiceRecord, StoredNews},
+    refusal::{Fault, Refusal, Why},
+};
+
+/// Bytes of certificates and CRLs after which an answer is full.
+const FULL: usize = 4 << 20;
+/// Longest place.
+const MAX_URL: usize = 256;
+
+impl Centre {
+    /// A trust service says that it is there.
+    ///
+    /// # Errors
+    /// [`Refusal::PeerUrlInvalid`].
+    pub fn hello(&self, host: &HostId, hello: &Hello) -> Result<Welcome, Why> {
+        let peer_url = hello.peer_url.clone();
+        let after =
+            peer_url.strip_prefix("https://").filter(|rest| !rest.contains(['/', '@', '?']));
+        let port =
+            after.and_then(|rest| rest.rsplit_once(':')).map(|(_, port)| port.parse::<u16>());
+        if peer_url.len() > MAX_URL || !matches!(port, Some(Ok(1..))) {
+            return Err(Refusal::PeerUrlInvalid.into());
+        }
+        let known = wait(self.records.get(&record::service(host)?))?;
+        let new = ServiceRecord { peer_url };
+        if known.as_ref().is_none_or(|known| known.value != new) {
+            let version = known.map_or(0, |known| known.version);
+            let detail = &new.peer_url;
+            self.journal.done(&format!("trust:{host}"), "service-hello", "centre", detail)?;
+            let write = Write::new().put(record::service(host)?, &new, version)?;
+            if !self.feed.commit(write, vec![StoredNews::Service(host.clone())], self.now())? {
+                return Err(Fault::Contended.into());
+            }
+        }
+        Ok(Welcome {
+            domains: self.pkis.iter().map(|pki| pki.domain.info()).collect(),
+            services: self.services()?,
+            newest: self.feed.state().newest,
+        })
+    }
+
+    /// Trust services that said hello.
+    pub(super) fn services(&self) -> Result<Vec<ServiceEntry>, Why> {
+        let all = wait(self.records.all::<ServiceRecord>("service/"))?;
+        let one = |(key, record): (store::Key, ServiceRecord)| {
+            let host = key.as_str().strip_prefix("service/")?.parse().ok()?;
+            Some(ServiceEntry { host, peer_url: record.peer_url })
+        };
+        Ok(all.into_iter().filter_map(one).collect())
+    }
+
+    fn service(&self, host: &HostId) -> Result<Option<ServiceEntry>, Why> {
+        let known = wait(self.records.get(&record::service(host)?))?;
+        let host = host.clone();
+        Ok(known.map(|known| ServiceEntry { host, peer_url: known.value.peer_url }))
+    }
+
+    /// What is new after this number, once there is something or `patience` is over. Does not block
+    /// the thread for that.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn news(self: &Arc<Self>, after: u64, patience: Duration) -> Result<Feed, Why> {
+        let mut newest = self.feed.subscribe();
+        let patience = patience.min(Duration::from_secs(MAX_WAIT_S));
+        if after == self.feed.state().newest {
+            tokio::select! {
+                // The sender is in `self`: it is not dropped meanwhile.
+                _ = newest.wait_for(|newest| *newest != after) => {}
+                () = tokio::time::sleep(patience) => {}
+                () = self.stop.requested() => {}
+            }
+        }
+        let centre = Arc::clone(self);
+        let feed = tokio::task::spawn_blocking(move || centre.feed(after)).await;
+        feed.map_err(Fault::key)?
+    }
+
+    /// What is new after this number.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn feed(&self, after: u64) -> Result<Feed, Why> {
+        let state = self.feed.state();
+        if after < state.forgotten || after > state.newest {
+            return self.whole(state.newest);
+        }
+        let (mut items, mut next, mut size) = (Vec::new(), after, 0);
+        for (seq, stored) in self.feed.after(after)? {
+            for news in self.told(stored.news)? {
+                size += weight(&news);
+                items.push(FeedItem { seq, at: stored.at, news });
+            }
+            next = seq;
+            if size >= FULL {
+                break;
+            }
+        }
+        Ok(Feed { next, resync: false, items })
+    }
+
+    /// For a reader that missed what was forgotten: the newest CRLs, the directory, and what keys
+    /// are to move.
+    fn whole(&self, newest: u64) -> Result<Feed, Why> {
+        let mut all = Vec::new();
+        for pki in &self.pkis {
+            all.extend(self.told(StoredNews::Crl(pki.domain.name().clone()))?);
+        }
+        all.extend(self.services()?.into_iter().map(FeedNews::Service));
+        let migrations = wait(self.records.all::<MigrationRecord>("migration/"))?;
+        let open = migrations.into_iter().filter(|(_, one)| !is_final(one.stage));
+        all.extend(open.map(|(_, one)| FeedNews::Migrate(one.order)));
+        let at = self.now();
+        let items = all.into_iter().map(|news| FeedItem { seq: newest, at, news }).collect();
+        Ok(Feed { next: newest, resync: true, items })
+    }
+
+    /// A stored piece of news in the words of the wire: none if what it is about is gone.
+    fn told(&self, news: StoredNews) -> Result<Vec<FeedNews>, Why> {
+        Ok(match news {
+            StoredNews::Bound(id) => {
+                let known = wait(self.records.get(&record::bound(id)?))?;
+                known.map(|known| bound(known.value)).into_iter().collect()
+            }
+            StoredNews::Revoked { domain, certificate, at } => {
+                vec![FeedNews::Revoked { domain, certificate, at }]
+            }
+            StoredNews::Crl(domain) => {
+                let ders = self.lists.of(&domain).ders;
+                let one = |der: Arc<Vec<u8>>| FeedNews::Crl {
+                    domain: domain.clone(),
+                    crl: Bytes(der.to_vec()),
+                };
+                ders.into_iter().map(one).collect()
+            }
+            StoredNews::Service(host) => {
+                self.service(&host)?.map(FeedNews::Service).into_iter().collect()
+            }
+            StoredNews::Migrate(id) => {
+                let known = wait(self.records.get(&record::migration(id)?))?;
+                known.map(|known| FeedNews::Migrate(known.value.order)).into_iter().collect()
+            }
+        })
+    }
+
+    /// Has everything of an owner moved; both trust services learn of it by the feed.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn migrate(
+        &self,
+        owner: &str,
+        (from, to): (&HostId, &HostId),
+        operator: &str,
+    ) -> Result<MigrationOrder, Why> {
+        let owner: VmId = owner.parse().map_err(|_| Refusal::OwnerInvalid)?;
+        if from == to {
+            return Err(Refusal::SameService.into());
+        }
+        let from = self.service(from)?.ok_or(Refusal::ServiceUnknown)?;
+        let to = self.service(to)?.ok_or(Refusal::ServiceUnknown)?;
+        let moving = wait(self.records.get(&record::moving(owner.as_str())?))?;
+        if moving.is_some() {
+            return Err(Refusal::OwnerMoving.into());
+        }
+        let id = MigrationId(random::bytes().map_err(Fault::key)?);
+        let order = MigrationOrder { id, owner: owner.to_string(), from, to };
+        let stage = MigrationStage::Ordered;
+        let record = MigrationRecord { order: order.clone(), stage, refusal: None };
+        let write = Write::new().put(record::migration(id)?, &record, 0)?.put(
+            record::moving(owner.as_str())?,
+            &id,
+            0,
+        )?;
+        let detail = format!("from {} to {}", order.from.host, order.to.host);
+        let actor = format!("operator:{operator}");
+        self.journal.done(&actor, "key-migration", &format!("vm:{owner}"), &detail)?;
+        if self.feed.commit(write, vec![StoredNews::Migrate(id)], self.now())? {
+            Ok(order)
+        } else {
+            // Somebody ordered the same owner's at the same moment.
+            Err(Refusal::OwnerMoving.into())
+        }
+    }
+
+    /// How far a migration is.
+    ///
+    /// # Errors
+    /// [`Refusal::MigrationUnknown`].
+    pub fn migration(&self, id: MigrationId) -> Result<CentreReply, Why> {
+        let MigrationRecord { order, stage, refusal } = self.migration_record(id)?.value;
+        Ok(CentreReply::Migration { order, stage, refusal })
+    }
+
+    fn migration_record(&self, id: MigrationId) -> Result<Versioned<MigrationRecord>, Why> {
+        let known = wait(self.records.get(&record::migration(id)?))?;
+        Ok(known.ok_or(Refusal::MigrationUnknown)?)
+    }
+
+    /// Takes note of what a trust service reports. A report that comes late changes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn report(
+        &self,
+        host: &HostId,
+        id: MigrationId,
+        report: &MigrationReport,
+    ) -> Result<(), Why> {
+        let Versioned { mut value, version } = self.migration_record(id)?;
+        if ![&value.order.from.host, &value.order.to.host].contains(&host) {
+            return Err(Refusal::MigrationForeign.into());
+        }
+        if is_final(value.stage) || rank(report.stage) <= rank(value.stage) {
+            return Ok(());
+        }
+        value.stage = report.stage;
+        value.refusal.clone_from(&report.refusal);
+        let owner = value.order.owner.clone();
+        let mut write = Write::new().put(record::migration(id)?, &value, version)?;
+        if is_final(report.stage) {
+            let place = record::moving(&owner)?;
+            if let Some(moving) = wait(self.records.get(&place))? {
+                write = write.delete(place, moving.version);
+            }
+        }
+        let (actor, subject) = (format!("trust:{host}"), format!("vm:{owner}"));
+        match &report.refusal {
+            Some(name) => {
+                let rule = (name.as_str(), "the audit logs of both trust services say more");
+                self.journal.refused(&actor, "key-migration", &subject, rule)?;
+            }
+            None => {
+                let detail = format!("{id}: {:?}", report.stage).to_ascii_lowercase();
+                self.journal.done(&actor, "key-migration", &subject, &detail)?;
+            }
+        }
+        if wait(self.records.commit(write))? { Ok(()) } else { Err(Fault::Contended.into()) }
+    }
+}
+
+const fn is_final(stage: MigrationStage) -> bool {
+    matches!(stage, MigrationStage::Active | MigrationStage::Refused)
+}
+
+const fn rank(stage: MigrationStage) -> u8 {
+    match stage {
+        MigrationStage::Ordered => 0,
+        MigrationStage::Held => 1,
+        MigrationStage::Gone => 2,
+        MigrationStage::Active | MigrationStage::Refused => 3,
+    }
+}
+
+fn bound(one: record::BoundRecord) -> FeedNews {
+    FeedNews::Bound(Box::new(Bound {
+        order: one.order,
+        tenant: one.tenant,
+        domain: one.domain,
+        host: one.host,
+        name: one.name,
+        certificate: one.certificate,
+        chain: one.chain,
+        replaces: one.replaces,
+    }))
+}
+
+/// Roughly how many bytes it adds to an answer.
+fn weight(news: &FeedNews) -> usize {
+    match news {
+        FeedNews::Bound(bound) => {
+            bound.chain.iter().chain([&bound.certificate]).map(|der| der.0.len()).sum()
+        }
+        FeedNews::Revoked { certificate, .. } => certificate.0.len(),
+        FeedNews::Crl { crl, .. } => crl.0.len(),
+        FeedNews::Service(_) | FeedNews::Migrate(_) => MAX_URL,
+    }
+}

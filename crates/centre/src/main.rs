@@ -1,0 +1,47 @@
+//! `vouchsafe-centre`: the key-management centre of a cloud, with keys, store, audit log and
+//! administrators of its own.
+//!
+//! ```text
+//!   trust services ══ HTTPS, passports both ways ══► [centre] ──► own CA, CMP, ACME
+//!   administrators ── admin.sock ──────────────────►    │
+//!   this server's agent ◄── passport ──────────────────┘
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod server;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use serve::{exit::Exit, sandbox, shell, telemetry};
+
+use self::config::Config;
+
+/// Orders certificates from PKIs for the trust services of a cloud.
+#[derive(Debug, Parser)]
+#[command(name = "vouchsafe-centre", version)]
+struct Args {
+    /// Configuration file (TOML).
+    #[arg(long, default_value = "/etc/vouchsafe/centre.toml")]
+    config: PathBuf,
+    /// Check the configuration, then exit.
+    #[arg(long)]
+    check_config: bool,
+}
+
+fn main() -> ExitCode {
+    shell::main(start, |error: &anyhow::Error| shell::failure(error.as_ref(), None))
+}
+
+fn start(args: Args) -> anyhow::Result<Exit> {
+    let config = Config::load(&args.config)?;
+    if args.check_config {
+        return Ok(Exit::Done);
+    }
+    telemetry::init(&config.log)?;
+    sandbox::harden()?;
+    shell::lock_memory();
+    server::run(&config)
+}
