@@ -133,6 +133,12 @@ impl Passport {
         self.inner.current.borrow().clone().filter(|current| now < current.expires_at)
     }
 
+    /// The time by this process's clock.
+    #[must_use]
+    pub fn now(&self) -> time::OffsetDateTime {
+        self.inner.clock.now()
+    }
+
     /// Waits until there is one.
     pub async fn ready(&self) -> Arc<Current> {
         let mut changes = self.inner.current.subscribe();

@@ -9,7 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serve::telemetry::Log;
 use thiserror::Error;
-use trust::keeper::{self, guest::GuestSettings};
+use trust::{
+    keeper::{self, guest::GuestSettings},
+    peer::PeerSettings,
+};
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) keeper: keeper::Settings,
     /// Guests on the ports of their VMs; without it, none is served.
     pub(crate) guest: Option<GuestSettings>,
+    /// Trust services of other servers; without it, no keys move.
+    pub(crate) peer: Option<PeerSettings>,
     /// Logging.
     #[serde(default)]
     pub(crate) log: Log,
@@ -142,6 +147,10 @@ impl Config {
         if let Some(tls) = &mut config.tls {
             absolute(&mut tls.certificates);
             absolute(&mut tls.key);
+        }
+        if let Some(peer) = &mut config.peer {
+            absolute(&mut peer.agent_socket);
+            peer.address_file.iter_mut().for_each(absolute);
         }
         config.keeper = config.keeper.resolved(base);
         config.guest = config.guest.map(|guest| guest.resolved(base));

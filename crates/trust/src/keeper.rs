@@ -24,6 +24,9 @@ mod journal;
 mod keyring;
 mod ledger;
 mod library;
+mod migrate;
+mod owner;
+mod parcel;
 mod pending;
 mod publish;
 mod query;
@@ -39,7 +42,7 @@ mod tidy;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use model::{
@@ -58,10 +61,12 @@ use store::{
     typed::{RecordError, Records},
     wait,
 };
+use tokio::sync::Notify;
 
 pub use self::{
     centre::{Centre, CentreError, CentreLink},
     keyring::MessageIdentity,
+    migrate::{Outgoing, Own},
     refusal::{Fault, Refusal, Why},
     settings::{Approval, AtCentre, Manner, Settings},
 };
@@ -92,6 +97,7 @@ pub struct Keeper {
     journal: Journal,
     foreign: Foreign,
     codes: Mutex<FloodGate<EntryId>>,
+    movers: OnceLock<Arc<Notify>>,
 }
 
 /// An authenticated requester, as [`Keeper::serve`] named it when it gave the key.
@@ -190,6 +196,7 @@ impl Keeper {
             journal,
             foreign,
             codes,
+            movers: OnceLock::new(),
         };
         keeper.publish()?;
         keeper.journal.done("trust", "trust-started", "trust", "")?;

@@ -40,6 +40,7 @@ use serve::{
     random, sandbox,
     shutdown::Shutdown,
 };
+use trust::peer::Peers;
 use trust::keeper::{Centre, CentreLink, Keeper, MessageIdentity, guest::Guests};
 
 use self::{channel::Answers, guests::ServerAgent};
@@ -90,9 +91,13 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let service = config.service.clone().unwrap_or_else(|| format!("{scheme}://{address}/xkms"));
     fsfile::create_private_dir(&config.state_dir)?;
     confine(config, &program)?;
+    let peers = config.peer.as_ref().map(Peers::bind).transpose().context("no peer is heard")?;
     let passport = passport(config, &shutdown);
     let keeper = Arc::new(keeper(config, passport.clone()).await?);
     keeper.start(&shutdown)?;
+    if let Some((peers, passport)) = peers.zip(passport.clone()) {
+        tokio::spawn(peers.run(Arc::clone(&keeper), passport, shutdown.clone()));
+    }
     let MessageIdentity { chain, key } = keeper.message_identity();
     let start = Start {
         service,
@@ -124,7 +129,9 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
 /// The passport that the agent of this server gets for this service, if something needs one.
 fn passport(config: &Config, shutdown: &Shutdown) -> Option<Passport> {
     let centre = config.keeper.centre.as_ref().map(|centre| &centre.agent_socket);
-    let socket = centre.or(config.guest.as_ref().map(|guest| &guest.agent_socket))?;
+    let guest = config.guest.as_ref().map(|guest| &guest.agent_socket);
+    let peer = config.peer.as_ref().map(|peer| &peer.agent_socket);
+    let socket = centre.or(guest).or(peer)?;
     let certifier = Arc::new(Agent::at(socket));
     let passport =
         Passport::new(certifier, model::api::service::Service::Trust, SystemClock::shared());
@@ -149,6 +156,8 @@ async fn keeper(config: &Config, passport: Option<Passport>) -> anyhow::Result<K
 fn confine(config: &Config, program: &Path) -> anyhow::Result<()> {
     let mut write = vec![config.state_dir.as_path()];
     write.extend(config.address_file.as_deref().and_then(|file| file.parent()));
+    let peer_file = config.peer.as_ref().and_then(|peer| peer.address_file.as_deref());
+    write.extend(peer_file.and_then(Path::parent));
     // What the reader is started from: itself and its libraries.
     let mut read = vec![program];
     read.extend(["/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/proc"].map(Path::new));

@@ -37,6 +37,36 @@ pub enum KeyVerb {
         /// How long the phrase stands, seconds [default: as configured].
         #[arg(long, value_name = "SECONDS")]
         life: Option<u64>,
+        /// The VM that the key will be of: it moves with it.
+        #[arg(long, value_name = "VM")]
+        owner: Option<String>,
+    },
+    /// Move everything of a VM to the trust service of another host, and wait until it is there.
+    Migrate {
+        /// The VM.
+        #[arg(long, value_name = "VM")]
+        owner: String,
+        /// The host whose trust service has the keys, in a lab [default: as --host].
+        #[arg(long, value_name = "HOST")]
+        from: Option<HostId>,
+        /// The host whose trust service is to have them.
+        #[arg(long, value_name = "HOST")]
+        to: HostId,
+        /// Where that trust service listens for others: https://HOST:PORT [default: as in the lab].
+        #[arg(long)]
+        url: Option<String>,
+        /// How long to wait, seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        wait: u64,
+    },
+    /// Say where a VM's keys are.
+    Migration {
+        /// The VM.
+        #[arg(long, value_name = "VM")]
+        owner: String,
+        /// Give up a migration that has not let go of the keys.
+        #[arg(long)]
+        cancel: bool,
     },
     /// List bindings and orders that wait.
     List,

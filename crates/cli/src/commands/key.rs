@@ -1,5 +1,7 @@
 //! `vouchsafe key ...`: on the operators' socket of a trust service.
 
+mod migrate;
+
 use std::{
     fs,
     io::BufReader,
@@ -32,16 +34,32 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CONFIG: &str = "/etc/vouchsafe/trust.toml";
 
 pub(super) fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(), Failure> {
-    let socket = socket(scope, key.host.as_ref())?;
+    let mut host = key.host.as_ref();
+    if let KeyVerb::Migrate { from: Some(from), .. } = &key.verb {
+        host = Some(from);
+    }
+    let socket = socket(scope, host)?;
     let ask = |request: &AdminRequest| ask(&socket, request);
     let own = || format!("uid-{}", rustix::process::getuid().as_raw());
     let operator = key.operator.unwrap_or_else(own);
     match key.verb {
-        KeyVerb::Authorize { name, uses, use_with, life } => {
+        KeyVerb::Authorize { name, uses, use_with, life, owner } => {
             let uses = uses.into_iter().map(Into::into).collect();
             let use_with = use_with.iter().map(|text| use_of(text)).collect::<Result<_, _>>()?;
-            let asked = Authorize { name, uses, use_with, life_s: life, operator };
+            let asked = Authorize { name, uses, use_with, life_s: life, owner, operator };
             authorized(ask(&AdminRequest::Authorize(asked))?, printer)
+        }
+        KeyVerb::Migrate { owner, from: _, to, url, wait } => {
+            let url = url.map_or_else(|| migrate::peer_url(scope, &to), Ok)?;
+            let begun = ask(&AdminRequest::Migrate { owner, host: to, url, operator })?;
+            migrate::follow(ask, begun, Duration::from_secs(wait), printer)
+        }
+        KeyVerb::Migration { owner, cancel: false } => {
+            migrate::show(&migrate::view_of(ask(&AdminRequest::Migration { owner })?)?, printer)
+        }
+        KeyVerb::Migration { owner, cancel: true } => {
+            let asked = AdminRequest::CancelMigration { owner, operator };
+            migrate::show(&migrate::view_of(ask(&asked)?)?, printer)
         }
         KeyVerb::List => list(ask, printer),
         KeyVerb::Revoke { id } => revoked(ask(&AdminRequest::Revoke { id, operator })?, printer),
@@ -169,6 +187,7 @@ fn unexpected(reply: AdminReply) -> Failure {
         | AdminReply::Decided { .. }
         | AdminReply::RecoveryApproved { .. }
         | AdminReply::AuditExported { .. }
+        | AdminReply::Migration(_)
         | AdminReply::Status(_) => {
             Failure::error("the trust service gave another kind of reply", "is it this version?")
         }

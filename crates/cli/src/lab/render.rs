@@ -86,11 +86,20 @@ pub(super) fn host(paths: &HostPaths<'_>) -> Result<String, Failure> {
 ///
 /// # Errors
 /// [`Failure`] if a path is not UTF-8.
-pub(super) fn trust(dir: &Path, listen: SocketAddr) -> Result<String, Failure> {
+pub(super) fn trust(
+    dir: &Path,
+    (listen, peer): (SocketAddr, SocketAddr),
+    agent_socket: &Path,
+) -> Result<String, Failure> {
     text(&serde_json::json!({
         "state_dir": dir.join("state"),
         "listen": listen,
         "address_file": dir.join("address"),
+        "peer": {
+            "listen": peer,
+            "address_file": dir.join("peer-address"),
+            "agent_socket": agent_socket,
+        },
         "front": {"open_queries": true, "two_phase": "under-load", "sha1_in_macs": true},
         "keeper": {
             "pass_phrases": true,

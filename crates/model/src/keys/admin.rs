@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{KeyBinding, KeyUse, UseWith, order::KeyOperation};
-use crate::{api::Bytes, keys::order::SecretBytes};
+use crate::{HostId, api::Bytes, keys::order::SecretBytes, migration::Place};
 
 /// Name of the socket in the state directory.
 pub const SOCKET: &str = "admin.sock";
@@ -47,6 +47,30 @@ pub enum AdminRequest {
         /// Who says so; two different operators must.
         operator: String,
     },
+    /// Moves everything of an owner to the trust service of another host:
+    /// [`AdminReply::Migration`], at once; ask [`AdminRequest::Migration`] how far it is.
+    Migrate {
+        /// Whose keys: a VM's name.
+        owner: String,
+        /// The other host.
+        host: HostId,
+        /// Where its trust service listens for others: `https://HOST:PORT`.
+        url: String,
+        /// Who says so.
+        operator: String,
+    },
+    /// Where an owner's keys are: [`AdminReply::Migration`].
+    Migration {
+        /// Whose keys.
+        owner: String,
+    },
+    /// Gives up a migration that has not let go of the keys: [`AdminReply::Migration`].
+    CancelMigration {
+        /// Whose keys.
+        owner: String,
+        /// Who says so.
+        operator: String,
+    },
     /// How it stands: [`AdminReply::Status`].
     Status,
     /// Signs a checkpoint of the audit log and writes both out: [`AdminReply::AuditExported`].
@@ -68,6 +92,9 @@ pub struct Authorize {
     /// How long it stands, seconds; none is the configured life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub life_s: Option<u64>,
+    /// Whose the key will be: a VM's name. It moves with that VM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Who allows it.
     pub operator: String,
 }
@@ -146,6 +173,8 @@ pub enum AdminReply {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pass_phrase: Option<SecretBytes>,
     },
+    /// To [`AdminRequest::Migrate`] and the like.
+    Migration(OwnerView),
     /// To [`AdminRequest::Status`].
     Status(KeeperStatus),
     /// To [`AdminRequest::ExportAudit`].
@@ -169,6 +198,19 @@ pub enum AdminReply {
         /// In words, without secrets.
         detail: String,
     },
+}
+
+/// Where an owner's keys are, as one trust service knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnerView {
+    /// Whose keys.
+    pub owner: String,
+    /// Where they are: `here`, `absent`, or how far the migration is.
+    pub place: Place,
+    /// Why the last migration from here was given up, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// How a keeper stands.

@@ -87,6 +87,13 @@ impl Keeper {
                 let (missing, pass_phrase) = retried(|| self.approve_recovery(entry, &operator))?;
                 AdminReply::RecoveryApproved { id, missing, pass_phrase }
             }
+            AdminRequest::Migrate { owner, host, url, operator } => {
+                AdminReply::Migration(self.begin((&owner, &operator), &host, &url)?)
+            }
+            AdminRequest::Migration { owner } => AdminReply::Migration(self.whereabouts(&owner)?),
+            AdminRequest::CancelMigration { owner, operator } => {
+                AdminReply::Migration(self.cancel(&owner, &operator)?)
+            }
             AdminRequest::Status => AdminReply::Status(self.standing()?),
             AdminRequest::ExportAudit => {
                 let dir = self.dir.join("audit-export");
@@ -120,6 +127,9 @@ impl Keeper {
         let until = self.issuer.knowledge(now).until;
         let listed = page.into_iter().filter_map(|(key, entry)| {
             let id = EntryId::from_hex(key.as_str().strip_prefix("entry/")?)?;
+            if !self.library.shows(&entry.value).unwrap_or(false) {
+                return None;
+            }
             let (entry, ca) = (entry.value, self.ca_certificate());
             let (revoked_at, escrowed) = (entry.revoked_at, entry.escrowed);
             let known = status::of_entry(&entry, instant, now, until);
@@ -145,6 +155,11 @@ fn about(request: &AdminRequest) -> (&'static str, String, String) {
         AdminRequest::ApproveRecovery { id, operator } => {
             ("key-recovery", by(operator), format!("key:{id}"))
         }
+        AdminRequest::Migrate { owner, operator, .. }
+        | AdminRequest::CancelMigration { owner, operator } => {
+            ("key-migration", by(operator), format!("owner:{owner}"))
+        }
+        AdminRequest::Migration { owner } => ("key-migration", by(""), format!("owner:{owner}")),
         AdminRequest::Status => ("trust-status", by(""), "trust".to_owned()),
         AdminRequest::ExportAudit => ("audit-export", by(""), "trust".to_owned()),
     }

@@ -104,6 +104,7 @@ impl Keeper {
         check_operator(&asked.operator)?;
         check_name(Some(&asked.name))?;
         names::certified(&asked.use_with)?;
+        asked.owner.as_deref().map(check_owner).transpose()?;
         let life = asked.life_s.unwrap_or(self.settings.phrase_life_s);
         let life = life.clamp(1, 30 * 86_400).saturating_mul(1000);
         let expires_at = self.now().saturating_add(life);
@@ -118,10 +119,13 @@ impl Keeper {
             mac: phrase.mac,
             delivery: phrase.delivery,
             operator: asked.operator.clone(),
+            owner: asked.owner.clone(),
             used: None,
         };
+        let guard = self.guard(asked.owner.as_deref())?;
         let place = record::authorization(&asked.name, id)?;
-        if !self.library.commit(Write::new().put(place, &authorization, 0)?)? {
+        let write = guard.owning(Write::new(), &place)?.put(place, &authorization, 0)?;
+        if !self.library.commit(write)? {
             return Err(Fault::Contended.into());
         }
         let detail = format!("authorization {id}, until {expires_at}");
@@ -230,6 +234,11 @@ pub(super) fn check_name(name: Option<&str>) -> Result<&str, Refusal> {
     let name = name.ok_or(Refusal::NameInvalid)?;
     let fits = !name.trim().is_empty() && name.chars().count() <= 64;
     if fits && !name.chars().any(char::is_control) { Ok(name) } else { Err(Refusal::NameInvalid) }
+}
+
+/// An owner's name: that of a VM.
+pub(super) fn check_owner(name: &str) -> Result<&str, Refusal> {
+    name.parse::<model::VmId>().map(|_| name).map_err(|_| Refusal::OwnerInvalid)
 }
 
 /// An operator's name.

@@ -61,6 +61,7 @@ impl Keeper {
             revocation_code: code.map(|code| Bytes(long_digest(&[&code.0]).to_vec())),
             replaces: None,
             private: None,
+            owner: None,
         };
         let profile = self.profile(&plan)?;
         let issued = self.issuer.own()?.ca.ca().issue(&profile, &key.0, plan.validity);

@@ -15,12 +15,11 @@ use model::{
 use pki::{
     Ask, CertFacts, Enrolment, IssueError, LedgerError, Outcome, Profile, Progress, Provider,
     ProviderError, Renewal, RequestId, UserCert, Validity,
-    binding::{millis, uses},
+    binding::{interval, millis, uses},
     names,
 };
 use serve::random;
 use store::typed::Write;
-use time::OffsetDateTime;
 
 use super::{
     Keeper,
@@ -41,6 +40,8 @@ pub(super) struct Plan {
     pub(super) replaces: Option<EntryId>,
     /// The private key, if it was made here, and until when it is kept; 0: in escrow.
     pub(super) private: Option<(Secret<Vec<u8>>, u64)>,
+    /// Whose it is.
+    pub(super) owner: Option<String>,
 }
 
 /// What is written with the certificate.
@@ -59,9 +60,11 @@ impl Keeper {
         let profile = self.profile(&plan)?;
         let (validity, escrow) = (plan.validity, Arc::clone(&self.escrow));
         let own = self.issuer.own()?;
+        let guard = self.guard(plan.owner.as_deref())?;
         own.ledger.stage(request, move |write, id, certificate| {
             let entry = entry_of(&plan, certificate)?;
-            let mut write = Library::add(write, id, &entry)?;
+            let write = Library::add(write, id, &entry)?;
+            let mut write = guard.owning(write, &record::entry(id)?)?;
             if let Some((key, until)) = &plan.private {
                 let sealed = escrow.seal(id, key.expose(), *until)?;
                 let place = if *until == 0 { record::escrow(id)? } else { record::made(id)? };
@@ -111,25 +114,8 @@ impl Keeper {
         let now = self.clock.now();
         let life = std::time::Duration::from_secs(self.settings.key_life_s);
         let allowed = Validity::backdated(now, BACK, life);
-        let instant = |ms: i64| OffsetDateTime::from_unix_timestamp(ms.div_euclid(1000)).ok();
-        let mut validity = allowed;
-        if let Some(asked) = not_before {
-            let asked = instant(asked).ok_or(Refusal::IntervalEmpty)?;
-            validity.not_before = asked.max(allowed.not_before);
-        }
-        if let Some(asked) = not_on_or_after {
-            // The end of an interval is outside of it, the last moment of a certificate inside.
-            let last = instant(asked.saturating_sub(1)).ok_or(Refusal::IntervalEmpty)?;
-            validity.not_after = last.min(allowed.not_after);
-        }
-        if let Some(last) = self.issuer.ends() {
-            validity.not_after = validity.not_after.min(last);
-        }
-        if validity.not_before < validity.not_after && validity.not_after > now {
-            Ok(validity)
-        } else {
-            Err(Refusal::IntervalEmpty)
-        }
+        let granted = interval(allowed, (not_before, not_on_or_after), (now, self.issuer.ends()));
+        granted.ok_or(Refusal::IntervalEmpty)
     }
 }
 
@@ -157,6 +143,7 @@ pub(super) fn entry_of(plan: &Plan, certificate: &[u8]) -> Result<Entry, Why> {
         replaces: plan.replaces,
         revocation_code: plan.revocation_code.clone(),
         escrowed: matches!(plan.private, Some((_, 0))),
+        owner: plan.owner.clone(),
         chain: Vec::new(),
     })
 }

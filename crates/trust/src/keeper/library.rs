@@ -15,6 +15,7 @@ use store::{
 
 use super::{
     centre::foreign_id,
+    owner,
     record::{self, Entry, EntryId, short_digest},
     refusal::{Refusal, Why},
 };
@@ -75,7 +76,19 @@ impl Library {
     /// # Errors
     /// [`RecordError`].
     pub(crate) fn entry(&self, id: EntryId) -> Result<Option<Versioned<Entry>>, RecordError> {
-        self.get(&record::entry(id)?)
+        let entry = self.get(&record::entry(id)?)?;
+        let Some(entry) = entry else { return Ok(None) };
+        Ok(if self.shows(&entry.value)? { Some(entry) } else { None })
+    }
+
+    /// Whether an entry is answered for: not if it is on its way, or was moved away.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn shows(&self, entry: &Entry) -> Result<bool, RecordError> {
+        let Some(owner) = &entry.owner else { return Ok(true) };
+        let place = self.get(&owner::place(owner)?)?;
+        Ok(place.is_none_or(|known| known.value.place.answers()))
     }
 
     /// Entries that are like `example`, at most `limit`.
@@ -169,7 +182,7 @@ impl Library {
 }
 
 /// The index rows of an entry: key, name, and each application's name.
-fn rows_of(id: EntryId, entry: &Entry) -> Result<Vec<Place<()>>, RecordError> {
+pub(super) fn rows_of(id: EntryId, entry: &Entry) -> Result<Vec<Place<()>>, RecordError> {
     let mut prefixes = vec![by_key(&entry.key.0), by_name(&entry.name)];
     prefixes.extend(entry.use_with.iter().map(by_use_with));
     prefixes.sort_unstable();

@@ -19,8 +19,10 @@ use store::{
 use super::{
     Keeper,
     authorize::{Granted, check_operator},
+    owner::Guard,
     record::{
-        self, Authorization, EntryId, OrderRecord, OrderState, ReceiptRecord, UsedFor, Wanted,
+        self, Authorization, Entry, EntryId, OrderRecord, OrderState, ReceiptRecord, UsedFor,
+        Wanted,
     },
     refusal::{Fault, Refusal, Why},
     retried,
@@ -62,6 +64,13 @@ impl Keeper {
         by: Option<(&Granted, [u8; 32])>,
         state: OrderState,
     ) -> Result<(EntryId, Write), Why> {
+        let owner = match (&wanted, by) {
+            (Wanted::Reissue(id) | Wanted::Revoke(id), _) => {
+                self.library.entry(*id)?.and_then(|entry| entry.value.owner)
+            }
+            (Wanted::Register(_), Some((granted, _))) => granted.held.value.owner.clone(),
+            (Wanted::Register(_), None) => None,
+        };
         let id = EntryId(random::bytes().map_err(Fault::key)?);
         let at = self.now();
         let held = OrderRecord {
@@ -70,11 +79,14 @@ impl Keeper {
             authorization: by.map(|(granted, _)| granted.id),
             at,
             state,
+            owner,
         };
-        let mut write = Write::new().put(record::order(id)?, &held, 0)?;
+        let guard = self.guard(held.owner.as_deref())?;
+        let write = guard.owning(Write::new(), &record::order(id)?)?;
+        let mut write = write.put(record::order(id)?, &held, 0)?;
         if order.may_wait && !order.receipt.response_id.is_empty() {
-            let noted = ReceiptRecord { order: id, at };
-            write = write.put(receipt_of(&order.receipt)?, &noted, 0)?;
+            let (receipt, noted) = (receipt_of(&order.receipt)?, ReceiptRecord { order: id, at });
+            write = guard.also(write, &receipt)?.put(receipt, &noted, 0)?;
         }
         if let Some((granted, digest)) = by {
             write = granted.spend(write, digest, UsedFor::Order(id))?;
@@ -82,22 +94,24 @@ impl Keeper {
         Ok((id, write))
     }
 
-    /// Adds the order to have a certificate revoked at the PKI, remembered for `order`'s client.
+    /// Adds the order to have an entry's certificate revoked at the PKI, remembered for `order`'s
+    /// client.
     pub(super) fn to_be_revoked(
         &self,
         write: Write,
-        entry: EntryId,
-        name: &str,
+        (entry, of): (EntryId, &Entry),
         order: Option<&Order>,
+        guard: &Guard,
     ) -> Result<(EntryId, Write), Why> {
         let id = EntryId(random::bytes().map_err(Fault::key)?);
         let (wanted, at) = (Wanted::Revoke(entry), self.now());
-        let (name, state) = (name.to_owned(), OrderState::Ordered);
-        let held = OrderRecord { wanted, name, authorization: None, at, state };
-        let mut write = write.put(record::order(id)?, &held, 0)?;
+        let (name, owner, state) = (of.name.clone(), of.owner.clone(), OrderState::Ordered);
+        let held = OrderRecord { wanted, name, authorization: None, at, state, owner };
+        let mut write = guard.also(write, &record::order(id)?)?;
+        write = write.put(record::order(id)?, &held, 0)?;
         if let Some(order) = order.filter(|order| order.may_wait) {
-            let noted = ReceiptRecord { order: id, at };
-            write = write.put(receipt_of(&order.receipt)?, &noted, 0)?;
+            let (receipt, noted) = (receipt_of(&order.receipt)?, ReceiptRecord { order: id, at });
+            write = guard.also(write, &receipt)?.put(receipt, &noted, 0)?;
         }
         Ok((id, write))
     }
@@ -108,7 +122,9 @@ impl Keeper {
             return Ok(());
         }
         let noted = ReceiptRecord { order, at: self.now() };
-        let write = Write::new().put(receipt_of(receipt)?, &noted, 0)?;
+        let owner = self.library.get(&record::order(order)?)?.and_then(|order| order.value.owner);
+        let write = self.guard(owner.as_deref())?.owning(Write::new(), &receipt_of(receipt)?)?;
+        let write = write.put(receipt_of(receipt)?, &noted, 0)?;
         if self.library.commit(write)? { Ok(()) } else { Err(Fault::Contended.into()) }
     }
 
@@ -228,7 +244,11 @@ impl Keeper {
         let held = self.waiting(id)?;
         let mut value = held.value;
         value.state = OrderState::Failed(failure);
-        let write = Write::new().put(record::order(id)?, &value, held.version)?;
+        let write = self.guard(value.owner.as_deref())?.on(Write::new()).put(
+            record::order(id)?,
+            &value,
+            held.version,
+        )?;
         if self.library.commit(write)? { Ok(value.name) } else { Err(Fault::Contended.into()) }
     }
 

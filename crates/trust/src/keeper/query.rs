@@ -149,6 +149,9 @@ impl Keeper {
             }
             KeyOperation::Locate | KeyOperation::Validate => {}
         }
+        if keys.is_empty() {
+            self.moved_away(binding)?;
+        }
         keys.truncate(MAX_KEYS);
         Ok(keys)
     }

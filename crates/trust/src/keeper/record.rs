@@ -11,6 +11,8 @@
 //! | `order/<id>`, `receipt/<digest>` | [`OrderRecord`] that was put off, and its [`ReceiptRecord`] |
 //! | `escrow/<id>`, `recovery/<id>` | [`Escrowed`] private key, [`Recovery`] under way |
 //! | `made/<id>` | [`Escrowed`]: a private key that its owner may not have got yet |
+//! | `owner/<digest>`, `owned/<digest>/<key>` | [`OwnerRecord`](super::owner::OwnerRecord): where an owner's keys are; and what records are the owner's |
+//! | `moved/<id>`, `moved/<name digest>` | that a binding, a name, moved away with its owner |
 //! | `secret/…`, `crl` | the keeper's own keys; [`CrlState`] |
 
 use std::fmt;
@@ -99,7 +101,10 @@ pub(crate) struct Entry {
     /// Whether the private key is in escrow.
     #[serde(default)]
     pub(crate) escrowed: bool,
-    /// The certificates above it, DER, nearest first; none: our own CA's.
+    /// Whose it is: a VM's name. It moves with the owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<String>,
+    /// The CAs above the certificate, nearest first, DER; none: our own CA.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) chain: Vec<Bytes>,
 }
@@ -135,6 +140,9 @@ pub(crate) struct Authorization {
     pub(crate) delivery: Bytes,
     /// Who made it.
     pub(crate) operator: String,
+    /// Whose the binding will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<String>,
     /// What it was used for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) used: Option<Used>,
@@ -188,6 +196,9 @@ pub(crate) struct OrderRecord {
     pub(crate) at: u64,
     /// What came of it.
     pub(crate) state: OrderState,
+    /// Whose binding it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<String>,
 }
 
 /// What is to be done once an operator agrees.

@@ -104,7 +104,8 @@ impl Keeper {
             recovery.mac = Some(phrase.mac);
             recovery.delivery = Some(phrase.delivery);
         }
-        let write = Write::new().put(record::recovery(id)?, &recovery, version)?;
+        let guard = self.guard(entry.owner.as_deref())?;
+        let write = guard.on(Write::new()).put(record::recovery(id)?, &recovery, version)?;
         if !self.library.commit(write)? {
             return Err(Fault::Contended.into());
         }

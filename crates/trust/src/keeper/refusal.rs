@@ -79,6 +79,12 @@ refusals! {
     ForeignBusy, "foreign-busy", Busy, "too many foreign certificates are being judged", "ask again later";
     /// A foreign certificate that cannot be read.
     ForeignUnreadable, "foreign-unreadable", Refused, "the certificate cannot be read", "send one X.509 certificate in DER";
+    /// An operator ended the migration.
+    MigrationCancelled, "migration-cancelled", Refused, "an operator ended the migration", "`vouchsafe key migrate` begins another";
+    /// The migration is older than what is known of the owner.
+    MigrationStale, "migration-stale", Refused, "the migration is older than what this service knows of the owner", "`vouchsafe key migrate` begins another";
+    /// No such migration here.
+    MigrationUnknown, "migration-unknown", Refused, "this service knows of no such migration", "`vouchsafe key migrate` begins one";
     /// Authenticated by the key of another binding.
     HolderOther, "holder-other", NoAuthentication, "authenticated by another key than that of the binding", "sign with the binding's own key";
     /// An instant before there was this service.
@@ -107,6 +113,26 @@ refusals! {
     OperatorRefused, "operator-refused", Refused, "an operator refused the order", "ask the operator";
     /// The operator's name is not one.
     OperatorInvalid, "operator-invalid", Refused, "the operator's name is missing or too long", "1 to 64 printable characters";
+    /// The owner's name is not a VM's.
+    OwnerInvalid, "owner-invalid", Refused, "the owner's name is not that of a VM", "lower-case letters, digits and inner hyphens, at most 40";
+    /// The owner's keys are being moved.
+    OwnerMigrating, "owner-migrating", Busy, "the owner's keys are being moved", "`vouchsafe key migration --owner NAME` says how far it is";
+    /// The owner's keys were moved away.
+    OwnerMoved, "owner-moved", NotAuthoritative, "the owner's keys were moved to another trust service", "ask the trust service of the VM's present server";
+    /// The target has keys of this owner.
+    OwnerPresent, "owner-present", Refused, "the target has keys of this owner already", "two VMs have the same name, or the keys were moved before";
+    /// The owner has more than moves at once.
+    OwnerTooLarge, "owner-too-large", Refused, "the owner has more records than can be moved at once", "revoke what is not used any more";
+    /// The owner has no keys here.
+    OwnerUnknown, "owner-unknown", Refused, "the owner has no keys here", "`vouchsafe key authorize --owner NAME` makes the first";
+    /// The parcel is not the one that was agreed on.
+    ParcelUnfit, "parcel-unfit", Refused, "the parcel is not the one that was agreed on", "`vouchsafe key migrate` begins another";
+    /// The other trust service is not to be trusted now.
+    PeerUntrusted, "peer-untrusted", Refused, "the other trust service is not to be trusted now", "`vouchsafe host show NAME` has its host's verdict";
+    /// It is another trust service's.
+    PeerWrong, "peer-wrong", Refused, "the migration is with another trust service", "compare host and address";
+    /// No other trust services are spoken to.
+    PeersOff, "peers-off", NotSupported, "this trust service speaks to no others", "the table `[peer]` of its configuration turns it on";
     /// Pass phrases are off.
     PassPhrasesOff, "pass-phrases-off", Refused, "pass phrases are off", "`keeper.pass_phrases = true` allows them";
     /// Possession was not proven.

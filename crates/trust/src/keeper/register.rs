@@ -108,6 +108,7 @@ impl Keeper {
             revocation_code: code.map(|code| Bytes(long_digest(&[&code.0]).to_vec())),
             replaces: None,
             private,
+            owner: allowed.owner.clone(),
         };
         self.issue(&For::Key(&spki), plan, Box::new(with))
     }

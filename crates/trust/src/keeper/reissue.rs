@@ -123,6 +123,7 @@ impl Keeper {
             revocation_code: old.revocation_code,
             replaces: Some(id),
             private,
+            owner: old.owner,
         };
         let ask = For::Certificate(&old.certificate.0);
         let new = self.issue(
@@ -162,7 +163,10 @@ impl Keeper {
         match (found.next(), found.next()) {
             (Some(one), None) => Ok(one),
             (Some(_), Some(_)) => Err(Refusal::BindingAmbiguous.into()),
-            (None, _) => Err(Refusal::BindingUnknown.into()),
+            (None, _) => {
+                self.moved_away(example)?;
+                Err(Refusal::BindingUnknown.into())
+            }
         }
     }
 }

@@ -90,13 +90,14 @@ impl Keeper {
     ) -> Result<Ended, Why> {
         let now = self.now();
         let alive = self.alive(self.newest(id, entry)?)?;
+        let guard = self.guard(entry.owner.as_deref())?;
         let mut orders = Vec::new();
-        let mut write = Write::new();
+        let mut write = guard.on(Write::new());
         if self.issuer.line().is_some() {
             for (id, _) in &alive {
                 let receipt = order.filter(|_| orders.is_empty());
                 let ordered;
-                (ordered, write) = self.to_be_revoked(write, *id, &entry.name, receipt)?;
+                (ordered, write) = self.to_be_revoked(write, (*id, entry), receipt, &guard)?;
                 orders.push(ordered);
             }
         }

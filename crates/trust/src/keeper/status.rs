@@ -74,6 +74,11 @@ pub(crate) fn of_entry(entry: &Entry, instant: i64, now: u64, until: u64) -> Key
     KeyStatus::judged(aspects, refusal)
 }
 
+fn chain_of(certificate: Bytes, chain: Vec<Bytes>, ca: &[u8]) -> Vec<Bytes> {
+    let above = if chain.is_empty() { vec![Bytes(ca.to_vec())] } else { chain };
+    std::iter::once(certificate).chain(above).collect()
+}
+
 /// An entry as it is answered.
 pub(crate) fn answered(
     id: EntryId,
@@ -81,16 +86,11 @@ pub(crate) fn answered(
     ca: &[u8],
     status: Option<KeyStatus>,
 ) -> KeyBinding {
-    let mut certificates = vec![entry.certificate];
-    if entry.chain.is_empty() {
-        certificates.push(Bytes(ca.to_vec()));
-    }
-    certificates.extend(entry.chain);
     KeyBinding {
         id: id.public(),
         key: entry.key,
         name: Some(entry.name),
-        certificates,
+        certificates: chain_of(entry.certificate, entry.chain, ca),
         uses: entry.uses,
         use_with: entry.use_with,
         not_before: entry.not_before,
@@ -278,6 +278,7 @@ mod tests {
             replaces: None,
             revocation_code: None,
             escrowed: false,
+            owner: None,
             chain: Vec::new(),
         }
     }

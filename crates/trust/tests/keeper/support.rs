@@ -251,6 +251,7 @@ pub(crate) fn authorize(name: &str) -> Authorize {
         uses: Vec::new(),
         use_with: Vec::new(),
         life_s: None,
+        owner: None,
         operator: "alice".to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use model::HostId;
@@ -18,14 +18,12 @@ impl Lab {
         fsfile::create_private_dir(&dir)?;
         let (config, address) = (dir.join("trust.toml"), dir.join("address"));
         let role = format!("trust-{name}");
-        // Certificates say where their status is published, so the address stays what it was.
-        let before = std::fs::read_to_string(&address).ok();
-        let listen = match before.and_then(|text| text.trim().parse().ok()) {
-            Some(before) => before,
-            None => free_address()?,
-        };
+        // Certificates say where their status is published, and others where they move keys to, so
+        // the addresses stay what they were.
+        let (listen, peer) = (same_address(&address)?, same_address(&dir.join("peer-address"))?);
         if self.processes.alive(&role).is_none() {
-            fsfile::write_atomic(&config, render::trust(&dir, listen)?.as_bytes(), 0o600)?;
+            let text = render::trust(&dir, (listen, peer), &self.layout.agent_socket(name))?;
+            fsfile::write_atomic(&config, text.as_bytes(), 0o600)?;
             let process = Spawn::new(&self.programs.trust)
                 .arg("--config")
                 .arg(&config)
@@ -39,6 +37,12 @@ impl Lab {
         .await?;
         Ok((format!("http://{listen}/xkms"), dir.join("state/ca.pem")))
     }
+}
+
+/// The address that was written into `file` before, or a free one.
+fn same_address(file: &Path) -> Result<SocketAddr, Failure> {
+    let before = std::fs::read_to_string(file).ok();
+    before.and_then(|text| text.trim().parse().ok()).map_or_else(free_address, Ok)
 }
 
 /// An address on loopback that nobody listens on.

@@ -276,7 +276,8 @@ impl Keeper {
         let (name, operation) = (plan.name, held.value.wanted.operation());
         let mut write = Write::new();
         if self.library.entry(new)?.is_none() {
-            write = Library::add(write, new, &entry)?;
+            let guard = self.guard(entry.owner.as_deref())?;
+            write = Library::add(guard.owning(write, &record::entry(new)?)?, new, &entry)?;
             if let Some((old, mut entry)) = old {
                 entry.value.replaced_by = Some(new);
                 write = Library::retire(write, old, &entry)?;
@@ -309,6 +310,7 @@ impl Keeper {
                     revocation_code: code.map(|code| Bytes(long_digest(&[&code.0]).to_vec())),
                     replaces: None,
                     private: None,
+                    owner: order.owner.clone(),
                 };
                 let key = asked.key.clone().ok_or(Refusal::KeyGenerationOff)?;
                 Ok((plan, key, None))
@@ -324,6 +326,7 @@ impl Keeper {
                     revocation_code: value.revocation_code,
                     replaces: Some(*old),
                     private: None,
+                    owner: value.owner,
                 };
                 Ok((plan, value.key, Some((*old, entry))))
             }

@@ -1,0 +1,70 @@
+//! `vouchsafe key migrate`: begins a migration and waits until the keys are at one place.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use model::{
+    HostId,
+    keys::admin::{AdminReply, AdminRequest, OwnerView},
+    migration::{Place, Rejection},
+};
+use serde_json::json;
+
+use super::unexpected;
+use crate::{
+    args::Scope,
+    lab::layout::Layout,
+    output::{Failure, Printer},
+};
+
+/// How often it is asked how far it is.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Where the trust service of a lab's host listens for others.
+pub(super) fn peer_url(scope: &Scope, host: &HostId) -> Result<String, Failure> {
+    let missing = || Failure::error("where does the target listen?", "--url https://HOST:PORT");
+    let dir = scope.lab.as_ref().ok_or_else(missing)?;
+    let file = Layout::open(dir)?.trust(host).join("peer-address");
+    let address = std::fs::read_to_string(file).map_err(|_| missing())?;
+    Ok(format!("https://{}", address.trim()))
+}
+
+/// Waits for the end of what `begun` says was begun.
+pub(super) fn follow(
+    ask: impl Fn(&AdminRequest) -> Result<AdminReply, Failure>,
+    begun: AdminReply,
+    patience: Duration,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let until = Instant::now() + patience;
+    let mut view = view_of(begun)?;
+    while view.place.moving().is_some() && !matches!(view.place, Place::Withdrawing(..)) {
+        if Instant::now() >= until {
+            let text = format!("the migration goes on ({})", view.place.name());
+            return Err(Failure::error(text, "`vouchsafe key migration` says how far it is"));
+        }
+        thread::sleep(PAUSE);
+        view = view_of(ask(&AdminRequest::Migration { owner: view.owner.clone() })?)?;
+    }
+    if let Some(name) = &view.refused {
+        let said = Rejection::from_code(name).map_or_else(String::new, |why| why.to_string());
+        let hint = "the keys stay where they are; `vouchsafe key migrate` tries again";
+        return Err(Failure::refused(name.clone(), said, hint));
+    }
+    show(&view, printer)
+}
+
+/// Shows where an owner's keys are.
+pub(super) fn show(view: &OwnerView, printer: Printer) -> Result<(), Failure> {
+    let OwnerView { owner, place, refused } = view;
+    let shown = json!({"owner": owner, "place": place.name(), "epoch": place.epoch(),
+        "peer": place.moving().map(|one| &one.peer), "refused": refused});
+    printer.result(&shown, &format!("{owner}: {}", place.name()))
+}
+
+/// The view in a reply.
+pub(super) fn view_of(reply: AdminReply) -> Result<OwnerView, Failure> {
+    if let AdminReply::Migration(view) = reply { Ok(view) } else { Err(unexpected(reply)) }
+}

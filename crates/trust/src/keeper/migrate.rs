@@ -1,0 +1,416 @@
+//! Key migration as the keeper runs it: [`model::migration::step`] over records that are durable
+//! before anything is said. What goes over the wire is in [`crate::peer`].
+//!
+//! ```text
+//! operator ─► begin ─┐            ┌─► outgoing: what is to be said next, from the record alone
+//!                    ▼            │
+//!                OwnerRecord ─────┘◄─ heard: what the target answered   (source)
+//!                OwnerRecord ◄─────── incoming: what the source says    (target)
+//! ```
+//!
+//! **Invariants:** the record and the changes that it stands for are durable before the next word;
+//! a source deletes before it tells the target to answer; what was begun goes on after a restart.
+
+use model::{
+    Digest, HostId, MigrationId, Secret,
+    api::Bytes,
+    keys::{admin::OwnerView, order::SecretBytes},
+    migration::{self, Body, Change, Event, Move, Place, Rejection, Say, Statement, Step},
+};
+use serve::{
+    hpke::{self, HpkePrivate, HpkePublic, Sealed},
+    random,
+};
+use std::sync::Arc;
+use store::{
+    typed::{Versioned, Write},
+    wait,
+};
+use tokio::sync::Notify;
+
+use super::{
+    Keeper, TRIES,
+    authorize::{check_operator, check_owner},
+    owner::{self, OWNERS, OwnerRecord, refusal},
+    parcel::{digest_of, unpack},
+    refusal::{Fault, Refusal, Why},
+};
+
+/// What the audit log calls steps of a migration that were refused.
+const EVENT: &str = "key-migration";
+
+/// Who this service is, by its passport of the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Its host.
+    pub host: HostId,
+    /// The verdict on it.
+    pub verdict: Digest,
+}
+
+/// What is to be said to a target.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Where it listens.
+    pub url: String,
+    /// Its host.
+    pub peer: HostId,
+    /// What.
+    pub statement: Statement,
+}
+
+impl Keeper {
+    /// Lets `movers` know of migrations that begin: until this was called, none does.
+    pub fn moves(&self, movers: Arc<Notify>) {
+        // Told twice, the first stays.
+        let _ = self.movers.set(movers);
+    }
+
+    /// Begins to move an owner's keys.
+    pub(super) fn begin(
+        &self,
+        (owner, operator): (&str, &str),
+        host: &HostId,
+        url: &str,
+    ) -> Result<OwnerView, Why> {
+        check_operator(operator)?;
+        check_owner(owner)?;
+        let movers = self.movers.get().ok_or(Refusal::PeersOff)?;
+        let id = MigrationId(random::bytes().map_err(Fault::key)?);
+        let event = Event::Begin { id, peer: host.clone(), least: self.now() };
+        let (record, _) = self.happened(owner, &event, |record, _| {
+            record.at_rest();
+            record.url = Some(url.to_owned());
+            record.refused = None;
+            Ok(())
+        })?;
+        let detail = format!("migration {id} to {host} at {url}");
+        let subject = format!("owner:{owner}");
+        self.journal.done(
+            &format!("operator:{operator}"),
+            "key-migration-begun",
+            &subject,
+            &detail,
+        )?;
+        movers.notify_one();
+        Ok(view(&record))
+    }
+
+    /// Gives up a migration that has not let go of the keys.
+    pub(super) fn cancel(&self, owner: &str, operator: &str) -> Result<OwnerView, Why> {
+        check_operator(operator)?;
+        let known = self.owner_record(owner)?.value;
+        let id = known.place.moving().ok_or(Refusal::MigrationUnknown)?.id;
+        let (record, _) = self.happened(owner, &Event::Cancel { id }, |_, _| Ok(()))?;
+        if let Some(movers) = self.movers.get() {
+            movers.notify_one();
+        }
+        Ok(view(&record))
+    }
+
+    /// Where an owner's keys are.
+    pub(super) fn whereabouts(&self, owner: &str) -> Result<OwnerView, Why> {
+        check_owner(owner)?;
+        Ok(view(&self.owner_record(owner)?.value))
+    }
+
+    /// Owners whose keys are on the way from here.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn leaving(&self) -> Result<Vec<String>, Fault> {
+        let records = self.library.records();
+        let all = wait(records.all::<OwnerRecord>(OWNERS))?;
+        let goes = |place: &Place| {
+            matches!(
+                place,
+                Place::Offering(_)
+                    | Place::Sending(_)
+                    | Place::Released(_)
+                    | Place::Withdrawing(..)
+            )
+        };
+        Ok(all.into_iter().filter(|(_, one)| goes(&one.place)).map(|(_, one)| one.owner).collect())
+    }
+
+    /// What is to be said next about an owner's keys, if anything.
+    ///
+    /// # Errors
+    /// [`Why`].
+    pub fn outgoing(&self, owner: &str, own: &Own) -> Result<Option<Outgoing>, Why> {
+        let (record, say) = self.happened(owner, &Event::Again, |_, _| Ok(()))?;
+        let (Some(say), Some(of), Some(url)) = (say, record.place.moving().cloned(), &record.url)
+        else {
+            return Ok(None);
+        };
+        let mut statement = Statement {
+            id: of.id,
+            owner: owner.to_owned(),
+            epoch: of.epoch,
+            source: own.host.clone(),
+            target: of.peer.clone(),
+            verdict: own.verdict,
+            body: Body::Offer,
+        };
+        statement.body = match say {
+            Say::Offer => Body::Offer,
+            Say::Parcel => match self.pack(&record, &statement) {
+                Ok(body) => body,
+                Err(Why::Refused(Refusal::OwnerTooLarge)) => {
+                    self.heard_refusal(owner, of.id, Rejection::ParcelUnfit)?;
+                    return Err(Refusal::OwnerTooLarge.into());
+                }
+                Err(why) => return Err(why),
+            },
+            Say::Activate => {
+                self.clear(owner, true)?;
+                Body::Activate
+            }
+            Say::Discard => Body::Discard,
+            Say::Ready | Say::Receipt | Say::Activated | Say::Discarded => return Ok(None),
+        };
+        Ok(Some(Outgoing { url: url.clone(), peer: of.peer, statement }))
+    }
+
+    /// The parcel, sealed for the target; its digest is in the record before it leaves.
+    fn pack(&self, record: &OwnerRecord, statement: &Statement) -> Result<Body, Why> {
+        let content = self.gather(&record.owner)?;
+        if record.content != Some(content.digest) {
+            self.happened(&record.owner, &Event::Again, |record, _| {
+                record.content = Some(content.digest);
+                Ok(())
+            })?;
+        }
+        let (Some(key), Some(verdict)) = (&record.key, &record.target_verdict) else {
+            return Err(Refusal::MigrationUnknown.into());
+        };
+        let info = migration::info(statement, &statement.verdict, verdict);
+        let key = HpkePublic(key.0.clone());
+        let sealed = hpke::seal(&key, &info, b"", content.bytes.expose()).map_err(Fault::key)?;
+        Ok(Body::Parcel { enc: Bytes(sealed.enc), ciphertext: Bytes(sealed.ciphertext) })
+    }
+
+    /// What the target answered. `trusted`: how its host stands now.
+    ///
+    /// # Errors
+    /// [`Why`].
+    pub fn heard(&self, owner: &str, said: &Statement, trusted: bool) -> Result<(), Why> {
+        let known = self.owner_record(owner)?.value;
+        let of = known.place.moving().ok_or(Refusal::MigrationUnknown)?;
+        if of.id != said.id || of.epoch != said.epoch || of.peer != said.target {
+            return Err(Refusal::PeerWrong.into());
+        }
+        let id = said.id;
+        let event = match &said.body {
+            Body::Ready { .. } => Event::Ready { id, trusted },
+            Body::Receipt { content } => {
+                Event::Receipt { id, whole: known.content == Some(*content), trusted }
+            }
+            Body::Activated => Event::Activated { id },
+            Body::Discarded => Event::Discarded { id },
+            Body::Offer | Body::Parcel { .. } | Body::Activate | Body::Discard => {
+                return Err(Refusal::PeerWrong.into());
+            }
+        };
+        let (record, _) = self.happened(owner, &event, |record, _| {
+            if let Body::Ready { key } = &said.body {
+                record.key = Some(key.clone());
+                record.target_verdict = Some(said.verdict);
+            }
+            Ok(())
+        })?;
+        if matches!(record.place, Place::Released(_)) {
+            self.clear(owner, true)?;
+        }
+        Ok(())
+    }
+
+    /// The target does not take them.
+    ///
+    /// # Errors
+    /// [`Why`].
+    pub fn heard_refusal(&self, owner: &str, id: MigrationId, why: Rejection) -> Result<(), Why> {
+        self.happened(owner, &Event::Refused { id, why }, |_, _| Ok(())).map(drop)
+    }
+
+    /// Writes down that another service was refused before it was heard.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn note_refusal(&self, actor: &str, event: &str, name: &str) -> Result<(), Fault> {
+        self.journal.named(actor, event, "peer", (name, ""))
+    }
+
+    /// What a source says; what it is answered. `trusted`: how its host stands now.
+    ///
+    /// # Errors
+    /// [`Why`]; a refusal is in the audit log.
+    pub fn incoming(&self, said: &Statement, own: &Own, trusted: bool) -> Result<Statement, Why> {
+        let outcome = self.answered_to(said, own, trusted);
+        if let Err(Why::Refused(refusal)) = &outcome {
+            let subject = format!("owner:{}", said.owner);
+            let actor = format!("service:trust:{}", said.source);
+            self.journal.refused(&actor, EVENT, &subject, *refusal)?;
+        }
+        outcome
+    }
+
+    fn answered_to(&self, said: &Statement, own: &Own, trusted: bool) -> Result<Statement, Why> {
+        check_owner(&said.owner)?;
+        if said.target != own.host || said.source == own.host {
+            return Err(Refusal::PeerWrong.into());
+        }
+        let of = Move { id: said.id, peer: said.source.clone(), epoch: said.epoch };
+        let body = match &said.body {
+            Body::Offer => self.ready(&said.owner, of, own, trusted)?,
+            Body::Parcel { enc, ciphertext } => {
+                let sealed = Sealed { enc: enc.0.clone(), ciphertext: ciphertext.0.clone() };
+                self.hold(said, of, &sealed)?
+            }
+            Body::Activate => {
+                self.happened(&said.owner, &Event::Activate { of }, |record, step| {
+                    if step.change == Some(Change::Take) {
+                        record.at_rest();
+                    }
+                    Ok(())
+                })?;
+                Body::Activated
+            }
+            Body::Discard => {
+                let (record, _) =
+                    self.happened(&said.owner, &Event::Discard { of }, |_, _| Ok(()))?;
+                if matches!(record.place, Place::Absent { .. }) {
+                    self.clear(&said.owner, false)?;
+                }
+                Body::Discarded
+            }
+            Body::Ready { .. } | Body::Receipt { .. } | Body::Activated | Body::Discarded => {
+                return Err(Refusal::PeerWrong.into());
+            }
+        };
+        Ok(Statement { verdict: own.verdict, body, ..said.clone() })
+    }
+
+    /// A key for the parcel: made once for each migration.
+    fn ready(&self, owner: &str, of: Move, own: &Own, trusted: bool) -> Result<Body, Why> {
+        if matches!(self.owner_record(owner)?.value.place, Place::Absent { .. }) {
+            // What a migration that was given up may have left behind.
+            self.clear(owner, false)?;
+        }
+        let (record, _) = self.happened(owner, &Event::Offer { of, trusted }, |record, step| {
+            if step.change == Some(Change::MakeKey) {
+                let (private, public) = hpke::generate().map_err(Fault::key)?;
+                record.private = Some(SecretBytes::new(private.secret().clone()));
+                record.key = Some(Bytes(public.0));
+                record.target_verdict = Some(own.verdict);
+                record.content = None;
+            }
+            Ok(())
+        })?;
+        let key = record.key.ok_or(Refusal::MigrationUnknown)?;
+        Ok(Body::Ready { key })
+    }
+
+    /// Stores what is in a parcel; nobody is answered from it yet.
+    fn hold(&self, said: &Statement, of: Move, sealed: &Sealed) -> Result<Body, Why> {
+        let record = self.owner_record(&said.owner)?.value;
+        let mut digest = record.content;
+        let mut fits = true;
+        if matches!(&record.place, Place::Ready(one) if *one == of) {
+            match unsealed(&record, said, sealed) {
+                Ok(content) => {
+                    let unpacked = unpack(&said.owner, &content);
+                    digest = Some(digest_of(content.expose()));
+                    match unpacked.map_err(|why| Why::from(refusal(why))) {
+                        Ok(unpacked) => self.put(&said.owner, &unpacked)?,
+                        Err(_) => fits = false,
+                    }
+                }
+                Err(_) => fits = false,
+            }
+        }
+        let (record, _) =
+            self.happened(&said.owner, &Event::Parcel { of, fits }, |record, step| {
+                if step.change == Some(Change::Hold) {
+                    record.content = digest;
+                    record.private = None;
+                }
+                Ok(())
+            })?;
+        let content = record.content.ok_or(Refusal::MigrationUnknown)?;
+        Ok(Body::Receipt { content })
+    }
+
+    /// Lets something happen: the step, what changes with it, and the record, in one transaction;
+    /// then the audit entry.
+    fn happened(
+        &self,
+        owner: &str,
+        event: &Event,
+        edit: impl Fn(&mut OwnerRecord, &Step) -> Result<(), Why>,
+    ) -> Result<(OwnerRecord, Option<Say>), Why> {
+        for _ in 0..TRIES {
+            let Versioned { value: before, version } = self.owner_record(owner)?;
+            let step = migration::step(&before.place, event.clone()).map_err(refusal)?;
+            let mut record = before.clone();
+            record.place = step.place.clone();
+            edit(&mut record, &step)?;
+            if let Place::Withdrawing(_, why) = &record.place {
+                record.refused = Some(*why);
+            }
+            if record.place.moving().is_none() && before.place.moving().is_some() {
+                record.at_rest();
+            }
+            let same = record.place == before.place && record.content == before.content;
+            if same && record.key == before.key {
+                return Ok((record, step.say));
+            }
+            let write = Write::new().put(owner::place(owner)?, &record, version)?;
+            if !self.library.commit(write)? {
+                continue;
+            }
+            if record.place != before.place {
+                self.moved(&record, before.place.moving())?;
+            }
+            return Ok((record, step.say));
+        }
+        Err(Fault::Contended.into())
+    }
+
+    /// Writes down where the keys are now.
+    fn moved(&self, record: &OwnerRecord, before: Option<&Move>) -> Result<(), Why> {
+        let subject = format!("owner:{}", record.owner);
+        let of = record.place.moving().or(before);
+        let detail = of.map_or_else(String::new, |of| {
+            format!("migration {}, with {}, epoch {}", of.id, of.peer, of.epoch)
+        });
+        let event = format!("key-migration-{}", record.place.name());
+        self.journal.done("trust", &event, &subject, &detail)?;
+        if let Place::Withdrawing(_, why) = &record.place {
+            self.journal.refused("trust", EVENT, &subject, refusal(*why))?;
+        }
+        Ok(())
+    }
+}
+
+fn view(record: &OwnerRecord) -> OwnerView {
+    OwnerView {
+        owner: record.owner.clone(),
+        place: record.place.clone(),
+        refused: record.refused.map(|why| why.code().to_owned()),
+    }
+}
+
+/// Opens a parcel with the key that was made for it.
+fn unsealed(
+    record: &OwnerRecord,
+    said: &Statement,
+    sealed: &Sealed,
+) -> Result<Secret<Vec<u8>>, Refusal> {
+    let (Some(private), Some(verdict)) = (&record.private, &record.target_verdict) else {
+        return Err(Refusal::MigrationUnknown);
+    };
+    let info = migration::info(said, &said.verdict, verdict);
+    let private = HpkePrivate::from_secret(private.0.clone());
+    hpke::open(&private, sealed, &info, b"").map_err(|_| Refusal::ParcelUnfit)
+}

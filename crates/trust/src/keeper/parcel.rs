@@ -1,0 +1,321 @@
+//! Everything of one owner, as it goes from one trust service to another: gathered, put, cleared.
+//!
+//! **Invariants:** private keys leave the escrow only into a parcel, and go from it into the escrow
+//! of the service that gets them; a parcel never touches a record of anybody else; what was put
+//! twice is there once.
+
+use futures_util::future::join_all;
+use model::{Digest, Secret, api::Bytes, keys::order::SecretBytes, migration::Rejection};
+use serde::{Deserialize, Serialize};
+use store::{
+    typed::{Place, Write},
+    wait,
+};
+
+use super::{
+    Keeper,
+    library::rows_of,
+    owner::{moved, moved_name, owned, refusal},
+    record::{self, Authorization, Entry, EntryId, Escrowed, OrderRecord, ReceiptRecord, Recovery},
+    refusal::{Fault, Refusal, Why},
+};
+
+/// Most records of one owner that move.
+const MAX_RECORDS: usize = 4096;
+/// Longest content.
+const MAX_CONTENT: usize = 8 << 20;
+/// Records that are made durable together.
+const BATCH: usize = 64;
+
+/// One record, with where it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+enum Item {
+    /// A binding.
+    Entry(EntryId, Box<Entry>),
+    /// A pass phrase.
+    Authorization(EntryId, Authorization),
+    /// An order that was put off.
+    Order(EntryId, Box<OrderRecord>),
+    /// A receipt for one.
+    Receipt(String, ReceiptRecord),
+    /// A recovery under way.
+    Recovery(EntryId, Recovery),
+    /// A private key, and until when it is kept; 0: in escrow.
+    Private(EntryId, SecretBytes, u64),
+}
+
+impl Item {
+    /// Whose it is, if that is in it.
+    fn owner(&self) -> Option<Option<&str>> {
+        match self {
+            Self::Entry(_, entry) => Some(entry.owner.as_deref()),
+            Self::Authorization(_, one) => Some(one.owner.as_deref()),
+            Self::Order(_, order) => Some(order.owner.as_deref()),
+            Self::Receipt(..) | Self::Recovery(..) | Self::Private(..) => None,
+        }
+    }
+}
+
+/// What is sent.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// JSON.
+    pub(super) bytes: Secret<Vec<u8>>,
+    /// SHA-256 of it.
+    pub(super) digest: Digest,
+}
+
+/// The digest by which both services name a content.
+pub(super) fn digest_of(bytes: &[u8]) -> Digest {
+    Digest::sha256(record::long_digest(&[b"vouchsafe:key-migration:content:v1", bytes]))
+}
+
+/// What a parcel held, parsed and checked.
+#[derive(Debug)]
+pub(super) struct Unpacked(Vec<Item>);
+
+/// Parses a parcel's content: only records of this owner.
+///
+/// # Errors
+/// [`Rejection::ParcelUnfit`].
+pub(super) fn unpack(owner: &str, bytes: &Secret<Vec<u8>>) -> Result<Unpacked, Rejection> {
+    let items: Vec<Item> =
+        serde_json::from_slice(bytes.expose()).map_err(|_| Rejection::ParcelUnfit)?;
+    let mut entries = std::collections::BTreeSet::new();
+    let mut orders = std::collections::BTreeSet::new();
+    for item in &items {
+        if item.owner().is_some_and(|named| named != Some(owner)) {
+            return Err(Rejection::ParcelUnfit);
+        }
+        match item {
+            Item::Entry(id, entry) => {
+                let serial = super::library::serial_of(&entry.certificate.0);
+                if serial.and_then(EntryId::from_serial) != Some(*id) {
+                    return Err(Rejection::ParcelUnfit);
+                }
+                entries.insert(*id);
+            }
+            Item::Order(id, _) => {
+                orders.insert(*id);
+            }
+            Item::Authorization(..)
+            | Item::Receipt(..)
+            | Item::Recovery(..)
+            | Item::Private(..) => {}
+        }
+    }
+    let belongs = |item: &Item| match item {
+        Item::Recovery(id, _) | Item::Private(id, ..) => entries.contains(id),
+        Item::Receipt(digest, receipt) => {
+            let plain = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+            plain && orders.contains(&receipt.order)
+        }
+        Item::Entry(..) | Item::Authorization(..) | Item::Order(..) => true,
+    };
+    if items.len() <= MAX_RECORDS && items.iter().all(belongs) {
+        Ok(Unpacked(items))
+    } else {
+        Err(Rejection::ParcelUnfit)
+    }
+}
+
+impl Keeper {
+    /// Everything of the owner, in an order that is the same each time.
+    pub(super) fn gather(&self, owner: &str) -> Result<Content, Why> {
+        let keys = self.owned_keys(owner, MAX_RECORDS.saturating_add(1))?;
+        let mut items = Vec::new();
+        for key in &keys {
+            self.gather_one(key, &mut items)?;
+        }
+        if keys.len() > MAX_RECORDS || items.len() > MAX_RECORDS {
+            return Err(Refusal::OwnerTooLarge.into());
+        }
+        let bytes = Secret::new(serde_json::to_vec(&items).map_err(Fault::key)?);
+        if bytes.expose().len() > MAX_CONTENT {
+            return Err(Refusal::OwnerTooLarge.into());
+        }
+        let digest = digest_of(bytes.expose());
+        Ok(Content { bytes, digest })
+    }
+
+    fn gather_one(&self, key: &str, items: &mut Vec<Item>) -> Result<(), Why> {
+        let (kind, rest) = key.split_once('/').unwrap_or((key, ""));
+        let id = EntryId::from_hex(rest.rsplit('/').next().unwrap_or(rest));
+        match (kind, id) {
+            ("entry", Some(id)) => {
+                let Some(entry) = self.library.get(&record::entry(id)?)? else { return Ok(()) };
+                let mut entry = entry.value;
+                if entry.chain.is_empty() {
+                    entry.chain = vec![Bytes(self.ca_certificate().to_vec())];
+                }
+                items.push(Item::Entry(id, Box::new(entry)));
+                if let Some(recovery) = self.library.get(&record::recovery(id)?)? {
+                    items.push(Item::Recovery(id, recovery.value));
+                }
+                for place in [record::escrow(id)?, record::made(id)?] {
+                    if let Some(sealed) = self.library.get(&place)? {
+                        let key = self.escrow.open_key(id, &sealed.value)?;
+                        items.push(Item::Private(id, SecretBytes::new(key), sealed.value.until));
+                    }
+                }
+            }
+            ("auth", Some(id)) => {
+                let one = self.library.get(&Place::<Authorization>::at(key)?)?;
+                items.extend(one.map(|one| Item::Authorization(id, one.value)));
+            }
+            ("order", Some(id)) => {
+                let one = self.library.get(&record::order(id)?)?;
+                items.extend(one.map(|one| Item::Order(id, Box::new(one.value))));
+            }
+            ("receipt", _) => {
+                let one = self.library.get(&Place::<ReceiptRecord>::at(key)?)?;
+                items.extend(one.map(|one| Item::Receipt(rest.to_owned(), one.value)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Writes what came in a parcel, over what is there of an earlier try. Nobody sees it yet: the
+    /// owner's place says so.
+    pub(super) fn put(&self, owner: &str, unpacked: &Unpacked) -> Result<(), Why> {
+        for batch in unpacked.0.chunks(BATCH) {
+            let writes = batch.iter().map(|item| self.put_one(owner, item));
+            self.committed(writes.collect::<Result<Vec<_>, Why>>()?)?;
+        }
+        Ok(())
+    }
+
+    fn put_one(&self, owner: &str, item: &Item) -> Result<Write, Why> {
+        let write = Write::new();
+        Ok(match item {
+            Item::Entry(id, entry) => {
+                let place = record::entry(*id)?;
+                self.check_whose(owner, self.library.get(&place)?.map(|one| one.value.owner))?;
+                let mut write = self.owning(owner, write, &place)?;
+                write = self.upsert(write, place, &**entry)?;
+                if entry.replaced_by.is_none() {
+                    for row in rows_of(*id, entry)? {
+                        write = self.upsert(write, row, &())?;
+                    }
+                }
+                write = self.without(write, moved(*id)?)?;
+                self.without(write, moved_name(&entry.name)?)?
+            }
+            Item::Authorization(id, one) => {
+                let place = record::authorization(&one.name, *id)?;
+                self.check_whose(owner, self.library.get(&place)?.map(|one| one.value.owner))?;
+                let write = self.owning(owner, write, &place)?;
+                let write = self.upsert(write, place, one)?;
+                self.without(write, moved_name(&one.name)?)?
+            }
+            Item::Order(id, order) => {
+                let place = record::order(*id)?;
+                self.check_whose(owner, self.library.get(&place)?.map(|one| one.value.owner))?;
+                let write = self.owning(owner, write, &place)?;
+                self.upsert(write, place, &**order)?
+            }
+            Item::Receipt(digest, receipt) => {
+                let place = Place::at(format!("receipt/{digest}"))?;
+                let known: Option<_> = self.library.get::<ReceiptRecord>(&place)?;
+                if known.is_some_and(|known| known.value.order != receipt.order) {
+                    return Err(Refusal::ParcelUnfit.into());
+                }
+                let write = self.owning(owner, write, &place)?;
+                self.upsert(write, place, receipt)?
+            }
+            Item::Recovery(id, recovery) => self.upsert(write, record::recovery(*id)?, recovery)?,
+            Item::Private(id, key, until) => {
+                let place = if *until == 0 { record::escrow(*id)? } else { record::made(*id)? };
+                let sealed = self.escrow.seal(*id, key.0.expose(), *until)?;
+                self.upsert::<Escrowed>(write, place, &sealed)?
+            }
+        })
+    }
+
+    /// A record that is there already must be this owner's.
+    fn check_whose(&self, owner: &str, known: Option<Option<String>>) -> Result<(), Why> {
+        match known {
+            Some(whose) if whose.as_deref() != Some(owner) => {
+                Err(refusal(Rejection::ParcelUnfit).into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn owning<T>(&self, owner: &str, write: Write, place: &Place<T>) -> Result<Write, Why> {
+        let row: Place<()> = Place::at(format!("{}{}", owned(owner), place.key()))?;
+        self.upsert(write, row, &())
+    }
+
+    fn upsert<T: Serialize + serde::de::DeserializeOwned>(
+        &self,
+        write: Write,
+        place: Place<T>,
+        value: &T,
+    ) -> Result<Write, Why> {
+        let version = self.library.get(&place)?.map_or(0, |known| known.version);
+        Ok(write.put(place, value, version)?)
+    }
+
+    fn without<T: serde::de::DeserializeOwned>(
+        &self,
+        write: Write,
+        place: Place<T>,
+    ) -> Result<Write, Why> {
+        Ok(match self.library.get(&place)? {
+            Some(known) => write.delete(place, known.version),
+            None => write,
+        })
+    }
+
+    fn committed(&self, writes: Vec<Write>) -> Result<(), Why> {
+        let records = self.library.records();
+        let commits = writes.into_iter().map(|write| records.commit(write));
+        for done in wait(join_all(commits)) {
+            if !done? {
+                return Err(Fault::Contended.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes everything of an owner whose keys are not here any more; `moved`: and remembers their
+    /// names, so that orders about them are told so. Goes on where a crash interrupted it.
+    pub(super) fn clear(&self, owner: &str, moved: bool) -> Result<(), Why> {
+        loop {
+            let keys = self.owned_keys(owner, BATCH)?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            let writes = keys.iter().map(|key| self.clear_one(owner, key, moved));
+            self.committed(writes.collect::<Result<Vec<_>, Why>>()?)?;
+        }
+    }
+
+    fn clear_one(&self, owner: &str, key: &str, remember: bool) -> Result<Write, Why> {
+        let row: Place<()> = Place::at(format!("{}{key}", owned(owner)))?;
+        let mut write = self.without(Write::new(), row)?;
+        let (kind, rest) = key.split_once('/').unwrap_or((key, ""));
+        let id = EntryId::from_hex(rest.rsplit('/').next().unwrap_or(rest));
+        let anything: Place<serde_json::Value> = Place::at(key)?;
+        let Some(id) = id.filter(|_| kind == "entry") else {
+            return self.without(write, anything);
+        };
+        let Some(entry) = self.library.get(&record::entry(id)?)? else { return Ok(write) };
+        if entry.value.replaced_by.is_none() {
+            for row in rows_of(id, &entry.value)? {
+                write = self.without(write, row)?;
+            }
+        }
+        write = self.without(write, record::escrow(id)?)?;
+        write = self.without(write, record::made(id)?)?;
+        write = self.without(write, record::recovery(id)?)?;
+        if remember {
+            write = self.upsert(write, moved(id)?, &())?;
+            write = self.upsert(write, moved_name(&entry.value.name)?, &())?;
+        }
+        Ok(write.delete(record::entry(id)?, entry.version))
+    }
+}
