@@ -15,6 +15,9 @@ use thiserror::Error;
 /// The longest frame, 4 MiB.
 pub const MAX_FRAME: usize = 4 << 20;
 
+/// Memory that a message gets before its length counts, 4 KiB: what most need.
+const USUAL: usize = 4 << 10;
+
 /// Why a message could not be sent or received.
 #[derive(Debug, Error)]
 pub enum FrameError {
@@ -35,14 +38,17 @@ pub enum FrameError {
 /// [`FrameError::TooLong`], [`FrameError::Malformed`] if `message` has no JSON form, or the stream's
 /// error.
 pub fn send<T: Serialize>(to: &mut impl Write, message: &T) -> Result<(), FrameError> {
-    let body = serde_json::to_vec(message).map_err(FrameError::Malformed)?;
-    let length = u32::try_from(body.len()).map_err(|_| FrameError::TooLong(body.len()))?;
-    if body.len() > MAX_FRAME {
-        return Err(FrameError::TooLong(body.len()));
+    let mut frame = Vec::with_capacity(USUAL);
+    frame.extend_from_slice(&[0; 4]);
+    serde_json::to_writer(&mut frame, message).map_err(FrameError::Malformed)?;
+    let body = frame.len().saturating_sub(4);
+    let length = u32::try_from(body).map_err(|_| FrameError::TooLong(body))?;
+    if body > MAX_FRAME {
+        return Err(FrameError::TooLong(body));
     }
-    let mut frame = Vec::with_capacity(body.len().saturating_add(4));
-    frame.extend_from_slice(&length.to_be_bytes());
-    frame.extend_from_slice(&body);
+    if let Some(head) = frame.first_chunk_mut() {
+        *head = length.to_be_bytes();
+    }
     to.write_all(&frame)?;
     to.flush()?;
     Ok(())
@@ -69,7 +75,8 @@ pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>, F
     if length > MAX_FRAME {
         return Err(FrameError::TooLong(length));
     }
-    let mut body = Vec::new();
+    // What is announced costs nothing yet, beyond what most messages need.
+    let mut body = Vec::with_capacity(length.min(USUAL));
     let got = from.take(u64::from(announced)).read_to_end(&mut body)?;
     if got < length {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());

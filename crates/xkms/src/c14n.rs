@@ -255,6 +255,10 @@ pub(crate) fn push_text(out: &mut String, text: &str) {
 
 /// Appends `text` with what `escape` says for some ASCII characters; all else in long runs.
 fn push_escaped(out: &mut String, text: &str, escape: impl Fn(u8) -> Option<&'static str>) {
+    // Mostly there is nothing, which is seen fastest without stopping at the first.
+    if !text.bytes().fold(false, |found, b| found | escape(b).is_some()) {
+        return out.push_str(text);
+    }
     let mut rest = text;
     while let Some((at, escaped)) =
         rest.bytes().enumerate().find_map(|(n, b)| escape(b).map(|e| (n, e)))

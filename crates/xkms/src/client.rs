@@ -182,7 +182,7 @@ impl<'c> Exchange<'c> {
             None => None,
         };
         self.sent = Some((request.head.id.clone(), value));
-        Ok(soap::wrap(self.client.version, element))
+        Ok(soap::wrap(self.client.version, &element))
     }
 
     /// Takes the answer to what was sent last. `fresh_id` is used if the request is presented again.

@@ -21,6 +21,7 @@ pub use algorithm::{Curve, DigestAlgorithm, Sha1, SignatureAlgorithm, SignatureP
 pub use key::{KeyError, PublicKey, Signer, SigningKey, VerifyingKey};
 pub use rejection::SignatureRejection;
 pub use sign::{detached_signature, sign_enveloped};
+pub(crate) use sign::{key_info_text, signed_text};
 pub use verify::{Form, Place, Signed, SignedElement, verify};
 
 #[cfg(test)]

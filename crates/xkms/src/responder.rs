@@ -23,7 +23,7 @@ use time::OffsetDateTime;
 
 use crate::{
     c14n::{Context as Surroundings, Method, canonicalize},
-    dsig::{DigestAlgorithm, Place, SignaturePolicy, Signer, sign_enveloped, verify},
+    dsig::{DigestAlgorithm, Place, SignaturePolicy, Signer, key_info_text, signed_text, verify},
     message::{
         Answer, AnswerBody, KeyInfo, Major, Mechanism, Minor, Operation, Request, RequestBody,
         RequestHead, ResultHead, is_id, signature_of,
@@ -32,7 +32,7 @@ use crate::{
     service::{Failure, KeyService, result_of},
     soap::{self, FaultCode, Version},
     uri,
-    xml::{Document, Element, ElementRef, Limits},
+    xml::{Document, ElementRef, Limits},
 };
 
 /// When an operation takes two phases.
@@ -142,22 +142,23 @@ impl From<Failure> for Refused {
 #[derive(Debug)]
 pub struct AnswerKey {
     signer: Box<dyn Signer + Send + Sync>,
-    info: Option<Element>,
+    /// As it stands in a signature.
+    info: String,
 }
 
 impl AnswerKey {
     /// Results carry the public key itself.
     #[must_use]
     pub fn bare(signer: Box<dyn Signer + Send + Sync>) -> Self {
-        let info = signer.public_key().map(|key| KeyInfo::key(key).to_element());
-        Self { signer, info }
+        let info = signer.public_key().map(|key| key_info_text(&KeyInfo::key(key).to_element()));
+        Self { signer, info: info.unwrap_or_default() }
     }
 
     /// Results carry `info`: certificates, by which clients find their way from the key to an
     /// issuer they know.
     #[must_use]
     pub fn vouched_for(signer: Box<dyn Signer + Send + Sync>, info: &KeyInfo) -> Self {
-        Self { signer, info: Some(info.to_element()) }
+        Self { signer, info: key_info_text(&info.to_element()) }
     }
 }
 
@@ -223,13 +224,15 @@ impl Responder {
         let mut work = Work { policy, service, random, circumstances, refusal: None };
         let (answer, operation) = answer(&self.nonces, message, &mut work);
         let refusal = work.refusal;
-        let mut element = answer.to_element();
-        if let Some(AnswerKey { signer, info }) = &self.key
-            && sign_enveloped(&mut element, signer.as_ref(), info.clone()).is_err()
-        {
+        let element = answer.to_element();
+        let text = match &self.key {
+            Some(AnswerKey { signer, info }) => signed_text(&element, signer.as_ref(), info),
+            None => Ok(element.to_xml()),
+        };
+        let Ok(text) = text else {
             return fault(version, FaultCode::Receiver, "the answer could not be signed", "signer");
-        }
-        let body = soap::wrap(version, element);
+        };
+        let body = soap::envelop(version, text);
         Reply { status: 200, content_type: version.content_type(), body, operation, refusal }
     }
 }

@@ -118,13 +118,24 @@ fn must_understand(block: ElementRef<'_>, version: Version) -> bool {
 
 /// `message` in an envelope, as text.
 #[must_use]
-pub fn wrap(version: Version, message: Element) -> String {
+pub fn wrap(version: Version, message: &Element) -> String {
+    envelop(version, message.to_xml())
+}
+
+/// A message that is text already, in an envelope: what is in there declares its own namespaces.
+pub(crate) fn envelop(version: Version, message: String) -> String {
     match version {
-        Version::Bare => message.to_xml(),
+        Version::Bare => message,
         Version::V11 | Version::V12 => {
             let namespace = version.namespace();
-            let body = Element::new(namespace, "Body").child(message);
-            Element::new(namespace, "Envelope").child(body).to_xml()
+            [
+                "<soap:Envelope xmlns:soap=\"",
+                namespace,
+                "\"><soap:Body>",
+                &message,
+                "</soap:Body></soap:Envelope>",
+            ]
+            .concat()
         }
     }
 }
@@ -192,7 +203,7 @@ pub fn fault(version: Version, code: FaultCode, reason: &str) -> String {
             .child(Element::new("", "faultcode").text(name))
             .child(Element::new("", "faultstring").text(reason))
     };
-    wrap(version, fault)
+    wrap(version, &fault)
 }
 
 /// The reason of the fault in `document`, if it holds one.
@@ -222,7 +233,7 @@ mod tests {
     #[test]
     fn a_message_comes_out_as_it_went_in() {
         for version in [Version::Bare, Version::V11, Version::V12] {
-            let text = wrap(version, Element::new(uri::XKMS, "Result").with("Id", "a"));
+            let text = wrap(version, &Element::new(uri::XKMS, "Result").with("Id", "a"));
             let document = parse(&text);
             let (found, message) = open(&document);
             assert_eq!(found, version);

@@ -15,6 +15,42 @@ pub fn sign_enveloped(
     Ok(value)
 }
 
+/// `key_info` as text, for [`signed_text`].
+pub(crate) fn key_info_text(key_info: &Element) -> String {
+    key_info.to_xml_inside(&[("", uri::XKMS), ("ds", uri::DS)])
+}
+
+/// `message` of XKMS as text, signed as [`sign_enveloped`] does, written only once: what is hashed
+/// is what is sent.
+pub(crate) fn signed_text(
+    message: &Element,
+    signer: &dyn Signer,
+    key_info: &str,
+) -> Result<String, KeyError> {
+    let id = message.attribute("Id").ok_or(KeyError::Malformed)?;
+    let algorithm = signer.algorithm();
+    let (mut text, content) = message.to_xml_with_content();
+    let digest = algorithm.digest().of(text.as_bytes());
+    let info = signed_info(id, true, algorithm, digest.as_ref()).to_xml();
+    let value = to_base64(&signer.sign(info.as_bytes())?);
+    // Its namespace is declared by what it is put into.
+    let start = ["<ds:SignedInfo xmlns:ds=\"", uri::DS, "\">"].concat();
+    let info = info.strip_prefix(&start).ok_or(KeyError::Malformed)?;
+    let signature = [
+        "<ds:Signature xmlns:ds=\"",
+        uri::DS,
+        "\"><ds:SignedInfo>",
+        info,
+        "<ds:SignatureValue>",
+        &value,
+        "</ds:SignatureValue>",
+        key_info,
+        "</ds:Signature>",
+    ];
+    text.insert_str(content, &signature.concat());
+    Ok(text)
+}
+
 /// A signature over `target`, by its attribute `Id`, that will stand outside of it in the same
 /// document.
 pub fn detached_signature(

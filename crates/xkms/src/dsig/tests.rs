@@ -4,6 +4,7 @@ use model::Secret;
 
 use super::*;
 use crate::{
+    soap::{self, Version},
     uri,
     xml::{Document, Element, Limits},
 };
@@ -72,4 +73,31 @@ fn sha1_counts_only_where_policy_says() {
     assert!(!policy(Sha1::InMacs).accepts(A::RsaSha1, D::Sha256));
     assert!(policy(Sha1::Everywhere).accepts(A::RsaSha1, D::Sha1));
     assert!(SignaturePolicy::default().accepts(A::RsaSha256, D::Sha512));
+}
+
+#[test]
+fn what_is_written_once_is_what_the_signed_tree_says() {
+    let info = Element::new(uri::DS, "KeyInfo")
+        .child(Element::new(uri::DS, "KeyName").text("a < b"))
+        .child(Element::new(uri::XKMS, "Default"))
+        .child(Element::new("urn:other", "Other"))
+        .child(Element::new("", "None"));
+    let bodies = [message(), Element::new(uri::XKMS, "Result").with("Id", "I&1").text("x")];
+    // Those whose signatures have no randomness in them.
+    let keys = || keys().into_iter().skip(2);
+    for ((signer, _), mut tree) in
+        bodies.into_iter().flat_map(|b| keys().map(move |k| (k, b.clone())))
+    {
+        let text = signed_text(&tree, &signer, &key_info_text(&info)).unwrap();
+        sign_enveloped(&mut tree, &signer, Some(info.clone())).unwrap();
+        assert_eq!(text, tree.to_xml());
+        for version in [Version::V11, Version::V12] {
+            let part = |local| Element::new(version.namespace(), local);
+            let whole = part("Envelope").child(part("Body").child(tree.clone()));
+            assert_eq!(soap::envelop(version, text.clone()), whole.to_xml());
+        }
+    }
+    let nameless = Element::new(uri::XKMS, "Result");
+    let (signer, _) = keys().next().unwrap();
+    assert_eq!(signed_text(&nameless, &signer, "").unwrap_err(), KeyError::Malformed);
 }

@@ -147,43 +147,74 @@ impl Element {
     /// The text: exclusive canonical XML of this element as apex.
     #[must_use]
     pub fn to_xml(&self) -> String {
+        self.to_xml_with_content().0
+    }
+
+    /// The same, and where in it the content begins.
+    pub(crate) fn to_xml_with_content(&self) -> (String, usize) {
+        let mut out = String::with_capacity(4096);
+        let content = self.write(&mut out, &mut Vec::with_capacity(8));
+        (out, content)
+    }
+
+    /// The text as it stands inside of elements that declare `shown`: prefixes and namespaces.
+    pub(crate) fn to_xml_inside(&self, shown: &[(&str, &str)]) -> String {
         let mut out = String::with_capacity(1024);
-        self.write(&mut out, &mut Vec::new());
+        self.write(&mut out, &mut shown.to_vec());
         out
     }
 
-    fn write<'e>(&'e self, out: &mut String, shown: &mut Vec<(&'e str, &'e str)>) {
+    /// Returns where the content begins.
+    fn write<'e>(&'e self, out: &mut String, shown: &mut Vec<(&'e str, &'e str)>) -> usize {
         let outer = shown.len();
-        let mut used: Vec<(&str, &str)> = vec![(&self.prefix, &self.namespace)];
-        used.extend(
-            self.attributes
-                .iter()
-                .filter(|a| !a.prefix.is_empty())
-                .map(|a| (&*a.prefix, &*a.namespace)),
-        );
-        used.sort_unstable();
-        used.dedup();
         open(out, &self.prefix, &self.local);
-        for (prefix, namespace) in used {
-            if prefix != "xml" && c14n::last(shown, prefix) != namespace {
-                c14n::push_declaration(out, prefix, namespace);
-                shown.push((prefix, namespace));
-            }
-        }
-        let mut attributes: Vec<&Attr> = self.attributes.iter().collect();
-        attributes.sort_unstable_by_key(|a| (&*a.namespace, &*a.local));
-        for attribute in attributes {
-            c14n::push_attribute(out, &attribute.prefix, &attribute.local, &attribute.value);
+        self.declare(out, shown);
+        let order = |a: &Attr, b: &Attr| (&a.namespace, &a.local).cmp(&(&b.namespace, &b.local));
+        if self.attributes.is_sorted_by(|a, b| order(a, b).is_le()) {
+            self.attributes.iter().for_each(|attribute| attribute.write(out));
+        } else {
+            let mut attributes: Vec<&Attr> = self.attributes.iter().collect();
+            attributes.sort_unstable_by(|a, b| order(a, b));
+            attributes.into_iter().for_each(|attribute| attribute.write(out));
         }
         out.push('>');
+        let begin = out.len();
         for content in &self.content {
             match content {
                 Content::Text(text) => c14n::push_text(out, text),
-                Content::Element(child) => child.write(out, shown),
+                Content::Element(child) => {
+                    child.write(out, shown);
+                }
             }
         }
         shown.truncate(outer);
         c14n::push_end(out, &self.prefix, &self.local);
+        begin
+    }
+
+    /// Declares the namespaces that are used here and not shown yet, in order of their prefixes.
+    fn declare<'e>(&'e self, out: &mut String, shown: &mut Vec<(&'e str, &'e str)>) {
+        let mut one = |prefix: &'e str, namespace: &'e str| {
+            if prefix != "xml" && c14n::last(shown, prefix) != namespace {
+                c14n::push_declaration(out, prefix, namespace);
+                shown.push((prefix, namespace));
+            }
+        };
+        let prefixed = self.attributes.iter().filter(|a| !a.prefix.is_empty());
+        let mut used: Vec<(&str, &str)> = prefixed.map(|a| (&*a.prefix, &*a.namespace)).collect();
+        if used.is_empty() {
+            return one(&self.prefix, &self.namespace);
+        }
+        used.push((&self.prefix, &self.namespace));
+        used.sort_unstable();
+        used.dedup();
+        used.into_iter().for_each(|(prefix, namespace)| one(prefix, namespace));
+    }
+}
+
+impl Attr {
+    fn write(&self, out: &mut String) {
+        c14n::push_attribute(out, &self.prefix, &self.local, &self.value);
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Document, XmlRejecti
         nodes: Vec::with_capacity(64),
         open: Vec::new(),
         scope: vec![("xml".into(), uri::XML.into())],
+        none: "".into(),
         ids: BTreeMap::new(),
         other_ids: BTreeSet::new(),
         root: None,
@@ -82,6 +83,8 @@ struct Reader<'a> {
     nodes: Vec<Node>,
     open: Vec<Open>,
     scope: Vec<(Box<str>, Arc<str>)>,
+    /// No namespace.
+    none: Arc<str>,
     ids: BTreeMap<Box<str>, NodeId>,
     /// Values of attributes that other readers might take for Ids.
     other_ids: BTreeSet<Box<str>>,
@@ -273,7 +276,8 @@ impl<'a> Reader<'a> {
     fn attributes(&self, plain: Vec<(&str, &str, String)>) -> Result<Vec<Attribute>, XmlRejection> {
         let mut attributes: Vec<Attribute> = Vec::with_capacity(plain.len());
         for (prefix, local, value) in plain {
-            let namespace = if prefix.is_empty() { "".into() } else { self.resolve(prefix)? };
+            let namespace =
+                if prefix.is_empty() { Arc::clone(&self.none) } else { self.resolve(prefix)? };
             if attributes.iter().any(|a| a.namespace == namespace && &*a.local == local) {
                 return Err(XmlRejection::AttributeTwice);
             }
@@ -290,7 +294,7 @@ impl<'a> Reader<'a> {
     fn resolve(&self, prefix: &str) -> Result<Arc<str>, XmlRejection> {
         match self.scope.iter().rev().find(|(p, _)| &**p == prefix) {
             Some((_, namespace)) => Ok(Arc::clone(namespace)),
-            None if prefix.is_empty() => Ok("".into()),
+            None if prefix.is_empty() => Ok(Arc::clone(&self.none)),
             None => Err(XmlRejection::Namespace),
         }
     }

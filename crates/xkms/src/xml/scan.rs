@@ -62,12 +62,16 @@ impl<'a> Scan<'a> {
     /// A name with an optional prefix: `(prefix, local)`.
     pub(super) fn name(&mut self) -> Result<(&'a str, &'a str), XmlRejection> {
         let rest = self.rest();
-        let end = rest.find(|c| !(is_name_char(c) || c == ':')).unwrap_or(rest.len());
+        let plain = rest.bytes().take_while(|b| is_plain_name(*b) || *b == b':').count();
+        let end = match rest.as_bytes().get(plain) {
+            Some(0x80..) => rest.find(|c| !(is_name_char(c) || c == ':')).unwrap_or(rest.len()),
+            _ => plain,
+        };
         let name = rest.get(..end).unwrap_or_default();
         self.at += end;
-        let (prefix, local) = name.split_once(':').unwrap_or(("", name));
-        let prefixed = name.contains(':');
-        if !is_ncname(local) || (prefixed && !is_ncname(prefix)) {
+        let parts = name.split_once(':');
+        let (prefix, local) = parts.unwrap_or(("", name));
+        if !is_ncname(local) || (parts.is_some() && !is_ncname(prefix)) {
             return Err(XmlRejection::Malformed);
         }
         Ok((prefix, local))
@@ -156,7 +160,15 @@ const fn is_name_char(c: char) -> bool {
         || matches!(c, '-' | '.' | '0'..='9' | '\u{b7}' | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
 }
 
+/// `NameChar` of ASCII, without the colon.
+const fn is_plain_name(byte: u8) -> bool {
+    matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.')
+}
+
 /// Whether `name` is an `NCName`.
 pub(crate) fn is_ncname(name: &str) -> bool {
+    if name.bytes().all(is_plain_name) {
+        return name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    }
     name.chars().next().is_some_and(is_name_start) && name.chars().all(is_name_char)
 }

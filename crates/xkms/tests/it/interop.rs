@@ -124,7 +124,7 @@ fn xmlsec1_verifies_what_we_sign_alone_and_in_envelopes() {
         for version in [Version::Bare, Version::V11, Version::V12] {
             let mut element = message();
             sign_enveloped(&mut element, &kind.signer, None).unwrap();
-            let text = soap::wrap(version, element);
+            let text = soap::wrap(version, &element);
             xmlsec1(folder.path(), &command, &text).unwrap();
             assert_eq!(check(&text, &kind), Ok(Form::InPlace));
             let forged = text.replace("trust.example", "other.example");
