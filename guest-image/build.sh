@@ -2,22 +2,26 @@
 # Builds the demonstration guest's disk image from Debian packages: no root, no mounts, and the
 # same bytes on every run with the same packages.
 #
-#   build.sh [--out DIR] [--refresh]
+#   build.sh [--out DIR] [--refresh] [--client FILE]
 #
 # DIR (default target/guest-image) gets guest.img, guest-other.img (another kernel command line),
-# guest-test.img (an initramfs that can misbehave on request) and manifest.json. The kernel is the
-# one that apt offers on the first run; later runs keep it until --refresh.
+# guest-test.img (an initramfs that can misbehave on request) and manifest.json. With the static
+# client FILE also guest-xkms.img, in which IMA measures what is executed, and xkms.json with the
+# digests that a trust service approves. The kernel is the one that apt offers on the first run;
+# later runs keep it until --refresh.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
 out=$root/target/guest-image
 refresh=no
+client=
 while [ $# -gt 0 ]; do
     case $1 in
     --out) out=$2; shift 2 ;;
     --refresh) refresh=yes; shift ;;
-    *) echo "usage: build.sh [--out DIR] [--refresh]" >&2; exit 2 ;;
+    --client) client=$2; shift 2 ;;
+    *) echo "usage: build.sh [--out DIR] [--refresh] [--client FILE]" >&2; exit 2 ;;
     esac
 done
 cache=$root/target/guest-image-cache
@@ -44,6 +48,9 @@ cmdline="console=ttyS0 loglevel=6 panic=-1"
 # Modules in load order; a file's number is its place.
 modules="virtio/virtio_ring virtio/virtio virtio/virtio_pci_legacy_dev virtio/virtio_pci_modern_dev
     virtio/virtio_pci block/virtio_blk char/virtio_console"
+
+# In guest-xkms.img besides: what the EFI system partition is read with.
+xkms_modules="nls/nls_cp437 nls/nls_ascii fat/fat fat/vfat"
 
 # Prints the name of the newest cached kernel package, or nothing.
 cached_kernel() { find "$cache" -maxdepth 1 -name 'linux-image-*.deb' | sort -V | tail -n 1; }
@@ -78,33 +85,45 @@ ensure_kernel() {
 # Everything that decides the bytes of the image, in one digest.
 inputs_digest() {
     {
-        sha256sum "$here/build.sh" "$here/init" "$here/misbehave.sh" "$stub" "$busybox" "$1" |
-            cut -d ' ' -f 1
+        sha256sum "$here/build.sh" "$here/init" "$here/misbehave.sh" "$here/xkms.sh" \
+            "$here/ima-policy" "$stub" "$busybox" "$1" ${client:+"$client"} | cut -d ' ' -f 1
         dpkg-query -W -f '${Package} ${Version}\n' binutils cpio dosfstools e2fsprogs fdisk mtools
     } | sha256sum | cut -d ' ' -f 1
 }
 
-# initramfs FILE [EXTRA]: busybox, the modules and init; EXTRA is one more script at the root.
+# initramfs FILE [EXTRA..]: busybox, the modules and init; each EXTRA is one more file at the root, or
+# below it if the client is among them.
 initramfs() {
-    local tree=$work/initramfs number=10 module applet
+    local tree=$work/initramfs number=10 module applet file=$1 places="$modules" extra
+    shift
     rm -rf "$tree"
     mkdir -p "$tree"/{bin,data,dev,modules,proc,sys,tmp}
+    for extra in "$@"; do
+        if [ "$extra" != "$client" ]; then cp "$extra" "$tree/"; continue; fi
+        install -m 755 "$extra" "$tree/bin/vouchsafe-guest"
+        mkdir "$tree/esp"
+        ln -s esp/vouchsafe "$tree/vouchsafe"
+        places="$modules $(printf 'FS%s ' $xkms_modules)"
+    done
     cp "$busybox" "$tree/bin/busybox"
     for applet in blockdev cat cut dd echo head insmod kill mount mv poweroff printf sh sleep sync tr \
         umount wc xxd; do
         ln -s busybox "$tree/bin/$applet"
     done
-    for module in $modules; do
-        cp "$(echo "$work"/kernel/lib/modules/*/kernel/drivers/"$module".ko)" \
+    for module in $places; do
+        case $module in
+        FS*) module=fs/${module#FS} ;;
+        *) module=drivers/$module ;;
+        esac
+        cp "$(echo "$work"/kernel/lib/modules/*/kernel/"$module".ko)" \
             "$tree/modules/$number-${module##*/}.ko"
         number=$((number + 1))
     done
     cp "$here/init" "$tree/init"
     chmod 755 "$tree/init" "$tree/bin/busybox"
-    if [ $# -gt 1 ]; then cp "$2" "$tree/"; fi
     find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
     (cd "$tree" && find . | sort |
-        cpio --quiet --reproducible -o -H newc -R 0:0) | gzip -9n >"$1"
+        cpio --quiet --reproducible -o -H newc -R 0:0) | gzip -9n >"$file"
 }
 
 # uki FILE INITRD CMDLINE: the stub with the four sections after its own, page-aligned.
@@ -171,7 +190,20 @@ initramfs "$work/initrd-test" "$here/misbehave.sh"
 uki "$work/guest.efi" "$work/initrd" "$cmdline"
 uki "$work/guest-other.efi" "$work/initrd" "$cmdline init_on_free=1"
 uki "$work/guest-test.efi" "$work/initrd-test" "$cmdline"
-for name in guest guest-other guest-test; do
+names="guest guest-other guest-test"
+if [ -n "$client" ]; then
+    initramfs "$work/initrd-xkms" "$client" "$here/xkms.sh" "$here/ima-policy"
+    # What may run in it: the client, and everything else that IMA can meet.
+    {
+        echo "{ \"client\": \"sha256:$(sha256sum <"$client" | cut -d ' ' -f 1)\", \"software\": ["
+        sha256sum "$work/initramfs/bin/busybox" "$work"/initramfs/modules/*.ko |
+            sed 's/ .*//; s/.*/  "sha256:&"/; $!s/$/,/'
+        echo ']}'
+    } >"$work/xkms.json"
+    uki "$work/guest-xkms.efi" "$work/initrd-xkms" "$cmdline"
+    names="$names guest-xkms"
+fi
+for name in $names; do
     disk "$work/$name.img" "$work/$name.efi"
 done
 
@@ -180,12 +212,13 @@ done
     echo "  \"inputs\": \"$inputs\","
     echo "  \"kernel\": \"$(dpkg-deb -f "$deb" Package) $(dpkg-deb -f "$deb" Version)\","
     dpkg-query -W -f '  "${Package}": "${Version}",\n' busybox-static systemd-boot-efi
-    for name in guest guest-other guest-test; do
+    for name in $names; do
         echo "  \"$name.img\": \"$(sha256sum <"$work/$name.img" | cut -d ' ' -f 1)\","
     done
     echo "  \"cmdline\": \"$cmdline\""
     echo '}'
 } >"$work/manifest.json"
-mv "$work"/guest.img "$work"/guest-other.img "$work"/guest-test.img "$out/"
+for name in $names; do mv "$work/$name.img" "$out/"; done
+if [ -n "$client" ]; then mv "$work/xkms.json" "$out/"; fi
 mv "$work/manifest.json" "$out/"
-echo "guest-image: built ${out#"$root"/}/guest.img ($disk_size MiB), guest-other.img, guest-test.img"
+echo "guest-image: built in ${out#"$root"/} ($disk_size MiB each): $names"

@@ -39,8 +39,9 @@ use crate::{
 
 /// PCRs that a guest's quote must cover, besides those that were extended.
 pub(super) const PCRS: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-/// PCRs that may differ without a prediction: boot variables.
-const UNPREDICTED: [u8; 1] = [1];
+/// PCRs that a reference may leave open: boot variables, and what IMA measures of the software that
+/// runs, which the server's trust service appraises before it serves the guest.
+const UNPREDICTED: [u8; 2] = [1, 10];
 
 /// The operations.
 pub(crate) fn routes() -> Vec<Route> {

@@ -22,7 +22,6 @@ use model::{
 use pki::{Ca, CaSpec, Profile, Validity};
 
 pub(crate) struct Agent {
-    pub(crate) socket: PathBuf,
     /// The authority's CA, PEM.
     pub(crate) ca_file: PathBuf,
     pub(crate) measured: Mutex<Measured>,
@@ -42,7 +41,7 @@ impl Agent {
         let listener = UnixListener::bind(&socket).unwrap();
         let measured = Mutex::new(measured);
         let agent =
-            Arc::new(Self { socket, ca_file, measured, service: Service::Trust.into(), ca });
+            Arc::new(Self { ca_file, measured, service: Service::Trust.into(), ca });
         let serving = Arc::clone(&agent);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {

@@ -26,21 +26,26 @@ impl Port {
     }
 }
 
-/// Takes one connection after the other on this side, and hands what it says to the other side.
+/// Takes connections on this side, of which the newest is spoken to, and hands what they say to the
+/// other side.
 fn pump(listener: UnixListener, here: Side, there: Side) {
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let mut from = stream.try_clone().unwrap();
+            let from = stream.try_clone().unwrap();
             *here.lock().unwrap() = Some(stream);
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = from.read(&mut buffer) {
-                // As QEMU: what nobody takes is lost.
-                let to = there.lock().unwrap().as_ref().map(|to| to.try_clone().unwrap());
-                if let Some(mut to) = to {
-                    let _ = to.write_all(&buffer[..count]);
-                }
-            }
-            *here.lock().unwrap() = None;
+            let there = Arc::clone(&there);
+            thread::spawn(move || carry(from, &there));
         }
     });
+}
+
+fn carry(mut from: UnixStream, there: &Side) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        // As QEMU: what nobody takes is lost.
+        let to = there.lock().unwrap().as_ref().map(|to| to.try_clone().unwrap());
+        if let Some(mut to) = to {
+            let _ = to.write_all(&buffer[..count]);
+        }
+    }
 }

@@ -1,0 +1,31 @@
+# Only in guest-xkms.img: the key-management client, on request by the line written to
+# org.vouchsafe.control.0. Its trust anchors are on the EFI system partition, where the VM's owner
+# put them: the disk is authenticated.
+
+xkms_begin() {
+    wait_for /dev/vda1 && mount -t vfat -o ro,codepage=437,iocharset=ascii /dev/vda1 /esp
+    if [ -e /vouchsafe/ca.pem ]; then say "xkms-ready"; else say "xkms-without-ca"; fi
+}
+
+# xkms N WORDS..         runs the client with these words; N tells the answers apart
+# xkms-put NAME TEXT     puts one word into /tmp/NAME: a pass phrase
+# xkms-tamper            changes one byte of the client
+xkms() {
+    set -- $1
+    case $1 in
+    xkms)
+        number=$2
+        shift 2
+        answer=$(/bin/vouchsafe-guest "$@" 2>&1 | tr '\n' ' ')
+        say "xkms-$number $answer"
+        ;;
+    xkms-put)
+        echo "$3" >"/tmp/$2"
+        say "xkms-put $2"
+        ;;
+    xkms-tamper)
+        printf x >>/bin/vouchsafe-guest
+        say "xkms-tampered"
+        ;;
+    esac
+}
