@@ -49,6 +49,10 @@ pub enum Volume {
         path: PathBuf,
         /// A raw image that must not exist: PLAINTEXT.
         out: PathBuf,
+        /// Copy sectors that do not verify too, as they decrypt: whoever altered the volume may have
+        /// chosen what is in them. Nothing of the copy should be run or believed.
+        #[arg(long)]
+        release_unverified: bool,
         /// What opens it.
         #[command(flatten)]
         key: OpenKey,

@@ -40,7 +40,9 @@ pub(super) async fn run(verb: Volume, printer: Printer) -> Result<Exit, Failure>
         Volume::Snapshot(VolumeSnapshot::Delete(args)) => manage::delete(&args, printer)?,
         Volume::Resize { path, size, key } => manage::resize(&path, &key, size, printer)?,
         Volume::Convert(args) => convert::run(&args, printer)?,
-        Volume::Salvage { path, out, key } => return salvage::run(&path, &out, &key, printer),
+        Volume::Salvage { path, out, release_unverified, key } => {
+            return salvage::run(&path, (&out, release_unverified), &key, printer);
+        }
     }
     Ok(Exit::Done)
 }

@@ -153,6 +153,12 @@ impl Keyring {
         session.cipher.open(name.sequence, &unit.place(&self.uuid), data, &name.tag)
     }
 
+    /// Decrypts in place what `name` names, whether it is authentic or not.
+    pub(crate) fn release(&self, name: &Ref, data: &mut [u8]) -> Result<(), NotAuthentic> {
+        let session = self.session(name.session).ok_or(NotAuthentic)?;
+        session.cipher.release(name.sequence, data)
+    }
+
     /// Seals a log record; `about` is all of its associated data.
     pub(crate) fn seal_record(
         &self,

@@ -1,7 +1,7 @@
 //! `vouchsafe volume salvage`: what still verifies of a damaged volume, as a raw image.
 //!
-//! **Invariant:** the damaged volume is only read. What does not verify is a hole in the copy and in
-//! the list, unless the operator asked for it by name.
+//! **Invariant:** the damaged volume is only read. What does not verify is a hole in the copy, unless
+//! the operator asked for it in so many words; it is in a list either way.
 
 use std::{
     fs::File,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use disk::OpenOptions;
+use disk::{OpenOptions, Opened};
 use serde_json::json;
 use serve::exit::Exit;
 
@@ -31,7 +31,7 @@ use crate::{
 /// A refusal of the volume as a whole, or the system's error; the copy is then incomplete.
 pub(super) fn run(
     path: &Path,
-    out: &Path,
+    (out, release): (&Path, bool),
     key: &OpenKey,
     printer: Printer,
 ) -> Result<Exit, Failure> {
@@ -39,6 +39,10 @@ pub(super) fn run(
     let options = OpenOptions { read_only: true, ..OpenOptions::default() };
     let volume = disk::open(path, secret.as_ref(), &options).map_err(failure::of)?;
     printer.say(&format!("{} will hold PLAINTEXT", out.display()));
+    if release {
+        let warning = "what does not verify is copied too: somebody may have chosen what is in it";
+        printer.say(&format!("UNVERIFIED: {warning}"));
+    }
     let copy = File::options()
         .write(true)
         .create_new(true)
@@ -48,12 +52,22 @@ pub(super) fn run(
     copy.set_len(volume.size())?;
     let bar = progress::bar(printer, "salvaging", volume.size());
     let (mut bad, mut copied): (Vec<Range<u64>>, u64) = (Vec::new(), 0);
+    let mut unverified: Vec<Range<u64>> = Vec::new();
     walk(&*volume, &mut |range, read| {
         bar.set_position(range.end);
         match read {
             Ok(data) => {
                 copied += data.len() as u64;
                 Ok(write(&copy, range.start, data)?)
+            }
+            Err(_) if release => {
+                if let Some(data) = altered(&volume, &range) {
+                    write(&copy, range.start, &data)?;
+                    join(&mut unverified, range);
+                } else {
+                    join(&mut bad, range);
+                }
+                Ok(())
             }
             Err(_) => {
                 join(&mut bad, range);
@@ -63,18 +77,37 @@ pub(super) fn run(
     })?;
     copy.sync_all()?;
     bar.finish_and_clear();
-    let lost: u64 = bad.iter().map(|range| range.end - range.start).sum();
-    let list: Vec<[u64; 2]> = bad.iter().map(|range| [range.start, range.end]).collect();
+    let list = |ranges: &[Range<u64>]| -> Vec<[u64; 2]> {
+        ranges.iter().map(|range| [range.start, range.end]).collect()
+    };
     let shown = json!({
-        "salvaged": path, "out": out, "copied": copied, "lost": lost, "lost_ranges": list,
+        "salvaged": path, "out": out, "copied": copied,
+        "lost": length(&bad), "lost_ranges": list(&bad),
+        "unverified": length(&unverified), "unverified_ranges": list(&unverified),
     });
-    let mut text: Vec<String> = bad
-        .iter()
-        .map(|range| format!("lost: bytes {} to {}", range.start, range.end - 1))
-        .collect();
+    let told = |word: &'static str, ranges: &[Range<u64>]| -> Vec<String> {
+        let line =
+            |range: &Range<u64>| format!("{word}: bytes {} to {}", range.start, range.end - 1);
+        ranges.iter().map(line).collect()
+    };
+    let mut text = told("lost", &bad);
+    text.extend(told("UNVERIFIED", &unverified));
+    let lost = length(&bad);
     text.push(format!("{copied} bytes copied to {}, {lost} lost", out.display()));
     printer.result(&shown, &text.join("\n"))?;
-    Ok(if bad.is_empty() { Exit::Done } else { Exit::Refused })
+    let whole = bad.is_empty() && unverified.is_empty();
+    Ok(if whole { Exit::Done } else { Exit::Refused })
+}
+
+fn length(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
+}
+
+/// What a sector that does not verify decrypts to, if that can be had.
+fn altered(volume: &Opened, range: &Range<u64>) -> Option<Vec<u8>> {
+    let mut data = vec![0; usize::try_from(range.end - range.start).ok()?];
+    volume.vault()?.read_unverified(range.start, &mut data).ok()?;
+    Some(data)
 }
 
 /// Zeros stay a hole.
