@@ -2,8 +2,9 @@
 //!
 //! - `manufacture-p256`, `manufacture-rsa`: from the start of the process to EKs, host AK and real
 //!   certificates in NV, against `swtpm_setup --create-ek-cert --lock-nvram`.
-//! - `quote-injected`: quote and list through the agent's socket while a guest is connected, against
-//!   the same PCR_Read and Quote commands on a swtpm of its own.
+//! - `quote-injected`: quote, PCR values and list through the agent's socket while a guest is
+//!   connected, each after the guest measured something, against PCR_Read and Quote on a swtpm of our
+//!   own. We read PCRs only where the list does not tell them.
 //! - `memory-50`: memory (PSS) of one vTPM with its proxy when 50 run, against bare swtpm.
 //!
 //! `cargo bench -p cli --bench vtpm -- RUNS` (default 9).
@@ -86,12 +87,21 @@ fn manufacture(issuer: &ours::Issuer, runs: usize) -> Vec<Value> {
 
 fn quote(issuer: &ours::Issuer, runs: usize) -> Value {
     let mut vtpm = ours::Vtpm::manufactured(issuer, false);
-    let _guest = vtpm.boot();
+    let (_control, mut guest) = vtpm.boot();
     let mut direct = peer::Direct::start();
     let (mut injected, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..runs {
-        injected.push(time(|| (0..QUOTES).for_each(|_| vtpm.quote())));
-        plain.push(time(|| (0..QUOTES).for_each(|_| direct.quote())));
+        let measured = [model::Digest::sha256([9; 32])];
+        let one = |_| {
+            guest.pcr_extend(10, &measured).expect("extended");
+            time(|| vtpm.quote())
+        };
+        injected.push((0..QUOTES).map(one).sum());
+        let one = |_| {
+            direct.extend();
+            time(|| direct.quote())
+        };
+        plain.push((0..QUOTES).map(one).sum());
     }
     let each = |values: Vec<f64>| median(values) / f64::from(u32::try_from(QUOTES).expect("few"));
     let name = "PCR_Read and Quote on an own swtpm";

@@ -152,6 +152,13 @@ impl PcrValues {
         self.0.is_empty()
     }
 
+    /// Those of `selection`.
+    #[must_use]
+    pub fn selected(&self, selection: &PcrSelection) -> Self {
+        let value = |(alg, pcr)| self.get(alg, pcr).map(|value| (pcr, *value));
+        selection.iter().filter_map(value).collect()
+    }
+
     /// The pcrDigest of a quote or policy over `selection`: SHA-256 of the selected values in order.
     /// `None` if one of them is not here.
     #[must_use]

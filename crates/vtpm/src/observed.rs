@@ -6,6 +6,7 @@
 //! first parameter of TPM2_PCR_Extend is a list, which no session encrypts; TPM2_PCR_Event and
 //! TPM2_EventSequenceComplete return their digests as a list too; and PCR numbers are handles.
 
+pub(crate) mod carried;
 mod parse;
 
 use std::fmt;

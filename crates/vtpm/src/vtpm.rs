@@ -31,7 +31,7 @@ use crate::{
     control::{Code, Control, number_at},
     keys::Keys,
     listed,
-    observed::{Power, Recorder},
+    observed::{Power, Recorder, carried::Carried},
     turn::Turns,
 };
 
@@ -77,15 +77,16 @@ pub(crate) struct Machine {
     loaded_state: bool,
     /// On for the host's own work, without a guest.
     ours: bool,
-    /// What quotes need and does not change while the vTPM is on.
+    /// What quotes need again while the vTPM is on.
     pub(crate) known: Option<Known>,
 }
 
-/// The host's AK, and the banks that are allocated.
+/// The host's AK, the banks that are allocated, and what the PCRs held at the last quote.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
     pub(crate) ak: Object,
     pub(crate) banks: Vec<HashAlg>,
+    pub(crate) pcrs: Option<Carried>,
 }
 
 /// The vTPM, shared by all threads.

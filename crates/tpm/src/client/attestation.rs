@@ -50,17 +50,38 @@ impl Tpm {
         qualifying: &QualifyingData,
         selection: &PcrSelection,
     ) -> Result<Quote, TpmError> {
+        self.quote_expecting(ak, ak_auth, qualifying, selection, PcrValues::new())
+    }
+
+    /// As [`Self::quote`], for a caller who knows what the PCRs should hold: they are read only if
+    /// the TPM signs something else.
+    ///
+    /// # Errors
+    /// As [`Self::quote`].
+    pub fn quote_expecting(
+        &mut self,
+        ak: &Object,
+        ak_auth: &AuthValue,
+        qualifying: &QualifyingData,
+        selection: &PcrSelection,
+        expected: PcrValues,
+    ) -> Result<Quote, TpmError> {
+        let mut pcrs = expected;
         for _ in 0..ATTEMPTS {
-            let pcrs = self.pcr_read(selection)?;
+            if pcrs.digest(selection).is_none() {
+                pcrs = self.pcr_read(selection)?;
+            }
+            let digest = pcrs.digest(selection).ok_or(TpmError::Crypto("a PCR has no value"))?;
             let quote = self.quote_once(ak, ak_auth, qualifying, selection)?;
             let attest = Attest::parse(&quote.attest).map_err(TpmError::malformed("quote"))?;
             let Attested::Quote { pcr_digest, .. } = attest.attested else {
                 return Err(TpmError::malformed("quote")(Malformed::Value { what: "type" }));
             };
-            let digest = pcrs.digest(selection).ok_or(TpmError::Crypto("a PCR has no value"))?;
             if digest == pcr_digest.as_bytes() {
+                let pcrs = pcrs.selected(selection);
                 return Ok(Quote { attest: quote.attest, signature: quote.signature, pcrs });
             }
+            pcrs = PcrValues::new();
         }
         Err(TpmError::Unstable)
     }

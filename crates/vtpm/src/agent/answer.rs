@@ -6,12 +6,14 @@ use model::{
     Epoch, HashAlg, Nonce, PcrBanks, VmId,
     child::vtpm::{PcrValue, Quoted, Reply, Request, Status, VERSION},
 };
-use tpm::{PCR_COUNT, PcrSelection, Purpose, QualifyingData, Quote, ResponseCode, Tpm, handle};
+use tpm::{
+    PCR_COUNT, PcrSelection, PcrValues, Purpose, QualifyingData, Quote, ResponseCode, Tpm, handle,
+};
 
 use super::RequestError;
 use crate::{
     manufacture,
-    observed::Power,
+    observed::{Power, carried::Carried},
     vtpm::{Known, Vtpm},
 };
 
@@ -104,10 +106,13 @@ fn quote(vtpm: &Vtpm, wanted: &Wanted) -> Result<Quoted, RequestError> {
     if machine.recorder.power() != Power::Started {
         return Err(RequestError::Resetting);
     }
-    let known = machine.known.take();
-    let (known, quote) = machine.inject(|tpm| quote_now(tpm, vtpm, known, wanted))?;
+    let mut known = machine.known.take();
+    let carried = known.as_mut().and_then(|known| known.pcrs.take());
+    let expected = carried.map_or_else(PcrValues::new, |of| of.now(&machine.recorder));
+    let (known, quote) = machine.inject(|tpm| quote_now(tpm, vtpm, (known, expected), wanted))?;
     let banks = known.banks.clone();
-    machine.known = Some(known);
+    let pcrs = Some(Carried::new(&machine.recorder, quote.pcrs.clone()));
+    machine.known = Some(Known { pcrs, ..known });
     Ok(Quoted {
         attest: quote.attest,
         signature: quote.signature,
@@ -120,7 +125,7 @@ fn quote(vtpm: &Vtpm, wanted: &Wanted) -> Result<Quoted, RequestError> {
 fn quote_now(
     tpm: &mut Tpm,
     vtpm: &Vtpm,
-    known: Option<Known>,
+    (known, expected): (Option<Known>, PcrValues),
     wanted: &Wanted,
 ) -> Result<(Known, Quote), RequestError> {
     let known = match known {
@@ -128,13 +133,15 @@ fn quote_now(
         None => Known {
             ak: tpm.persistent(handle::VTPM_AK)?.ok_or(RequestError::NotManufactured)?,
             banks: tpm.pcr_banks()?,
+            pcrs: None,
         },
     };
     if wanted.pcrs.iter().any(|(alg, _)| !known.banks.contains(&alg)) {
         return Err(RequestError::Bad("a bank is not allocated"));
     }
     let auth_value = &vtpm.keys.auth_value;
-    match tpm.quote(&known.ak, auth_value, &wanted.qualifying, &wanted.pcrs) {
+    let (qualifying, pcrs) = (&wanted.qualifying, &wanted.pcrs);
+    match tpm.quote_expecting(&known.ak, auth_value, qualifying, pcrs, expected) {
         Ok(quote) => Ok((known, quote)),
         // Firmware with platform authorization removed it.
         Err(error) if error.code().is_some_and(ResponseCode::is_no_such_handle) => {
