@@ -4,6 +4,8 @@
 #   make test            all tests
 #   make check           formatting, clippy, documentation, dependencies, layers
 #   make guest-image     the demonstration guest's disk image
+#   make guest-client    the static client for VMs, and an image with it
+#   make demo-xkms-guest a guest proves itself to its trust service and uses its keys
 #   make demo-crash      kills every process at random points, many times
 #   make demo-xkms-server  the trust service, asked by our client and by others
 #   make bench-launch    trusted launch against plain QEMU       -> target/bench/launch.json
@@ -27,7 +29,11 @@ cargo := cargo --quiet
 build := $(cargo) build --workspace --bins --test layers
 install := scripts/install-packages.sh
 
-.PHONY: help demo demo-crash demo-xkms-server test check guest-image check-image bench-launch bench-vtpm \
+# The guest's client is static and small; its own folder keeps everything else from being built again.
+client_dir := target/guest-client
+client := $(client_dir)/x86_64-unknown-linux-gnu/release/vouchsafe-guest
+
+.PHONY: help guest-client demo-xkms-guest demo demo-crash demo-xkms-server test check guest-image check-image bench-launch bench-vtpm \
 	bench-appraise bench-xkms bench-pki bench-disk bench-disk-crash debug release deny toolchain
 
 help:
@@ -43,6 +49,15 @@ toolchain:
 guest-image:
 	@$(install) image
 	guest-image/build.sh
+
+guest-client: toolchain
+	@$(install) image
+	echo "make: building the guest's client (static; several minutes the first time)"
+	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" $(cargo) build --release \
+	    --package guest --bin vouchsafe-guest --target x86_64-unknown-linux-gnu \
+	    --target-dir $(client_dir) --config 'profile.release.opt-level="s"' \
+	    --config 'profile.release.strip=true' --config 'profile.release.debug=false'
+	guest-image/build.sh --client $(client)
 
 # Not part of `make test`: builds every image twice.
 check-image:
@@ -98,6 +113,10 @@ demo-crash: release guest-image
 demo-xkms-server: release
 	@$(install) test
 	$(cargo) test --release --workspace --test xkms_server
+
+demo-xkms-guest: release guest-client
+	@$(install) test
+	$(cargo) test --release --workspace --test xkms_guest
 
 bench-launch: release guest-image
 	@$(cargo) bench --workspace --bench launch
