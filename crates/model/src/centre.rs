@@ -186,7 +186,8 @@ pub struct CentreAnswer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
-    /// Where other trust services reach it for key migration: `https://HOST:PORT`.
+    /// Where other trust services reach it for key migration: `https://HOST:PORT`; empty if they
+    /// do not.
     pub peer_url: String,
 }
 

@@ -28,12 +28,25 @@ const FULL: usize = 4 << 20;
 const MAX_URL: usize = 256;
 
 impl Centre {
-    /// A trust service says that it is there.
+    /// A trust service says that it is there, and where others reach it; one that nobody reaches
+    /// gives no place.
     ///
     /// # Errors
     /// [`Refusal::PeerUrlInvalid`].
     pub fn hello(&self, host: &HostId, hello: &Hello) -> Result<Welcome, Why> {
-        let peer_url = hello.peer_url.clone();
+        if !hello.peer_url.is_empty() {
+            self.entered(host, &hello.peer_url)?;
+        }
+        Ok(Welcome {
+            domains: self.pkis.iter().map(|pki| pki.domain.info()).collect(),
+            services: self.services()?,
+            newest: self.feed.state().newest,
+        })
+    }
+
+    /// Writes down where a trust service is, if that is new.
+    fn entered(&self, host: &HostId, peer_url: &str) -> Result<(), Why> {
+        let peer_url = peer_url.to_owned();
         let after =
             peer_url.strip_prefix("https://").filter(|rest| !rest.contains(['/', '@', '?']));
         let port =
@@ -43,20 +56,17 @@ impl Centre {
         }
         let known = wait(self.records.get(&record::service(host)?))?;
         let new = ServiceRecord { peer_url };
-        if known.as_ref().is_none_or(|known| known.value != new) {
-            let version = known.map_or(0, |known| known.version);
-            let detail = &new.peer_url;
-            self.journal.done(&format!("trust:{host}"), "service-hello", "centre", detail)?;
-            let write = Write::new().put(record::service(host)?, &new, version)?;
-            if !self.feed.commit(write, vec![StoredNews::Service(host.clone())], self.now())? {
-                return Err(Fault::Contended.into());
-            }
+        if known.as_ref().is_some_and(|known| known.value == new) {
+            return Ok(());
         }
-        Ok(Welcome {
-            domains: self.pkis.iter().map(|pki| pki.domain.info()).collect(),
-            services: self.services()?,
-            newest: self.feed.state().newest,
-        })
+        let version = known.map_or(0, |known| known.version);
+        self.journal.done(&format!("trust:{host}"), "service-hello", "centre", &new.peer_url)?;
+        let write = Write::new().put(record::service(host)?, &new, version)?;
+        if self.feed.commit(write, vec![StoredNews::Service(host.clone())], self.now())? {
+            Ok(())
+        } else {
+            Err(Fault::Contended.into())
+        }
     }
 
     /// Trust services that said hello.

@@ -6,8 +6,16 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
     reason = "an integration test is a test module"
 )]
 
+mod crash;
+mod foreign;
+mod migrations;
 mod orders;
+mod passports;
+mod pressure;
+mod questions;
 mod support;

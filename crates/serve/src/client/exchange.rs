@@ -116,6 +116,7 @@ impl Exchange {
             .method(raw.method)
             .uri(path)
             .header(header::HOST, transport.host())
+            .header(header::CONNECTION, "close")
             .header(header::USER_AGENT, "vouchsafe");
         if let Some(kind) = raw.content_type {
             builder = builder.header(header::CONTENT_TYPE, kind);

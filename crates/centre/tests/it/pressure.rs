@@ -1,0 +1,87 @@
+//! Back-pressure, and a PKI that does not answer.
+
+use std::time::Duration;
+
+use model::centre::{CentreCommand, CentreProgress, CentreReply, CentreWork};
+
+use crate::support::{World, carried_out, enrol, order, p256, refusal, root, subject};
+
+const STUCK: &str = "
+    [[domain]]
+    name = 'stuck'
+    anchors = ['root.pem']
+    back_off_ms = 100
+    patience_s = 4
+    [domain.provider.cmp]
+    url = 'http://127.0.0.1:1/'
+    reference = 'r'
+    secret = { path = 'secret' }
+    [[domain]]
+    name = 'own'
+    [domain.provider.own]
+    ca_name = 'Own CA'
+    [[tenant]]
+    name = 'acme'
+    domains = ['own', 'stuck']
+    [[tenant]]
+    name = 'globex'
+    domains = ['own', 'stuck']
+    [limits]
+    tenant_orders = 3
+    domain_orders = 5
+    workers = 1
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_too_many_open_orders_is_told_when_to_come_back_and_others_are_not_held_up() {
+    let dir = tempfile::tempdir().unwrap();
+    serve::fsfile::write_atomic(&dir.path().join("secret"), b"s", 0o600).unwrap();
+    let ca = root("foreign");
+    serve::pem::write_certificates(&dir.path().join("root.pem"), &[ca.certificate()]).unwrap();
+    let world = World::new(STUCK, dir.path()).await;
+    let a = world.trust("a").await;
+    let stuck = |tenant| {
+        let work = CentreWork::Enrol { subject: subject("x", p256()), request: None };
+        order(tenant, "stuck", work)
+    };
+    let first = stuck("acme");
+    for one in [first.clone(), stuck("acme"), stuck("acme")] {
+        let progress: CentreProgress = a.post("/v1/orders", &one).await.unwrap();
+        assert!(!progress.is_final(), "{progress:?}");
+    }
+    let full = a.post::<_, CentreProgress>("/v1/orders", &stuck("acme")).await.unwrap_err();
+    let problem = full.problem().unwrap();
+    assert_eq!((problem.name.as_str(), problem.status), ("queue-full", 429));
+    assert!(problem.detail.as_ref().unwrap().starts_with("again after "));
+    // The same order again is no new one.
+    let again: CentreProgress = a.post("/v1/orders", &first).await.unwrap();
+    assert!(!again.is_final());
+    // Another tenant has places of its own, until all are taken.
+    for _ in 0..2 {
+        a.post::<_, CentreProgress>("/v1/orders", &stuck("globex")).await.unwrap();
+    }
+    let full = a.post::<_, CentreProgress>("/v1/orders", &stuck("globex")).await;
+    assert_eq!(refusal(full), "queue-full");
+    // A PKI that does not answer holds up nobody else's.
+    let done = carried_out(&a, &enrol("acme", "alice")).await;
+    assert!(matches!(done, CentreProgress::Done(_)), "{done:?}");
+    let CentreReply::Status(status) = world.centre.administer(CentreCommand::Status) else {
+        panic!("no status")
+    };
+    let of = |name: &str| status.domains.iter().find(|one| one.domain.as_str() == name).unwrap();
+    assert_eq!((of("stuck").queued + of("stuck").working, of("own").ended), (5, 1));
+    assert_eq!(status.tenants.iter().map(|one| one.turned_away).sum::<u64>(), 2);
+    let CentreReply::Queue { orders, total } =
+        world.centre.administer(CentreCommand::Queue { limit: 2 })
+    else {
+        panic!("no queue")
+    };
+    assert_eq!((orders.len(), total, orders[0].id), (2, 5, first.id));
+    // It is not tried for ever, and then there is room.
+    let ended = crate::support::ended(&a, &first).await;
+    let CentreProgress::Refused { name, .. } = ended else { panic!("{ended:?}") };
+    assert_eq!(name, "provider-timed-out");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    a.post::<_, CentreProgress>("/v1/orders", &stuck("acme")).await.unwrap();
+    world.end().await;
+}
