@@ -18,6 +18,7 @@ use super::{
     owner::{moved, moved_name, owned, refusal},
     record::{self, Authorization, Entry, EntryId, Escrowed, OrderRecord, ReceiptRecord, Recovery},
     refusal::{Fault, Refusal, Why},
+    retried,
 };
 
 /// Most records of one owner that move.
@@ -181,8 +182,7 @@ impl Keeper {
     /// owner's place says so.
     pub(super) fn put(&self, owner: &str, unpacked: &Unpacked) -> Result<(), Why> {
         for batch in unpacked.0.chunks(BATCH) {
-            let writes = batch.iter().map(|item| self.put_one(owner, item));
-            self.committed(writes.collect::<Result<Vec<_>, Why>>()?)?;
+            self.each(batch, |item| self.put_one(owner, item))?;
         }
         Ok(())
     }
@@ -270,12 +270,18 @@ impl Keeper {
         })
     }
 
-    fn committed(&self, writes: Vec<Write>) -> Result<(), Why> {
+    /// Makes a write of each and commits them together; those whose records another one of them
+    /// changed (a name that several have) once more, alone.
+    fn each<T>(&self, all: &[T], make: impl Fn(&T) -> Result<Write, Why>) -> Result<(), Why> {
         let records = self.library.records();
-        let commits = writes.into_iter().map(|write| records.commit(write));
-        for done in wait(join_all(commits)) {
+        let writes = all.iter().map(&make).collect::<Result<Vec<_>, Why>>()?;
+        let done = wait(join_all(writes.into_iter().map(|write| records.commit(write))));
+        for (one, done) in all.iter().zip(done) {
             if !done? {
-                return Err(Fault::Contended.into());
+                retried(|| {
+                    let again = self.library.commit(make(one)?)?;
+                    if again { Ok(()) } else { Err(Fault::Contended.into()) }
+                })?;
             }
         }
         Ok(())
@@ -289,8 +295,7 @@ impl Keeper {
             if keys.is_empty() {
                 return Ok(());
             }
-            let writes = keys.iter().map(|key| self.clear_one(owner, key, moved));
-            self.committed(writes.collect::<Result<Vec<_>, Why>>()?)?;
+            self.each(&keys, |key| self.clear_one(owner, key, moved))?;
         }
     }
 

@@ -5,6 +5,8 @@ mod crash;
 #[cfg(test)]
 mod foreign;
 #[cfg(test)]
+mod migrate;
+#[cfg(test)]
 mod orders;
 #[cfg(test)]
 mod pending;
