@@ -27,7 +27,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("host", 3, &["model", "tpm", "attest", "serve"]),
     ("vtpm", 3, &["model", "tpm", "serve"]),
     ("diskd", 3, &["model", "disk", "serve"]),
-    ("trust", 3, &["model", "pki", "attest", "passport", "xkms", "store", "serve"]),
+    ("trust", 3, &["model", "pki", "attest", "passport", "journal", "xkms", "store", "serve"]),
     ("centre", 3, &["model", "pki", "attest", "passport", "journal", "store", "serve"]),
     ("guest", 3, &["model", "tpm", "pki", "xkms"]),
     ("cli", 4, &["model", "tpm", "pki", "xkms", "attest", "disk", "store", "serve"]),

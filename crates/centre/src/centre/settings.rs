@@ -361,6 +361,17 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_configuration_is_one() {
+        let page = include_str!("../../../../docs/protocols/centre.md");
+        let (_, example) = page.split_once("```toml").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let mut table: toml::Table = toml::from_str(example).unwrap();
+        let settings: Settings = table.remove("centre").unwrap().try_into().unwrap();
+        assert_eq!(settings.problem(), None);
+        assert_eq!(settings.domains.len(), 3);
+    }
+
+    #[test]
     fn an_unknown_key_is_refused() {
         assert!(toml::from_str::<Settings>(&format!("{OWN}[[tenant]]\nname='a'\n")).is_err());
         assert!(toml::from_str::<Settings>("domains = []").is_err());

@@ -1,18 +1,10 @@
-//! What happened, in the audit log before the answer leaves. Refusals are bounded by kind, so that
-//! a flood fills neither log nor disk: what is over is counted and said with the next one.
+//! The keeper's audit log: [`journal::Journal`], in the keeper's words.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::path::Path;
 
-use attest::envelope::{Envelope, Kind, SoftwareKey};
-use model::AuditEvent;
-use serve::{clock::SharedClock, flood::Noise, fsfile, pem};
-use store::{
-    audit::{AuditLog, Checkpoint},
-    wait,
-};
+use attest::envelope::{Envelope, Kind, SigningError, SoftwareKey};
+use journal::Signer;
+use serve::clock::SharedClock;
 
 use super::refusal::{Fault, Refusal};
 
@@ -21,13 +13,7 @@ const LOG: &str = "vouchsafe-trust";
 
 /// The audit log with the clock that stamps it and the key that signs its checkpoints.
 #[derive(Debug)]
-pub(crate) struct Journal {
-    log: Arc<AuditLog>,
-    clock: SharedClock,
-    signer: SoftwareKey,
-    noise: Mutex<Noise>,
-    signed: Mutex<Option<u64>>,
-}
+pub(crate) struct Journal(journal::Journal);
 
 impl Journal {
     /// Opens the log in `dir`.
@@ -40,22 +26,18 @@ impl Journal {
         signer: SoftwareKey,
         refusals_per_minute: u32,
     ) -> Result<Self, Fault> {
-        let (log, recovery) = AuditLog::open(dir, clock.unix_ms()).map_err(Fault::audit)?;
-        if recovery.kept > 0 || recovery.dropped > 0 {
-            tracing::warn!(kept = recovery.kept, dropped = recovery.dropped, "audit log repaired");
-        }
-        Ok(Self {
-            log: Arc::new(log),
-            clock,
-            signer,
-            noise: Mutex::new(Noise::new(refusals_per_minute)),
-            signed: Mutex::new(None),
-        })
+        let spki = signer.spki().to_vec();
+        let signer = Signer::new(spki, move |payload| {
+            let kind = Kind::Checkpoint;
+            Ok::<_, SigningError>(Envelope::sign_bytes(kind, payload, &[&signer])?.to_json())
+        });
+        let log = journal::Journal::open(LOG, dir, clock, (signer, refusals_per_minute));
+        log.map(Self).map_err(Fault::audit)
     }
 
     /// How many entries there are.
     pub(crate) fn size(&self) -> u64 {
-        self.log.tree_head().size
+        self.0.size()
     }
 
     /// Writes down something that was done; durable when it returns.
@@ -69,8 +51,7 @@ impl Journal {
         subject: &str,
         detail: &str,
     ) -> Result<(), Fault> {
-        let event = AuditEvent::done(self.clock.unix_ms(), actor, event, subject).detail(detail);
-        self.append(event)
+        self.0.done(actor, event, subject, detail).map_err(Fault::audit)
     }
 
     /// Writes down a rule's no, or counts it if there are too many; durable when it returns.
@@ -96,17 +77,9 @@ impl Journal {
         actor: &str,
         event: &str,
         subject: &str,
-        (name, hint): (&str, &str),
+        rule: (&str, &str),
     ) -> Result<(), Fault> {
-        let now = self.clock.unix_ms();
-        let heard = self.noise.lock().unwrap_or_else(PoisonError::into_inner).heard(name, now);
-        let Some(detail) = heard else { return Ok(()) };
-        let event = AuditEvent::refused(now, actor, event, subject, name);
-        self.append(event.detail(detail).hint(hint))
-    }
-
-    fn append(&self, event: AuditEvent) -> Result<(), Fault> {
-        wait(self.log.append(event)).map(drop).map_err(Fault::audit)
+        self.0.refused(actor, event, subject, rule).map_err(Fault::audit)
     }
 
     /// Signs the log's present head if it has grown, and keeps the envelope with the log.
@@ -114,20 +87,7 @@ impl Journal {
     /// # Errors
     /// [`Fault::Audit`].
     pub(crate) fn checkpoint(&self) -> Result<(), Fault> {
-        let tree = self.log.tree_head();
-        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
-        if *signed == Some(tree.size) {
-            return Ok(());
-        }
-        let size = tree.size;
-        let checkpoint = Checkpoint { log: LOG.to_owned(), tree, at: self.clock.unix_ms() };
-        let payload = checkpoint.to_payload().map_err(Fault::audit)?;
-        let envelope = Envelope::sign_bytes(Kind::Checkpoint, payload, &[&self.signer])
-            .map_err(Fault::audit)?;
-        let json = String::from_utf8(envelope.to_json()).map_err(Fault::audit)?;
-        wait(self.log.record_checkpoint(&json)).map_err(Fault::audit)?;
-        *signed = Some(size);
-        Ok(())
+        self.0.checkpoint().map(drop).map_err(Fault::audit)
     }
 
     /// Writes out what there is, with a fresh checkpoint and the key that signs it, into `dir`; how
@@ -136,19 +96,11 @@ impl Journal {
     /// # Errors
     /// [`Fault::Audit`].
     pub(crate) fn export(&self, dir: &Path) -> Result<u64, Fault> {
-        fsfile::create_private_dir(dir).map_err(Fault::audit)?;
-        self.checkpoint()?;
-        let size = self.signed.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(0);
-        let (entries, checkpoint) = (dir.join("audit.jsonl"), dir.join("audit.checkpoint"));
-        self.log.export(size, &entries, &checkpoint).map_err(Fault::audit)?;
-        let key = pem::encode("PUBLIC KEY", self.signer.spki()).map_err(Fault::audit)?;
-        fsfile::write_atomic(&dir.join("audit-key.pem"), key.as_bytes(), 0o600)
-            .map_err(Fault::audit)?;
-        Ok(size)
+        self.0.export(dir).map_err(Fault::audit)
     }
 
     /// Closes the log: nothing is written after it.
     pub(crate) fn close(&self) {
-        wait(self.log.close());
+        self.0.close();
     }
 }
