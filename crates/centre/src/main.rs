@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ask;
 mod config;
 mod server;
 
@@ -17,7 +18,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Parser;
 use serve::{exit::Exit, sandbox, shell, telemetry};
 
-use self::config::Config;
+use self::{ask::Verb, config::Config};
 
 /// Orders certificates from PKIs for the trust services of a cloud.
 #[derive(Debug, Parser)]
@@ -29,6 +30,9 @@ struct Args {
     /// Check the configuration, then exit.
     #[arg(long)]
     check_config: bool,
+    /// Ask a running centre, instead of being one.
+    #[command(subcommand)]
+    verb: Option<Verb>,
 }
 
 fn main() -> ExitCode {
@@ -39,6 +43,9 @@ fn start(args: Args) -> anyhow::Result<Exit> {
     let config = Config::load(&args.config)?;
     if args.check_config {
         return Ok(Exit::Done);
+    }
+    if let Some(verb) = args.verb {
+        return ask::run(verb, &config);
     }
     telemetry::init(&config.log)?;
     sandbox::harden()?;

@@ -164,6 +164,18 @@ async fn killed_at_any_point_an_order_leads_to_one_certificate() {
     }
     assert_eq!(told.len(), orders.len());
     assert!(told.values().all(|times| *times == 1));
+    let status = verb(dir.path(), &["status"]);
+    assert_eq!(status["status"]["domains"][0]["provider"], "own");
+    let exported = verb(dir.path(), &["export-audit"]);
+    assert!(exported["audit-exported"]["entries"].as_u64().unwrap() > kills);
     drop(process);
     stop.trigger();
+}
+
+/// What the running centre answers an administrator.
+fn verb(dir: &Path, verb: &[&str]) -> serde_json::Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vouchsafe-centre"));
+    let output = command.arg("--config").arg(dir.join("centre.toml")).args(verb).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
 }

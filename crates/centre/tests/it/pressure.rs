@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use model::centre::{CentreCommand, CentreProgress, CentreReply, CentreWork};
+use serve::{
+    client::Client,
+    clock::{Clock as _, SystemClock},
+};
 
 use crate::support::{World, carried_out, enrol, order, p256, refusal, root, subject};
 
@@ -83,5 +87,63 @@ async fn who_has_too_many_open_orders_is_told_when_to_come_back_and_others_are_n
     assert_eq!(name, "provider-timed-out");
     tokio::time::sleep(Duration::from_millis(1500)).await;
     a.post::<_, CentreProgress>("/v1/orders", &stuck("acme")).await.unwrap();
+    world.end().await;
+}
+
+const BUSY: &str = "
+    [[domain]]
+    name = 'own'
+    [domain.provider.own]
+    ca_name = 'Own CA'
+    [[tenant]]
+    name = 'acme'
+    domains = ['own']
+    [[tenant]]
+    name = 'globex'
+    domains = ['own']
+    [limits]
+    workers = 1
+    batch = 1
+";
+
+/// How long orders of one tenant take, one after the other: the mean, in milliseconds.
+async fn paced(client: &Client, count: u32) -> f64 {
+    let begun = SystemClock.monotonic();
+    for n in 0..count {
+        let done = carried_out(client, &enrol("acme", &format!("n{n}"))).await;
+        assert!(matches!(done, CentreProgress::Done(_)), "{done:?}");
+    }
+    (SystemClock.monotonic() - begun).as_secs_f64() * 1000.0 / f64::from(count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_another_tenant_does_not_keep_orders_waiting_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(BUSY, dir.path()).await;
+    let (a, b) = (world.trust("a").await, world.trust("b").await);
+    let calm = paced(&a, 20).await;
+    // Several hundred orders of another tenant wait.
+    let mut flood = tokio::task::JoinSet::new();
+    for n in 0..10 {
+        let b = b.clone();
+        flood.spawn(async move {
+            for m in 0..60 {
+                let order = enrol("globex", &format!("f{n}-{m}"));
+                b.post::<_, CentreProgress>("/v1/orders", &order).await.unwrap();
+            }
+        });
+    }
+    flood.join_all().await;
+    let waiting = || world.centre.status().unwrap().domains[0].queued;
+    let before = waiting();
+    let flooded = paced(&a, 20).await;
+    let after = waiting();
+    println!(
+        "an order took {calm:.1} ms, and {flooded:.1} ms with {before}..{after} of another waiting"
+    );
+    // Each of the twenty waited for the one in work, and at most for another that had its turn
+    // meanwhile; through one lane the first would have waited for all.
+    assert!(before >= 100, "only {before} wait");
+    assert!(before - after <= 3 * 20, "{} of the flood had their turn", before - after);
     world.end().await;
 }
