@@ -21,7 +21,7 @@ mod service;
 mod translate;
 mod wsdl;
 
-use std::{net::TcpListener, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{net::TcpListener, num::NonZero, os::fd::OwnedFd, sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
 use serve::{
@@ -44,6 +44,8 @@ const TIDY: Duration = Duration::from_secs(1);
 pub(crate) const DRAIN: Duration = Duration::from_secs(5);
 /// Threads that may wait for the keeper beyond those that have a channel.
 const SPARE_THREADS: usize = 8;
+/// Threads of the runtime that never wait for the keeper: what else there is goes on.
+const FREE_THREADS: usize = 2;
 
 /// Serves until SIGTERM.
 pub(crate) fn run(args: &ReaderArgs) -> anyhow::Result<Exit> {
@@ -57,12 +59,15 @@ pub(crate) fn run(args: &ReaderArgs) -> anyhow::Result<Exit> {
     let files = sandbox::restrict_files(&[], &[])?;
     tracing::info!(files = files.as_str(), "confined");
     let threads = channels.len() + SPARE_THREADS;
+    // One of two works while the other waits for the keeper.
+    let turns = thread::available_parallelism().map_or(1, NonZero::get).saturating_mul(2);
     let front = Arc::new(Front::new(&start, Link::new(channels, start.front.order_channels))?);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(turns.saturating_add(FREE_THREADS))
         .max_blocking_threads(threads)
         .build()?
-        .block_on(serve(&start, listener, front, ports))
+        .block_on(serve(&start, listener, front, ports, turns))
 }
 
 async fn serve(
@@ -70,6 +75,7 @@ async fn serve(
     listener: TcpListener,
     front: Arc<Front>,
     ports: Option<OwnedFd>,
+    turns: usize,
 ) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     let tls = start.tls.as_ref().map(server_tls).transpose()?;
@@ -91,7 +97,7 @@ async fn serve(
             let _ = tokio::task::spawn_blocking(move || noting.tidy()).await;
         }
     });
-    let app = App::new(Arc::clone(&front), start);
+    let app = App::new(Arc::clone(&front), start, turns);
     if let Some((ports, idle)) = ports.zip(start.guest_idle_s) {
         let idle = Duration::from_secs(idle);
         Guests::new(app.clone(), Arc::clone(&front), start, idle, shutdown.clone())?

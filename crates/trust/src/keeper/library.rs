@@ -4,15 +4,18 @@
 //! **Invariant:** an index row only leads somewhere: what is answered was checked against the
 //! sealed entry itself.
 
+mod memo;
+
 use der::{Reader as _, SliceReader, Tag, TagNumber, asn1::AnyRef};
 use model::keys::{KeyExample, KeyUse, UseWith};
 use pki::{CertFacts, names};
 use store::{
     Key, Prefix, Range,
-    typed::{Place, RecordError, Records, Versioned, Write},
+    typed::{Place, RecordError, Records, Versioned, Write, parse},
     wait,
 };
 
+use self::memo::Memo;
 use super::{
     centre::foreign_id,
     owner,
@@ -30,6 +33,7 @@ pub(crate) struct Library {
     /// The name of our own CA, comparable; without one, entries are known by issuer and serial
     /// number, and not by the latter alone.
     issuer: Option<String>,
+    opened: Memo,
 }
 
 /// Entries that are like an example.
@@ -44,7 +48,7 @@ pub(crate) struct Hits {
 impl Library {
     /// The library in `records`, of our own CA of this name (RFC 4514) if we have one.
     pub(crate) fn new(records: Records, issuer: Option<&str>) -> Self {
-        Self { records, issuer: issuer.map(names::canonical_dn) }
+        Self { records, issuer: issuer.map(names::canonical_dn), opened: Memo::default() }
     }
 
     /// The records below.
@@ -76,9 +80,24 @@ impl Library {
     /// # Errors
     /// [`RecordError`].
     pub(crate) fn entry(&self, id: EntryId) -> Result<Option<Versioned<Entry>>, RecordError> {
-        let entry = self.get(&record::entry(id)?)?;
-        let Some(entry) = entry else { return Ok(None) };
+        let Some(entry) = self.open(id)? else { return Ok(None) };
         Ok(if self.shows(&entry.value)? { Some(entry) } else { None })
+    }
+
+    /// An entry as it stands in the store.
+    fn open(&self, id: EntryId) -> Result<Option<Versioned<Entry>>, RecordError> {
+        let place = record::entry(id)?;
+        let sealed = self.records.sealed();
+        let Some(row) = wait(sealed.store().get(place.key()))? else { return Ok(None) };
+        if let Some(known) = self.opened.recall(id, &row) {
+            return Ok(Some(known));
+        }
+        let octets = row.value.clone();
+        let opened = sealed.open(row)?;
+        let value = parse(place.key(), opened.value.expose())?;
+        let entry = Versioned { value, version: opened.version };
+        self.opened.remember(id, octets, &entry);
+        Ok(Some(entry))
     }
 
     /// Whether an entry is answered for: not if it is on its way, or was moved away.

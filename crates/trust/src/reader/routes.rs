@@ -1,6 +1,13 @@
 //! What is served where.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -25,11 +32,31 @@ pub(super) struct App {
     patience: Duration,
     pub(super) open_queries: bool,
     pub(super) answers: u32,
+    /// Threads of the runtime that may block at once.
+    turns: Arc<AtomicUsize>,
+}
+
+/// The right to block a thread of the runtime.
+struct Turn<'t>(&'t AtomicUsize);
+
+impl<'t> Turn<'t> {
+    fn take(left: &'t AtomicUsize) -> Option<Self> {
+        let less = |left: usize| left.checked_sub(1);
+        left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).ok().map(|_| Self(left))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 impl App {
-    pub(super) fn new(front: Arc<Front>, start: &crate::start::Start) -> Self {
+    /// `turns` threads of the runtime may block.
+    pub(super) fn new(front: Arc<Front>, start: &crate::start::Start, turns: usize) -> Self {
         Self {
+            turns: Arc::new(AtomicUsize::new(turns)),
             front,
             wsdl: wsdl::document(&start.service).into(),
             patience: Duration::from_secs(start.front.request_s),
@@ -47,9 +74,21 @@ impl App {
         tokio::task::spawn_blocking(move || work(&front)).await.map_err(|_| Problem::internal())
     }
 
+    /// Runs what mostly takes no longer than a question to the keeper: on this thread, as long as
+    /// others are left for everybody else. A thread that is handed over to costs more than that.
+    async fn brief<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Front) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        match Turn::take(&self.turns) {
+            Some(_turn) => Ok(work(&self.front)),
+            None => self.blocking(work).await,
+        }
+    }
+
     /// Asks the keeper.
     pub(super) async fn ask(&self, request: KeyRequest) -> Result<KeyAnswer, Problem> {
-        self.blocking(move |front| front.link.ask(&request)).await
+        self.brief(move |front| front.link.ask(&request)).await
     }
 
     /// The whole body, within bounds.
@@ -108,7 +147,7 @@ pub(super) async fn xkms(
         }
         Err(problem) => return Err(problem),
     };
-    let reply = app.blocking(move |front| front.answer(&body, from)).await?;
+    let reply = app.brief(move |front| front.answer(&body, from)).await?;
     Ok(typed(reply.status, reply.content_type, reply.body))
 }
 
