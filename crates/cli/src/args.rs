@@ -76,6 +76,15 @@ pub enum Noun {
     Key(Box<Key>),
 }
 
+/// Who certifies keys in a lab.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Manner {
+    /// Each trust service has a CA of its own.
+    Full,
+    /// A key-management centre; the trust services answer from their libraries.
+    Hybrid,
+}
+
 /// Which accelerator QEMU uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Accel {
@@ -117,6 +126,9 @@ pub enum Lab {
         /// away.
         #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u64).range(5..=86_400))]
         lease: u64,
+        /// Who certifies keys: each trust service by itself, or a key-management centre.
+        #[arg(long, value_enum, default_value_t = Manner::Full)]
+        manner: Manner,
     },
     /// Say what runs.
     Status {

@@ -29,8 +29,8 @@ pub async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Failure> {
     let printer = *printer;
     let target = || Target::find(cli.scope.lab.as_deref(), cli.scope.config.as_deref());
     match cli.noun {
-        Noun::Lab(Lab::Up { dir, hosts, accel, lease }) => {
-            let wish = lab::up::Wish { hosts, accel, lease_seconds: lease };
+        Noun::Lab(Lab::Up { dir, hosts, accel, lease, manner }) => {
+            let wish = lab::up::Wish { hosts, accel, lease_seconds: lease, manner };
             lab::up::run(&dir, &wish, printer).await?;
         }
         Noun::Lab(Lab::Status { dir }) => return lab::status::run(&dir, printer).await,

@@ -48,7 +48,6 @@ use std::{
 use model::{
     Secret,
     api::Bytes,
-    centre::MigrationOrder,
     keys::{
         KeyExample,
         order::{KeyFailure, KeyOperation, KeyOutcome, Order, Requester},
@@ -215,19 +214,6 @@ impl Keeper {
     #[must_use]
     pub fn ca_certificate(&self) -> &[u8] {
         self.issuer.certificate()
-    }
-
-    /// Says where other trust services reach this one; the centre is told.
-    pub fn reachable_at(&self, peer_url: &str) {
-        if let Some(line) = self.issuer.line() {
-            line.reachable_at(peer_url);
-        }
-    }
-
-    /// Migrations that the centre ordered since this was asked last.
-    #[must_use]
-    pub fn ordered_migrations(&self) -> Vec<MigrationOrder> {
-        self.issuer.line().map(|line| line.ordered_migrations()).unwrap_or_default()
     }
 
     /// Answers one request. What it changes is durable and in the audit log when it returns.

@@ -40,8 +40,8 @@ use serve::{
     random, sandbox,
     shutdown::Shutdown,
 };
-use trust::peer::Peers;
 use trust::keeper::{Centre, CentreLink, Keeper, MessageIdentity, guest::Guests};
+use trust::peer::Peers;
 
 use self::{channel::Answers, guests::ServerAgent};
 use crate::{
@@ -93,7 +93,8 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     confine(config, &program)?;
     let peers = config.peer.as_ref().map(Peers::bind).transpose().context("no peer is heard")?;
     let passport = passport(config, &shutdown);
-    let keeper = Arc::new(keeper(config, passport.clone()).await?);
+    let peer_url = peers.as_ref().map(|peers| format!("https://{}", peers.address()));
+    let keeper = Arc::new(keeper(config, passport.clone(), peer_url).await?);
     keeper.start(&shutdown)?;
     if let Some((peers, passport)) = peers.zip(passport.clone()) {
         tokio::spawn(peers.run(Arc::clone(&keeper), passport, shutdown.clone()));
@@ -141,10 +142,15 @@ fn passport(config: &Config, shutdown: &Shutdown) -> Option<Passport> {
 }
 
 /// Opens the keeper, which at its first start may have to wait for the centre.
-async fn keeper(config: &Config, passport: Option<Passport>) -> anyhow::Result<Keeper> {
+async fn keeper(
+    config: &Config,
+    passport: Option<Passport>,
+    peer_url: Option<String>,
+) -> anyhow::Result<Keeper> {
     let (settings, dir) = (config.keeper.clone(), config.state_dir.clone());
     let link = settings.centre.as_ref().zip(passport);
-    let link = link.map(|(centre, passport)| CentreLink::new(&centre.url, passport)).transpose()?;
+    let link = link.map(|(centre, passport)| CentreLink::new(&centre.url, peer_url, passport));
+    let link = link.transpose()?;
     let open = move || {
         let centre = link.map(|link| Arc::new(link) as Arc<dyn Centre>);
         Keeper::open_with(settings, &dir, SystemClock::shared(), centre)

@@ -102,7 +102,15 @@ fn standing(reply: AdminReply, printer: Printer) -> Result<(), Failure> {
         "process {}, CRL number {}, {} audit entries",
         status.pid, status.crl_number, status.audit_entries
     );
-    printer.result(&status, &text)
+    let centre = status.centre.as_ref().map(|centre| {
+        let away = if centre.away { ", away" } else { "" };
+        format!(
+            "\ncentre ({}{away}): {} orders under way; {} answers from the library, {} remembered, {} \
+             of the centre",
+            centre.manner, centre.outstanding, centre.local, centre.cached, centre.forwarded
+        )
+    });
+    printer.result(&status, &format!("{text}{}", centre.unwrap_or_default()))
 }
 
 fn authorized(reply: AdminReply, printer: Printer) -> Result<(), Failure> {

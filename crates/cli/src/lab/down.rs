@@ -72,6 +72,7 @@ fn remove_sockets(layout: &Layout) {
         _ => {}
     };
     gone(std::fs::remove_dir_all(layout.run()));
+    gone(std::fs::remove_file(layout.centre().join("state").join(model::centre::SOCKET)));
     // A trust service has its operators' socket in its state.
     let hosts = std::fs::read_dir(layout.dir.join("hosts")).into_iter().flatten().flatten();
     for host in hosts {

@@ -98,6 +98,12 @@ impl Layout {
         self.dir.join("hosts").join(host.as_str())
     }
 
+    /// The key-management centre's files.
+    #[must_use]
+    pub fn centre(&self) -> PathBuf {
+        self.dir.join("centre")
+    }
+
     /// The files of a host's trust service.
     #[must_use]
     pub fn trust(&self, host: &HostId) -> PathBuf {

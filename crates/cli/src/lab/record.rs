@@ -23,6 +23,21 @@ pub struct LabRecord {
     pub authority: AuthorityRecord,
     /// The hosts.
     pub hosts: Vec<HostRecord>,
+    /// The key-management centre, in a lab that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub centre: Option<CentreRecord>,
+}
+
+/// The key-management centre's entry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CentreRecord {
+    /// `https://127.0.0.1:PORT`, for trust services only.
+    pub url: String,
+    /// Its files: configuration, `state`.
+    pub dir: PathBuf,
+    /// Its process.
+    pub pid: i32,
 }
 
 /// The authority's entry.
@@ -99,7 +114,7 @@ impl LabRecord {
 }
 
 /// The processes that `up` started, by role: `authority`, `authority-tpm`, `host-a`, `host-a-tpm`,
-/// `trust-a`.
+/// `trust-a`, `centre`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Processes(pub BTreeMap<String, ProcessId>);

@@ -7,11 +7,15 @@ use model::HostId;
 use super::{
     components::{Distribution, Programs},
     layout::Layout,
+    record::CentreRecord,
 };
 use crate::{args::Accel, client::ClientFile, output::Failure};
 
 /// Sessions of lab hosts, seconds: long enough that a stopped authority is noticed by the lease.
 const SESSION_S: u64 = 600;
+
+/// The only tenant of a lab's centre.
+const TENANT: &str = "lab";
 
 /// `authority.toml`.
 ///
@@ -81,6 +85,31 @@ pub(super) fn host(paths: &HostPaths<'_>) -> Result<String, Failure> {
     }))
 }
 
+/// `centre.toml`: one PKI, the centre's own CA, and one tenant.
+///
+/// # Errors
+/// [`Failure`] if a path is not UTF-8.
+pub(super) fn centre(
+    layout: &Layout,
+    host: &HostId,
+    listen: SocketAddr,
+) -> Result<String, Failure> {
+    let dir = layout.centre();
+    text(&serde_json::json!({
+        "state_dir": dir.join("state"),
+        "listen": listen,
+        "address_file": dir.join("address"),
+        "agent_socket": layout.agent_socket(host),
+        "centre": {
+            "domain": [{
+                "name": "own",
+                "provider": {"own": {"ca_name": "Vouchsafe lab centre"}},
+            }],
+            "tenant": [{"name": TENANT, "domains": ["own"]}],
+        },
+    }))
+}
+
 /// `trust.toml`: unlike outside of a lab, questions are answered to anyone, pass phrases may be
 /// handed out, and orders take one phase while it is calm.
 ///
@@ -90,7 +119,28 @@ pub(super) fn trust(
     dir: &Path,
     (listen, peer): (SocketAddr, SocketAddr),
     agent_socket: &Path,
+    centre: Option<&CentreRecord>,
 ) -> Result<String, Failure> {
+    let keeper = match centre {
+        None => serde_json::json!({
+            "pass_phrases": true,
+            "any_use_with": true,
+            "generate_keys": true,
+            "crl_url": format!("http://{listen}/crl.der"),
+            "ocsp_url": format!("http://{listen}/ocsp"),
+        }),
+        Some(centre) => serde_json::json!({
+            "manner": "hybrid",
+            "pass_phrases": true,
+            "any_use_with": true,
+            "centre": {
+                "url": centre.url,
+                "agent_socket": agent_socket,
+                "tenant": TENANT,
+                "domain": "own",
+            },
+        }),
+    };
     text(&serde_json::json!({
         "state_dir": dir.join("state"),
         "listen": listen,
@@ -101,13 +151,7 @@ pub(super) fn trust(
             "agent_socket": agent_socket,
         },
         "front": {"open_queries": true, "two_phase": "under-load", "sha1_in_macs": true},
-        "keeper": {
-            "pass_phrases": true,
-            "any_use_with": true,
-            "generate_keys": true,
-            "crl_url": format!("http://{listen}/crl.der"),
-            "ocsp_url": format!("http://{listen}/ocsp"),
-        },
+        "keeper": keeper,
     }))
 }
 

@@ -1,5 +1,6 @@
 //! `lab up`: keys, TPMs, authority, hosts, in this order; each step is skipped if it stands.
 
+mod centre;
 mod trust;
 
 use std::{fs::File, path::Path, time::Duration};
@@ -21,11 +22,11 @@ use super::{
     keys::LabKeys,
     layout::Layout,
     measured_boot,
-    record::{AuthorityRecord, HostRecord, LabRecord, Processes},
+    record::{AuthorityRecord, CentreRecord, HostRecord, LabRecord, Processes},
     tpm::LabTpm,
 };
 use crate::{
-    args::Accel,
+    args::{Accel, Manner},
     client::{ClientFile, Target},
     output::{Failure, Printer},
 };
@@ -42,6 +43,8 @@ pub struct Wish {
     pub accel: Accel,
     /// Lease of a verdict in seconds.
     pub lease_seconds: u64,
+    /// Who certifies keys.
+    pub manner: Manner,
 }
 
 /// Held while a lab changes.
@@ -90,11 +93,12 @@ pub async fn run(dir: &Path, wish: &Wish, printer: Printer) -> Result<(), Failur
     };
     bar.set_message("authority");
     let authority = lab.authority().await?;
-    let mut record = LabRecord { authority, hosts: Vec::new() };
+    let mut record = LabRecord { authority, hosts: Vec::new(), centre: None };
     for letter in (b'a'..=b'z').take(usize::from(wish.hosts)) {
         let name: HostId = char::from(letter).to_string().parse()?;
         bar.set_message(format!("host {name}"));
-        let host = lab.host(&name, &record.authority.as_client_file()).await?;
+        let authority = record.authority.as_client_file();
+        let host = lab.host(&name, &authority, &mut record.centre).await?;
         record.hosts.push(host);
     }
     record.write(&lab.layout)?;
@@ -195,7 +199,12 @@ impl Lab {
         .await
     }
 
-    async fn host(&mut self, name: &HostId, authority: &ClientFile) -> Result<HostRecord, Failure> {
+    async fn host(
+        &mut self,
+        name: &HostId,
+        authority: &ClientFile,
+        centre: &mut Option<CentreRecord>,
+    ) -> Result<HostRecord, Failure> {
         let dir = self.layout.host(name);
         fsfile::create_private_dir(&dir)?;
         let log = self.power_on_host(name, &dir)?;
@@ -224,8 +233,11 @@ impl Lab {
                 .spawn()?;
             self.remember(&role, process)?;
         }
-        let (xkms_url, xkms_ca_file) = self.trust(name).await?;
         self.approve_and_trust(&target, name).await?;
+        if self.wish.manner == Manner::Hybrid && centre.is_none() {
+            *centre = Some(self.centre(name).await?);
+        }
+        let (xkms_url, xkms_ca_file) = self.trust(name, centre.as_ref()).await?;
         Ok(HostRecord {
             name: name.clone(),
             agent_socket: self.layout.agent_socket(name),

@@ -179,7 +179,7 @@ pub fn flood(server: &Server<'_>, checks: &mut Checks, known: &Registered) {
     let address = server.address().to_owned();
     let flooding = std::thread::spawn(move || {
         let answers = (0..FLOOD).filter(|_| {
-            crate::server::exchange(&address, "/xkms", text.as_bytes())
+            crate::server::exchange(&address, "/xkms", ("text/xml", text.as_bytes()))
                 .is_ok_and(|(_, body)| body.windows(10).any(|part| part == b"#Represent"))
         });
         answers.count()

@@ -33,13 +33,22 @@ pub struct Server<'w> {
     pub scratch: tempfile::TempDir,
     /// The key that signs its answers.
     pub key: RefCell<Option<PublicKey>>,
+    /// The host's name.
+    pub host: String,
+    /// How its lab is brought up.
+    lab: &'static [&'static str],
     counter: Cell<u32>,
 }
 
 impl<'w> Server<'w> {
     pub fn of(world: &'w World) -> Option<Self> {
+        Self::at(world, 0, &["--hosts", "1"])
+    }
+
+    /// That of another host, in a lab that is brought up like this.
+    pub fn at(world: &'w World, index: usize, lab: &'static [&'static str]) -> Option<Self> {
         let record = world.record();
-        let host = record["hosts"].get(0)?;
+        let host = record["hosts"].get(index)?;
         Some(Self {
             url: host["xkms_url"].as_str()?.to_owned(),
             ca: host["xkms_ca_file"].as_str()?.into(),
@@ -47,6 +56,8 @@ impl<'w> Server<'w> {
             scratch: tempfile::tempdir().expect("a folder"),
             key: RefCell::new(None),
             counter: Cell::new(0),
+            host: host["name"].as_str()?.to_owned(),
+            lab,
             world,
         })
     }
@@ -84,7 +95,15 @@ impl<'w> Server<'w> {
 
     /// Posts a document; status and answer.
     pub fn post(&self, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
-        exchange(self.address(), path, body).unwrap_or((0, Vec::new()))
+        exchange(self.address(), path, ("text/xml", body)).unwrap_or((0, Vec::new()))
+    }
+
+    /// Posts JSON; status and answer.
+    pub fn post_json(&self, path: &str, body: &serde_json::Value) -> (u16, serde_json::Value) {
+        let text = body.to_string();
+        let sent = ("application/json", text.as_bytes());
+        let (status, answer) = exchange(self.address(), path, sent).unwrap_or((0, Vec::new()));
+        (status, serde_json::from_slice(&answer).unwrap_or_default())
     }
 
     /// How our client speaks to it.
@@ -164,7 +183,8 @@ impl<'w> Server<'w> {
 
     /// A pass phrase for `name`.
     pub fn pass_phrase(&self, name: &str) -> Result<String, String> {
-        let said = self.world.vouchsafe(&["key", "authorize", "--name", name]);
+        let said =
+            self.world.vouchsafe(&["key", "authorize", "--name", name, "--host", &self.host]);
         let phrase = said.json()["pass_phrase"].as_str().map(str::to_owned);
         phrase.ok_or_else(|| format!("{} {}", said.complaint(), said.stdout))
     }
@@ -216,7 +236,10 @@ impl<'w> Server<'w> {
     pub fn keeper(&self) -> u32 {
         let text = fs::read_to_string(self.world.path("processes.json")).unwrap_or_default();
         let all: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        all["trust-a"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0)
+        all[format!("trust-{}", self.host)]["pid"]
+            .as_u64()
+            .and_then(|pid| u32::try_from(pid).ok())
+            .unwrap_or(0)
     }
 
     /// The keeper's child.
@@ -235,7 +258,7 @@ impl<'w> Server<'w> {
 
     /// `lab up` starts what does not run.
     pub fn up_again(&self) -> Result<(), String> {
-        let said = self.world.lab_up(&["--hosts", "1"]);
+        let said = self.world.lab_up(self.lab);
         if said.code == 0 { Ok(()) } else { Err(said.complaint()) }
     }
 }
@@ -272,11 +295,15 @@ pub fn about(name: &str, key: &SigningKey) -> KeyBinding {
 }
 
 /// One HTTP exchange on a connection of its own.
-pub fn exchange(address: &str, path: &str, body: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
+pub fn exchange(
+    address: &str,
+    path: &str,
+    (kind, body): (&str, &[u8]),
+) -> std::io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: text/xml\r\n\
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: {kind}\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );

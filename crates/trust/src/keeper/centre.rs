@@ -29,11 +29,8 @@ use std::{
 };
 
 use model::{
-    OrderId,
-    centre::{
-        CentreAnswer, CentreOrder, CentreProgress, CentreQuestion, Feed, Hello, MigrationOrder,
-        Welcome,
-    },
+    HostId, OrderId,
+    centre::{CentreAnswer, CentreOrder, CentreProgress, CentreQuestion, Feed, Welcome},
     keys::admin::CentreStanding,
 };
 use pki::Anchors;
@@ -51,7 +48,7 @@ use super::{
 };
 
 /// The longest pause after the centre was found away.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The first such pause; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -71,11 +68,14 @@ pub enum CentreError {
 
 /// The key-management centre as its trust services see it. Calls block; any thread may call.
 pub trait Centre: Debug + Send + Sync {
-    /// Says that we are there.
+    /// This server, as the centre knows it.
+    fn host(&self) -> Option<HostId>;
+
+    /// Says that we are there, and where other trust services reach us.
     ///
     /// # Errors
     /// [`CentreError`].
-    fn hello(&self, hello: &Hello) -> Result<Welcome, CentreError>;
+    fn hello(&self) -> Result<Welcome, CentreError>;
 
     /// Gives an order; the same id is the same order.
     ///
@@ -124,8 +124,6 @@ pub(super) struct Line {
     ended: Mutex<u64>,
     order_ended: Condvar,
     pause: Mutex<Pause>,
-    peer_url: Mutex<String>,
-    migrations: Mutex<Vec<MigrationOrder>>,
 }
 
 /// Until when the centre is left alone after it was found away.
@@ -187,15 +185,6 @@ impl Line {
         self.forwarded.count_local();
     }
 
-    /// Where other trust services reach this one; the centre is told with the next greeting.
-    pub(super) fn reachable_at(&self, peer_url: &str) {
-        peer_url.clone_into(&mut held(&self.peer_url));
-    }
-
-    fn hello(&self) -> Hello {
-        Hello { peer_url: held(&self.peer_url).clone() }
-    }
-
     fn is_paused(&self) -> bool {
         self.clock.monotonic() < held(&self.pause).until
     }
@@ -237,11 +226,6 @@ impl Line {
         let mut ended = held(&self.ended);
         *ended = ended.wrapping_add(1);
         self.order_ended.notify_all();
-    }
-
-    /// Migrations that the centre ordered since this was asked last.
-    pub(super) fn ordered_migrations(&self) -> Vec<MigrationOrder> {
-        std::mem::take(&mut *held(&self.migrations))
     }
 }
 

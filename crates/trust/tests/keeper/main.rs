@@ -1,7 +1,11 @@
 //! The keeper of the trust service: every operation, every refusal by name, what survives a kill.
 
 #[cfg(test)]
+mod centre;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod fake;
 #[cfg(test)]
 mod foreign;
 #[cfg(test)]

@@ -28,7 +28,7 @@ use serve::{
 };
 use tempfile::TempDir;
 use time::OffsetDateTime;
-use trust::keeper::{Keeper, Settings};
+use trust::keeper::{Centre, Keeper, Settings};
 use xkms::passphrase::{Preparation, SharedSecret};
 
 /// What a value of the expected shape holds.
@@ -78,15 +78,31 @@ pub(crate) struct Rig {
     pub(crate) clock: Arc<Ahead>,
     pub(crate) dir: TempDir,
     settings: Settings,
+    centre: Option<Arc<dyn Centre>>,
 }
 
 impl Rig {
     pub(crate) fn new(settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(Ahead::default());
-        let shared: SharedClock = clock.clone();
-        let keeper = Keeper::open(settings.clone(), dir.path(), shared).unwrap();
-        Self { keeper: Arc::new(keeper), clock, dir, settings }
+        Self::opened(dir, clock, settings, None)
+    }
+
+    /// A keeper without a CA of its own.
+    pub(crate) fn at_centre(settings: Settings, centre: Arc<dyn Centre>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::opened(dir, Arc::default(), settings, Some(centre))
+    }
+
+    fn opened(
+        dir: TempDir,
+        clock: Arc<Ahead>,
+        settings: Settings,
+        centre: Option<Arc<dyn Centre>>,
+    ) -> Self {
+        let (shared, there): (SharedClock, _) = (clock.clone(), centre.clone());
+        let keeper = Keeper::open_with(settings.clone(), dir.path(), shared, there).unwrap();
+        Self { keeper: Arc::new(keeper), clock, dir, settings, centre }
     }
 
     pub(crate) fn open() -> Self {
@@ -100,13 +116,11 @@ impl Rig {
 
     /// The same state, after another had it.
     pub(crate) fn away(self, meanwhile: impl FnOnce()) -> Self {
-        let Self { keeper, clock, dir, settings } = self;
+        let Self { keeper, clock, dir, settings, centre } = self;
         keeper.close().unwrap();
         drop(keeper);
         meanwhile();
-        let shared: SharedClock = clock.clone();
-        let keeper = Keeper::open(settings.clone(), dir.path(), shared).unwrap();
-        Self { keeper: Arc::new(keeper), clock, dir, settings }
+        Self::opened(dir, clock, settings, centre)
     }
 
     /// A pass phrase for a name.

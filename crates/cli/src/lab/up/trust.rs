@@ -9,11 +9,18 @@ use model::HostId;
 use serve::{fsfile, process::Spawn};
 
 use super::Lab;
-use crate::{lab::render, output::Failure};
+use crate::{
+    lab::{record::CentreRecord, render},
+    output::Failure,
+};
 
 impl Lab {
     /// Has it run; its URL and its CA's file.
-    pub(super) async fn trust(&mut self, name: &HostId) -> Result<(String, PathBuf), Failure> {
+    pub(super) async fn trust(
+        &mut self,
+        name: &HostId,
+        centre: Option<&CentreRecord>,
+    ) -> Result<(String, PathBuf), Failure> {
         let dir = self.layout.trust(name);
         fsfile::create_private_dir(&dir)?;
         let (config, address) = (dir.join("trust.toml"), dir.join("address"));
@@ -22,7 +29,8 @@ impl Lab {
         // the addresses stay what they were.
         let (listen, peer) = (same_address(&address)?, same_address(&dir.join("peer-address"))?);
         if self.processes.alive(&role).is_none() {
-            let text = render::trust(&dir, (listen, peer), &self.layout.agent_socket(name))?;
+            let agent = self.layout.agent_socket(name);
+            let text = render::trust(&dir, (listen, peer), &agent, centre)?;
             fsfile::write_atomic(&config, text.as_bytes(), 0o600)?;
             let process = Spawn::new(&self.programs.trust)
                 .arg("--config")
@@ -40,7 +48,7 @@ impl Lab {
 }
 
 /// The address that was written into `file` before, or a free one.
-fn same_address(file: &Path) -> Result<SocketAddr, Failure> {
+pub(super) fn same_address(file: &Path) -> Result<SocketAddr, Failure> {
     let before = std::fs::read_to_string(file).ok();
     before.and_then(|text| text.trim().parse().ok()).map_or_else(free_address, Ok)
 }

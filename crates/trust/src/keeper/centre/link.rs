@@ -7,7 +7,7 @@ use std::{
 };
 
 use model::{
-    OrderId,
+    HostId, OrderId,
     api::service::Service,
     centre::{CentreAnswer, CentreOrder, CentreProgress, CentreQuestion, Feed, Hello, Welcome},
 };
@@ -29,6 +29,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct CentreLink {
     url: String,
+    /// Where other trust services reach us; empty if they do not.
+    peer_url: String,
     passport: Passport,
     /// Taken out only at the end.
     runtime: Option<Runtime>,
@@ -36,15 +38,17 @@ pub struct CentreLink {
 }
 
 impl CentreLink {
-    /// The centre at `url` (`https://HOST:PORT`), to which `passport` is shown.
+    /// The centre at `url` (`https://HOST:PORT`), to which `passport` is shown; other trust services
+    /// reach this one at `peer_url`.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn new(url: &str, passport: Passport) -> io::Result<Self> {
+    pub fn new(url: &str, peer_url: Option<String>, passport: Passport) -> io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).thread_name("centre").enable_all().build()?;
         let (url, client) = (url.to_owned(), Mutex::default());
-        Ok(Self { url, passport, runtime: Some(runtime), client })
+        let peer_url = peer_url.unwrap_or_default();
+        Ok(Self { url, peer_url, passport, runtime: Some(runtime), client })
     }
 
     /// The client with the newest passport.
@@ -103,8 +107,12 @@ impl Drop for CentreLink {
 }
 
 impl Centre for CentreLink {
-    fn hello(&self, hello: &Hello) -> Result<Welcome, CentreError> {
-        self.post("/v1/services/hello", hello)
+    fn host(&self) -> Option<HostId> {
+        self.passport.current().map(|current| current.host.clone())
+    }
+
+    fn hello(&self) -> Result<Welcome, CentreError> {
+        self.post("/v1/services/hello", &Hello { peer_url: self.peer_url.clone() })
     }
 
     fn submit(&self, order: &CentreOrder) -> Result<CentreProgress, CentreError> {

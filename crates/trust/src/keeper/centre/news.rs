@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use model::centre::{Bound, CentreOutcome, Feed, FeedNews};
+use model::centre::{Bound, CentreOutcome, Feed, FeedNews, MigrationOrder};
 use pki::{CertFacts, Crl};
 use serve::{exit::chain, shutdown::Shutdown};
 use store::typed::{Versioned, Write};
@@ -58,7 +58,7 @@ impl Keeper {
     ) -> io::Result<()> {
         let (keeper, line, stop) = (Arc::clone(self), Arc::clone(line), stop.clone());
         let run = move || {
-            let mut told = None;
+            let mut told = false;
             while !stop.is_requested() {
                 if let Err(why) = keeper.take_news(&line, &mut told) {
                     tracing::debug!(why, "no news of the centre");
@@ -69,13 +69,17 @@ impl Keeper {
         thread::Builder::new().name("news".to_owned()).spawn(run).map(drop)
     }
 
-    /// Asks for news once; `told` is where we said last that we are.
-    fn take_news(&self, line: &Line, told: &mut Option<String>) -> Result<(), String> {
+    /// Asks for news once; the first time it says that we are there.
+    fn take_news(&self, line: &Line, told: &mut bool) -> Result<(), String> {
         let away = |error: CentreError| error.to_string();
-        let hello = line.hello();
-        if !hello.peer_url.is_empty() && told.as_ref() != Some(&hello.peer_url) {
-            line.call(|centre| centre.hello(&hello)).map_err(away)?;
-            *told = Some(hello.peer_url);
+        if !*told {
+            match line.call(|centre| centre.hello()) {
+                Ok(_) => {}
+                // Whoever moves keys cannot find us; news come all the same.
+                Err(CentreError::Refused(name)) => tracing::warn!(name, "our greeting was refused"),
+                Err(error) => return Err(error.to_string()),
+            }
+            *told = true;
         }
         let fault = |fault: Fault| chain(&fault).to_string();
         let known = self.news().map_err(fault)?;
@@ -136,10 +140,7 @@ impl Keeper {
                 let Ok(facts) = CertFacts::read(&certificate.0) else { return Ok(()) };
                 self.revoked_elsewhere(foreign_id(&facts.issuer, &facts.serial), at)
             }
-            FeedNews::Migrate(order) => {
-                held(&line.migrations).push(order);
-                Ok(())
-            }
+            FeedNews::Migrate(order) => self.take_migration(line, &order),
             // CRLs were taken before; where others are, who moves keys asks for.
             FeedNews::Crl { .. } | FeedNews::Service(_) => Ok(()),
         }
@@ -157,6 +158,22 @@ impl Keeper {
             line.note_end();
         }
         Ok(())
+    }
+
+    /// The centre wants keys moved. It may say so twice; the second time a rule says no.
+    fn take_migration(&self, line: &Line, order: &MigrationOrder) -> Result<(), Fault> {
+        if line.centre.host().as_ref() != Some(&order.from.host) {
+            return Ok(());
+        }
+        let who = (order.owner.as_str(), "centre");
+        match retried(|| self.begin(who, &order.to.host, &order.to.peer_url)) {
+            Ok(_) => Ok(()),
+            Err(Why::Fault(fault)) => Err(fault),
+            Err(Why::Refused(refusal)) => {
+                let subject = format!("owner:{}", order.owner);
+                self.journal.refused("centre", "key-migration", &subject, refusal)
+            }
+        }
     }
 
     /// The PKI revoked what is in the library.

@@ -9,7 +9,7 @@ use std::{
 
 use model::{
     api::Bytes,
-    centre::{CentreOrder, CentreOutcome, CentreProgress, CentreWork, Hello},
+    centre::{CentreOrder, CentreOutcome, CentreProgress, CentreWork},
     keys::{KeyUse, UseWith, order::Prototype},
 };
 use pki::{Anchors, CertFacts};
@@ -113,8 +113,6 @@ pub(in crate::keeper) fn open(
         ended: Mutex::default(),
         order_ended: Condvar::new(),
         pause: Mutex::new(Pause::default()),
-        peer_url: Mutex::default(),
-        migrations: Mutex::default(),
     };
     if !news.crl.0.is_empty() {
         line.take_crl(&news.crl.0);
@@ -150,8 +148,7 @@ fn domain(
     if let Some(known) = wait(records.get(&domain_place()?))? {
         return Ok(known.value);
     }
-    let hello = Hello { peer_url: String::new() };
-    let welcome = patiently(clock, || centre.hello(&hello).map(Some))?;
+    let welcome = patiently(clock, || centre.hello().map(Some))?;
     let ours = welcome.domains.into_iter().find(|one| one.domain == at.domain);
     let ours = ours.ok_or_else(|| trouble("the centre has no PKI of this name"))?;
     let known = DomainRecord {
