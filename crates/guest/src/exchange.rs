@@ -139,8 +139,8 @@ pub enum ExchangeError {
     #[error(transparent)]
     Service(#[from] ServiceError),
     /// A message.
-    #[error(transparent)]
-    Message(#[from] Box<MessageError<ServiceError>>),
+    #[error("there is no answer that counts")]
+    Message(#[source] Box<MessageError<Self>>),
     /// Something is missing that the request needs.
     #[error("{0}")]
     Missing(&'static str),
@@ -159,11 +159,16 @@ impl ExchangeError {
         match self {
             Self::Proof(ProofError::Service(service)) | Self::Service(service) => service.refusal(),
             Self::Message(message) => match &**message {
-                MessageError::Sent(service) => service.refusal(),
+                MessageError::Sent(sent) => sent.refusal(),
                 MessageError::Answer(rejection) => Some(rejection.code()),
                 MessageError::Key(_) | MessageError::Random | MessageError::Waits => None,
             },
-            _ => None,
+            Self::File(_)
+            | Self::Anchors(_)
+            | Self::Tpm(_)
+            | Self::Algorithm(_)
+            | Self::Proof(_)
+            | Self::Missing(_) => None,
         }
     }
 }
@@ -270,21 +275,10 @@ impl Client {
         let open = self.opened()?;
         let client = signature::client(&open.service, &open.message_key)?;
         let patience = self.patience();
-        let mut failure = None;
-        let answer = messages::run(&client, body, patience, &mut |document| {
-            self.post(document).map_err(|error| match error {
-                ExchangeError::Service(error)
-                | ExchangeError::Proof(ProofError::Service(error)) => error,
-                other => {
-                    failure = Some(other);
-                    ServiceError::Failed(0)
-                }
-            })
-        });
-        match (answer, failure) {
-            (Ok(answer), _) => Ok(messages::read(answer)),
-            (Err(_), Some(failure)) => Err(failure),
-            (Err(error), None) => Err(Box::new(error).into()),
+        match messages::run(&client, body, patience, &mut |document| self.post(document)) {
+            Ok(answer) => Ok(messages::read(answer)),
+            Err(MessageError::Sent(error)) => Err(error),
+            Err(error) => Err(ExchangeError::Message(Box::new(error))),
         }
     }
 
@@ -364,7 +358,10 @@ fn is_lost(error: &ServiceError) -> bool {
     match error {
         ServiceError::Io(_) | ServiceError::Http(_) | ServiceError::Tls(_) => true,
         ServiceError::Refused(name) => name == "guest-proof-over",
-        _ => false,
+        ServiceError::Tampered(_)
+        | ServiceError::Failed(_)
+        | ServiceError::Answer(_)
+        | ServiceError::Url(_) => false,
     }
 }
 

@@ -66,7 +66,12 @@ impl ServiceError {
         match self {
             Self::Tampered(_) => Some("service-tampered"),
             Self::Refused(name) => Some(name),
-            _ => None,
+            Self::Failed(_)
+            | Self::Io(_)
+            | Self::Tls(_)
+            | Self::Http(_)
+            | Self::Answer(_)
+            | Self::Url(_) => None,
         }
     }
 }

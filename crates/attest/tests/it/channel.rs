@@ -1,5 +1,7 @@
 //! A guest's client on its connection: genuine proofs, and each way of not being one.
 
+use std::time::Duration;
+
 use attest::channel::{self, ChannelRejection, Keys, Opened, Proven, SoftwarePolicy};
 use model::{
     Digest, Epoch, HashAlg, Nonce, Secret,
@@ -7,6 +9,7 @@ use model::{
     guest::{ChallengeAsk, ChannelEvidence, Measured, PCRS, PcrValue},
     keys::order::SecretBytes,
 };
+use pki::{Ca, CaSpec, Profile, Validity, tcg::TpmModel};
 use tpm::{Purpose, QualifyingData};
 
 use crate::support::{AK, NOW, SoftAk};
@@ -55,7 +58,7 @@ const NONCE: Nonce = Nonce([3; 32]);
 const CHANNEL: [u8; 32] = [0xcc; 32];
 
 fn ask(ak: &SoftAk) -> (ChallengeAsk, Vec<u8>) {
-    let (certificate, ek) = crate::support::endorsement();
+    let (certificate, ek) = endorsement();
     let ask = ChallengeAsk {
         ek_certificate: Bytes(certificate.clone()),
         ek: Bytes(ek),
@@ -245,4 +248,32 @@ fn only_the_clients_own_quote_counts() {
     let fewer =
         ChannelEvidence { quote: Bytes(quote), signature: Bytes(signature), ..scene.evidence() };
     assert_eq!(scene.refusal(&fewer), "quote-invalid");
+}
+
+/// The EK of a vTPM in software: its certificate, and its public area.
+fn endorsement() -> (Vec<u8>, Vec<u8>) {
+    let pair = SoftAk::new(0x0003_00b2);
+    let tpm::Key::Ecc { x, y, .. } = pair.public.key() else { unreachable!("it is an EC key") };
+    let mut ek = tpm::template::ek_p256().as_bytes().to_vec();
+    ek.truncate(ek.len() - 68);
+    crate::support::sized(&mut ek, x);
+    crate::support::sized(&mut ek, y);
+    let now =
+        time::OffsetDateTime::from_unix_timestamp(i64::try_from(NOW / 1000).unwrap()).unwrap();
+    let life = Duration::from_secs(3600);
+    let spec = CaSpec {
+        common_name: "vTPM CA".to_owned(),
+        path_length: 0,
+        validity: Validity::new(now, life),
+    };
+    let ca = Ca::create_root(&spec).unwrap().0;
+    let model = TpmModel {
+        manufacturer: "id:00001014".to_owned(),
+        model: "swtpm".to_owned(),
+        version: "id:00070001".to_owned(),
+    };
+    let profile = Profile::VtpmEk { tpm: model, vm: "v1".parse().unwrap() };
+    let spki = pair.public.spki_der().unwrap();
+    let issued = ca.issue(&profile, &spki, Validity::new(now, life / 2)).unwrap();
+    (issued.der, ek)
 }

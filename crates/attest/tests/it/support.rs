@@ -166,33 +166,3 @@ impl TestHost {
         }
     }
 }
-
-/// The EK of a vTPM in software: its certificate, and its public area.
-pub(crate) fn endorsement() -> (Vec<u8>, Vec<u8>) {
-    use pki::{Ca, CaSpec, Profile, Validity, tcg::TpmModel};
-    use std::time::Duration;
-    let pair = SoftAk::new(0x0003_00b2);
-    let tpm::Key::Ecc { x, y, .. } = pair.public.key() else { unreachable!("it is an EC key") };
-    let mut ek = tpm::template::ek_p256().as_bytes().to_vec();
-    ek.truncate(ek.len() - 68);
-    sized(&mut ek, x);
-    sized(&mut ek, y);
-    let now =
-        time::OffsetDateTime::from_unix_timestamp(i64::try_from(NOW / 1000).unwrap()).unwrap();
-    let life = Duration::from_secs(3600);
-    let spec = CaSpec {
-        common_name: "vTPM CA".to_owned(),
-        path_length: 0,
-        validity: Validity::new(now, life),
-    };
-    let ca = Ca::create_root(&spec).unwrap().0;
-    let model = TpmModel {
-        manufacturer: "id:00001014".to_owned(),
-        model: "swtpm".to_owned(),
-        version: "id:00070001".to_owned(),
-    };
-    let profile = Profile::VtpmEk { tpm: model, vm: "v1".parse().unwrap() };
-    let spki = pair.public.spki_der().unwrap();
-    let issued = ca.issue(&profile, &spki, Validity::new(now, life / 2)).unwrap();
-    (issued.der, ek)
-}

@@ -40,8 +40,7 @@ impl Agent {
         std::fs::write(&ca_file, pem(ca.certificate())).unwrap();
         let listener = UnixListener::bind(&socket).unwrap();
         let measured = Mutex::new(measured);
-        let agent =
-            Arc::new(Self { ca_file, measured, service: Service::Trust.into(), ca });
+        let agent = Arc::new(Self { ca_file, measured, service: Service::Trust.into(), ca });
         let serving = Arc::clone(&agent);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {

@@ -103,10 +103,11 @@ impl World {
 
     /// The name by which the client's proof is refused now.
     pub(crate) fn refusal(&self) -> String {
-        match self.client().ask(&Ask::Attest {}) {
-            Reply::Refused { refused, .. } => refused,
-            other => format!("{other:?}\n{}", self.log()),
+        let reply = self.client().ask(&Ask::Attest {});
+        if let Reply::Refused { refused, .. } = reply {
+            return refused;
         }
+        format!("{reply:?}\n{}", self.log())
     }
 
     pub(crate) fn log(&self) -> String {
