@@ -8,6 +8,7 @@
 #   make demo-xkms-guest a guest proves itself to its trust service and uses its keys
 #   make demo-crash      kills every process at random points, many times
 #   make demo-xkms       two trust services, a key-management centre: who knows what, who dies
+#   make demo-xkms-crash  kills trust services while keys are registered and moved
 #   make demo-xkms-server  the trust service, asked by our client and by others
 #   make bench-launch    trusted launch against plain QEMU       -> target/bench/launch.json
 #   make bench-vtpm      vTPM manufacture, injection, memory     -> target/bench/vtpm.json
@@ -34,7 +35,7 @@ install := scripts/install-packages.sh
 client_dir := target/guest-client
 client := $(client_dir)/x86_64-unknown-linux-gnu/release/vouchsafe-guest
 
-.PHONY: help guest-client demo-xkms-guest demo demo-crash demo-xkms demo-xkms-server test check guest-image check-image bench-launch bench-vtpm \
+.PHONY: help guest-client demo-xkms-guest demo demo-crash demo-xkms demo-xkms-crash demo-xkms-server test check guest-image check-image bench-launch bench-vtpm \
 	bench-appraise bench-xkms bench-pki bench-disk bench-disk-crash debug release deny toolchain
 
 help:
@@ -110,6 +111,10 @@ demo: release guest-image
 demo-crash: release guest-image
 	@$(install) test
 	$(cargo) test --release --workspace --test crash -- 50
+
+demo-xkms-crash: release
+	@$(install) test
+	$(cargo) test --release --workspace --test xkms_crash -- 200
 
 demo-xkms-server: release
 	@$(install) test

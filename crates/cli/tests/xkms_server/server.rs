@@ -42,13 +42,13 @@ pub struct Server<'w> {
 
 impl<'w> Server<'w> {
     pub fn of(world: &'w World) -> Option<Self> {
-        Self::at(world, 0, &["--hosts", "1"])
+        Self::at(world, 0)
     }
 
-    /// That of another host, in a lab that is brought up like this.
-    pub fn at(world: &'w World, index: usize, lab: &'static [&'static str]) -> Option<Self> {
+    /// That of another host.
+    pub fn at(world: &'w World, host: usize) -> Option<Self> {
         let record = world.record();
-        let host = record["hosts"].get(index)?;
+        let host = record["hosts"].get(host)?;
         Some(Self {
             url: host["xkms_url"].as_str()?.to_owned(),
             ca: host["xkms_ca_file"].as_str()?.into(),
@@ -57,9 +57,14 @@ impl<'w> Server<'w> {
             key: RefCell::new(None),
             counter: Cell::new(0),
             host: host["name"].as_str()?.to_owned(),
-            lab,
+            lab: &["--hosts", "1"],
             world,
         })
+    }
+
+    /// In a lab that is brought up like this.
+    pub fn in_lab(self, lab: &'static [&'static str]) -> Self {
+        Self { lab, ..self }
     }
 
     /// `http://host:port` without a path.
@@ -234,9 +239,14 @@ impl<'w> Server<'w> {
 
     /// The keeper's process.
     pub fn keeper(&self) -> u32 {
+        self.keeper_of(&self.host)
+    }
+
+    /// The keeper's process of a host.
+    pub fn keeper_of(&self, host: &str) -> u32 {
         let text = fs::read_to_string(self.world.path("processes.json")).unwrap_or_default();
         let all: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        all[format!("trust-{}", self.host)]["pid"]
+        all[format!("trust-{host}")]["pid"]
             .as_u64()
             .and_then(|pid| u32::try_from(pid).ok())
             .unwrap_or(0)
