@@ -115,11 +115,12 @@ fn receive(ports: &OwnedFd) -> Option<(VmId, UnixStream, OwnedFd)> {
             rustix::net::recvmsg(ports.as_fd(), &mut parts, &mut ancillary, flags)
         });
         let length = received.ok().map(|received| received.bytes).filter(|length| *length > 0)?;
-        let mut fds = ancillary.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            _ => None,
-        });
-        let fds: Vec<OwnedFd> = fds.next().into_iter().flatten().collect();
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
         let name = name.get(..length).and_then(|name| std::str::from_utf8(name).ok());
         let vm = name.and_then(|name| name.parse().ok());
         if let (Some(vm), Ok([port, lease])) = (vm, <[OwnedFd; 2]>::try_from(fds)) {

@@ -129,12 +129,8 @@ async fn body<T: DeserializeOwned>(
 
 /// The client learns which rule said no; details are in the service's audit log.
 fn problem(answer: GuestAnswer) -> Problem {
-    match answer {
-        GuestAnswer::Refused { name } => {
-            Problem::refusal(name, "the client is not served").status(StatusCode::FORBIDDEN)
-        }
-        _ => Problem::internal(),
-    }
+    let GuestAnswer::Refused { name } = answer else { return Problem::internal() };
+    Problem::refusal(name, "the client is not served").status(StatusCode::FORBIDDEN)
 }
 
 async fn challenge(
@@ -143,10 +139,11 @@ async fn challenge(
 ) -> Result<Json<GuestChallenge>, Problem> {
     let ask: ChallengeAsk = body(&connection, request).await?;
     let (vm, channel) = (connection.vm.clone(), connection.channel);
-    match connection.guests.ask(GuestRequest::Challenge { vm, channel, ask }).await {
-        GuestAnswer::Challenge(challenge) => Ok(Json(challenge)),
-        other => Err(problem(other)),
+    let answer = connection.guests.ask(GuestRequest::Challenge { vm, channel, ask }).await;
+    if let GuestAnswer::Challenge(challenge) = answer {
+        return Ok(Json(challenge));
     }
+    Err(problem(answer))
 }
 
 async fn attest(
@@ -156,18 +153,15 @@ async fn attest(
     let evidence: ChannelEvidence = body(&connection, request).await?;
     let (vm, channel) = (connection.vm.clone(), connection.channel);
     let request = GuestRequest::Attest { vm, channel, evidence: Box::new(evidence) };
-    match connection.guests.ask(request).await {
-        GuestAnswer::Admitted { until } => {
-            *connection.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
-            let guests = &connection.guests;
-            let (service, message_key) = (guests.service.clone(), guests.message_key.clone());
-            let vm = connection.vm.clone();
-            Ok(Json(Admitted { vm, until, service, message_key }).into_response())
-        }
-        other => {
-            // A proof that fails ends what an earlier one allowed.
-            *connection.until.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-            Err(problem(other))
-        }
+    let answer = connection.guests.ask(request).await;
+    let until = if let GuestAnswer::Admitted { until } = &answer { *until } else { 0 };
+    // A proof that fails ends what an earlier one allowed.
+    *connection.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    if until == 0 {
+        return Err(problem(answer));
     }
+    let guests = &connection.guests;
+    let (service, message_key) = (guests.service.clone(), guests.message_key.clone());
+    let vm = connection.vm.clone();
+    Ok(Json(Admitted { vm, until, service, message_key }).into_response())
 }
