@@ -48,6 +48,14 @@ pub(crate) enum Verb {
         /// Its id.
         id: MigrationId,
     },
+    /// Give a migration up at the centre, so that its owner may be moved anew.
+    Cancel {
+        /// Its id.
+        id: MigrationId,
+        /// Who you are, for the audit log.
+        #[arg(long, value_name = "NAME")]
+        operator: String,
+    },
     /// Sign a checkpoint of the audit log, and write both out.
     ExportAudit,
 }
@@ -61,6 +69,7 @@ impl Verb {
                 CentreCommand::Migrate { owner, from, to, operator }
             }
             Self::Migration { id } => CentreCommand::Migration { id },
+            Self::Cancel { id, operator } => CentreCommand::Cancel { id, operator },
             Self::ExportAudit => CentreCommand::ExportAudit,
         }
     }

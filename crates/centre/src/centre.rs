@@ -171,11 +171,17 @@ impl Centre {
     fn allowed(&self, tenant: &Tenant, host: &HostId, domain: &Domain) -> Result<&Served, Refusal> {
         let known = self.settings.tenants.iter().find(|one| one.name == *tenant);
         let known = known.ok_or(Refusal::TenantUnknown)?;
-        if !known.hosts.is_empty() && !known.hosts.contains(host) {
+        if !self.is_on(tenant, host) {
             return Err(Refusal::HostNotAllowed);
         }
         let served = self.served(domain)?;
         if known.domains.contains(domain) { Ok(served) } else { Err(Refusal::DomainNotAllowed) }
+    }
+
+    /// Whether a tenant is on this server.
+    fn is_on(&self, tenant: &Tenant, host: &HostId) -> bool {
+        let known = self.settings.tenants.iter().find(|one| one.name == *tenant);
+        known.is_some_and(|known| known.hosts.is_empty() || known.hosts.contains(host))
     }
 
     /// Writes down why somebody was not served, if a rule said no.

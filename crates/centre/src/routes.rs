@@ -26,7 +26,7 @@ use serve::{
     problem::{self, Json, Problem},
 };
 
-use crate::centre::{Centre, Fault, Why};
+use crate::centre::{Centre, Fault, Refusal, Why};
 
 /// What routes work on.
 #[derive(Clone, Debug)]
@@ -161,14 +161,17 @@ impl Patience {
 
 async fn progress(
     State(app): State<App>,
-    _caller: TrustService,
+    caller: TrustService,
     Path(id): Path<String>,
     Query(patience): Query<Patience>,
 ) -> Result<Json<CentreProgress>, Response> {
-    let unknown = || Refused(crate::centre::Refusal::OrderUnknown.into()).into_response();
-    let id: OrderId = id.parse().map_err(|_| unknown())?;
-    let outcome = app.centre.outcome(id, patience.duration()).await;
-    outcome.map(Json).map_err(|why| Refused(why).into_response())
+    let about = About::new("order-progress", &caller, format!("order:{id}"));
+    let outcome = match id.parse::<OrderId>() {
+        Ok(id) => app.centre.outcome(&caller.host, id, patience.duration()).await,
+        Err(_) => Err(Refusal::OrderUnknown.into()),
+    };
+    // What was found meanwhile is told, and a rule's no written down, as everywhere.
+    done(&app, about, move |_, _| outcome).await.map(Json)
 }
 
 async fn question(
@@ -190,11 +193,11 @@ struct Reader {
 
 async fn feed(
     State(app): State<App>,
-    _caller: TrustService,
+    caller: TrustService,
     Query(reader): Query<Reader>,
 ) -> Result<Json<Feed>, Response> {
     let patience = Patience { wait_s: reader.wait_s }.duration();
-    let feed = app.centre.news(reader.after, patience).await;
+    let feed = app.centre.news(&caller.host, reader.after, patience).await;
     feed.map(Json).map_err(|why| Refused(why).into_response())
 }
 
@@ -215,7 +218,7 @@ async fn report(
 ) -> Result<Json<()>, Response> {
     let about = About::new("key-migration", &caller, format!("migration:{id}"));
     let report = move |centre: &Centre, host: &HostId| {
-        let id: MigrationId = id.parse().map_err(|_| crate::centre::Refusal::MigrationUnknown)?;
+        let id: MigrationId = id.parse().map_err(|_| Refusal::MigrationUnknown)?;
         centre.report(host, id, &report)
     };
     done(&app, about, report).await.map(Json)

@@ -64,6 +64,7 @@ impl Centre {
                 CentreReply::Migrating(self.migrate(&owner, (&from, &to), &operator)?)
             }
             CentreCommand::Migration { id } => self.migration(id)?,
+            CentreCommand::Cancel { id, operator } => self.cancel(id, &operator)?,
             CentreCommand::ExportAudit => {
                 let dir = self.dir.join("audit-export");
                 let entries = self.journal.export(&dir)?;
@@ -103,6 +104,10 @@ fn about(command: &CentreCommand) -> (&'static str, String, String) {
         CentreCommand::Migrate { owner, operator, .. } => {
             let by = format!("operator:{operator}");
             return ("key-migration", by, format!("vm:{owner}"));
+        }
+        CentreCommand::Cancel { id, operator } => {
+            let by = format!("operator:{operator}");
+            return ("key-migration-cancelled", by, format!("migration:{id}"));
         }
         CentreCommand::Status => ("centre-status", "centre".to_owned()),
         CentreCommand::Queue { .. } => ("centre-queue", "centre".to_owned()),

@@ -217,14 +217,15 @@ impl Centre {
             }
             (End::Done(CentreOutcome::Revoked { at }), CentreWork::Revoke { certificate, .. }) => {
                 let (domain, at) = (order.domain.clone(), *at);
-                let news = StoredNews::Revoked { domain, certificate: certificate.clone(), at };
+                let (tenant, certificate) = (order.tenant.clone(), certificate.clone());
                 let known = library::of_certificate(&self.records, &certificate.0)?;
+                let id = BoundId::of(&certificate.0);
+                let news = StoredNews::Revoked { tenant, domain, certificate, at };
                 let add = move |write| {
                     let write = base(write)?;
                     let Some(mut known) = known else { return Ok(write) };
                     known.value.revoked_at.get_or_insert(at);
-                    let place = record::bound(BoundId::of(&certificate.0))?;
-                    Ok(write.put(place, &known.value, known.version)?)
+                    Ok(write.put(record::bound(id)?, &known.value, known.version)?)
                 };
                 Ok((Box::new(add), vec![news], 1))
             }

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use model::{
     HostId, OrderId,
+    api::Bytes,
     centre::{CentreOrder, CentreProgress, CentreWork},
     keys::order::Prototype,
 };
-use pki::{Job, RequestId};
+use pki::{CertFacts, Job, RequestId};
 use store::{Key, typed::Write, wait};
 use time::OffsetDateTime;
 
@@ -15,6 +16,7 @@ use super::{
     Centre, Served,
     dispatch::hint,
     lane::Turn,
+    library,
     record::{self, End, OpenMark, OrderRecord},
     refusal::{Fault, Refusal, Why},
 };
@@ -30,14 +32,19 @@ impl Centre {
         if let Some(known) = self.find(order.id)? {
             return self.repeated(&known, &order);
         }
-        let interval = match &order.work {
-            CentreWork::Enrol { subject, .. } | CentreWork::Renew { subject, .. } => {
-                served.domain.interval(subject, self.clock.now())?
+        let none = Prototype::default();
+        let subject = match &order.work {
+            CentreWork::Enrol { subject, .. } => subject,
+            CentreWork::Renew { subject, certificate, .. } => {
+                self.owned(&order, certificate)?;
+                subject
             }
-            CentreWork::Revoke { .. } => {
-                served.domain.interval(&Prototype::default(), self.clock.now())?
+            CentreWork::Revoke { certificate, .. } => {
+                self.owned(&order, certificate)?;
+                &none
             }
         };
+        let interval = served.domain.interval(subject, self.clock.now())?;
         let ask = Arc::new(served.domain.ask(&order, interval)?);
         let ahead = served.lane.admit(&order.tenant)?;
         let (id, tenant) = (order.id, order.tenant.clone());
@@ -61,11 +68,31 @@ impl Centre {
         }
     }
 
-    /// How far an order is.
+    /// A certificate is renewed and revoked for the tenant that ordered it, where it did.
+    fn owned(&self, order: &CentreOrder, certificate: &Bytes) -> Result<(), Why> {
+        CertFacts::read(&certificate.0).map_err(|_| Refusal::CertificateUnreadable)?;
+        let known = library::of_certificate(&self.records, &certificate.0)?;
+        let ours = known.is_some_and(|known| {
+            known.value.tenant == order.tenant && known.value.domain == order.domain
+        });
+        if ours { Ok(()) } else { Err(Refusal::CertificateForeign.into()) }
+    }
+
+    /// How far an order of a tenant on the server `host` is; others' are not known to it.
     ///
     /// # Errors
     /// [`Refusal::OrderUnknown`].
-    pub fn progress(&self, id: OrderId) -> Result<CentreProgress, Why> {
+    pub fn progress_for(&self, host: &HostId, id: OrderId) -> Result<CentreProgress, Why> {
+        let known = self.find(id)?.ok_or(Refusal::OrderUnknown)?;
+        if self.is_on(&known.order.tenant, host) {
+            self.progress(id)
+        } else {
+            Err(Refusal::OrderUnknown.into())
+        }
+    }
+
+    /// How far an order is.
+    fn progress(&self, id: OrderId) -> Result<CentreProgress, Why> {
         if let Some((progress, _)) = self.pkis.iter().find_map(|pki| pki.lane.progress(id)) {
             return Ok(progress);
         }
@@ -79,6 +106,7 @@ impl Centre {
     /// [`Refusal::OrderUnknown`].
     pub async fn outcome(
         self: &Arc<Self>,
+        host: &HostId,
         id: OrderId,
         patience: Duration,
     ) -> Result<CentreProgress, Why> {
@@ -95,8 +123,8 @@ impl Centre {
                 }
             }
         }
-        let centre = Arc::clone(self);
-        let told = tokio::task::spawn_blocking(move || centre.progress(id)).await;
+        let (centre, host) = (Arc::clone(self), host.clone());
+        let told = tokio::task::spawn_blocking(move || centre.progress_for(&host, id)).await;
         told.map_err(Fault::key)?
     }
 

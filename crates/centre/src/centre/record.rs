@@ -18,7 +18,7 @@ use std::fmt;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use model::{
-    Domain, HostId, MigrationId, OrderId,
+    Domain, HostId, MigrationId, OrderId, Tenant,
     api::Bytes,
     centre::{CentreOrder, CentreOutcome, EndReason, MigrationOrder, MigrationStage},
     keys::UseWith,
@@ -139,7 +139,7 @@ pub(crate) struct BoundRecord {
     /// The order it came from.
     pub(crate) order: OrderId,
     /// Whose it was.
-    pub(crate) tenant: model::Tenant,
+    pub(crate) tenant: Tenant,
     /// The PKI.
     pub(crate) domain: Domain,
     /// The server whose trust service ordered it.
@@ -179,6 +179,8 @@ pub(crate) enum StoredNews {
     Bound(BoundId),
     /// A certificate was revoked.
     Revoked {
+        /// Whose it was.
+        tenant: Tenant,
         /// Its PKI.
         domain: Domain,
         /// The certificate, DER.
@@ -231,6 +233,8 @@ pub(crate) struct ServiceRecord {
 pub(crate) struct MigrationRecord {
     /// What was ordered.
     pub(crate) order: MigrationOrder,
+    /// When it was ordered or reported on last, Unix milliseconds.
+    pub(crate) at: u64,
     /// Where it is.
     pub(crate) stage: MigrationStage,
     /// Name of the rule that ended it.

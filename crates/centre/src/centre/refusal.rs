@@ -38,6 +38,8 @@ macro_rules! rules {
 }
 
 rules! {
+    /// A certificate that the tenant did not order here.
+    CertificateForeign, "certificate-foreign", FORBIDDEN, "the tenant did not order this certificate here", "renew and revoke where, and as whom, it was ordered";
     /// A certificate that cannot be read.
     CertificateUnreadable, "certificate-unreadable", BAD_REQUEST, "the certificate cannot be read", "send one X.509 certificate in DER";
     /// The tenant may not order from this PKI.
@@ -54,6 +56,8 @@ rules! {
     KeyMissing, "key-missing", BAD_REQUEST, "the order has no key to certify", "the centre makes no keys: send the public key";
     /// The report of a service that the migration does not concern.
     MigrationForeign, "migration-foreign", FORBIDDEN, "the migration concerns other trust services", "only its source and its target report on it";
+    /// The migration is at its end.
+    MigrationOver, "migration-over", CONFLICT, "the migration is at its end", "order another one";
     /// No migration has this id.
     MigrationUnknown, "migration-unknown", NOT_FOUND, "there is no migration with this id", "the id is in the answer of `migrate`";
     /// No name.

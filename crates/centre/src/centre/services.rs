@@ -24,6 +24,8 @@ use super::{
 
 /// Bytes of certificates and CRLs after which an answer is full.
 const FULL: usize = 4 << 20;
+/// A migration of which nothing was reported for so long bars no other of its owner.
+const SILENCE_MS: u64 = 10 * 60_000;
 /// Longest place.
 const MAX_URL: usize = 256;
 
@@ -47,8 +49,9 @@ impl Centre {
     /// Writes down where a trust service is, if that is new.
     fn entered(&self, host: &HostId, peer_url: &str) -> Result<(), Why> {
         let peer_url = peer_url.to_owned();
-        let after =
-            peer_url.strip_prefix("https://").filter(|rest| !rest.contains(['/', '@', '?']));
+        let plain =
+            |rest: &str| rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
+        let after = peer_url.strip_prefix("https://").filter(|rest| plain(rest));
         let port =
             after.and_then(|rest| rest.rsplit_once(':')).map(|(_, port)| port.parse::<u16>());
         if peer_url.len() > MAX_URL || !matches!(port, Some(Ok(1..))) {
@@ -85,12 +88,17 @@ impl Centre {
         Ok(known.map(|known| ServiceEntry { host, peer_url: known.value.peer_url }))
     }
 
-    /// What is new after this number, once there is something or `patience` is over. Does not block
-    /// the thread for that.
+    /// What is new to the trust service of `host` after this number, once there is something or
+    /// `patience` is over. Does not block the thread for that.
     ///
     /// # Errors
     /// [`Fault`].
-    pub async fn news(self: &Arc<Self>, after: u64, patience: Duration) -> Result<Feed, Why> {
+    pub async fn news(
+        self: &Arc<Self>,
+        host: &HostId,
+        after: u64,
+        patience: Duration,
+    ) -> Result<Feed, Why> {
         let mut newest = self.feed.subscribe();
         let patience = patience.min(Duration::from_secs(MAX_WAIT_S));
         if after == self.feed.state().newest {
@@ -101,23 +109,24 @@ impl Centre {
                 () = self.stop.requested() => {}
             }
         }
-        let centre = Arc::clone(self);
-        let feed = tokio::task::spawn_blocking(move || centre.feed(after)).await;
+        let (centre, host) = (Arc::clone(self), host.clone());
+        let feed = tokio::task::spawn_blocking(move || centre.feed(&host, after)).await;
         feed.map_err(Fault::key)?
     }
 
-    /// What is new after this number.
+    /// What is new to the trust service of `host` after this number: of tenants on that server,
+    /// and of migrations from or to it. What is not for it is passed over.
     ///
     /// # Errors
     /// [`Fault`].
-    pub fn feed(&self, after: u64) -> Result<Feed, Why> {
+    pub fn feed(&self, host: &HostId, after: u64) -> Result<Feed, Why> {
         let state = self.feed.state();
         if after < state.forgotten || after > state.newest {
-            return self.whole(state.newest);
+            return self.whole(host, state.newest);
         }
         let (mut items, mut next, mut size) = (Vec::new(), after, 0);
         for (seq, stored) in self.feed.after(after)? {
-            for news in self.told(stored.news)? {
+            for news in self.told(host, stored.news)? {
                 size += weight(&news);
                 items.push(FeedItem { seq, at: stored.at, news });
             }
@@ -131,28 +140,33 @@ impl Centre {
 
     /// For a reader that missed what was forgotten: the newest CRLs, the directory, and what keys
     /// are to move.
-    fn whole(&self, newest: u64) -> Result<Feed, Why> {
+    fn whole(&self, host: &HostId, newest: u64) -> Result<Feed, Why> {
         let mut all = Vec::new();
         for pki in &self.pkis {
-            all.extend(self.told(StoredNews::Crl(pki.domain.name().clone()))?);
+            all.extend(self.told(host, StoredNews::Crl(pki.domain.name().clone()))?);
         }
         all.extend(self.services()?.into_iter().map(FeedNews::Service));
         let migrations = wait(self.records.all::<MigrationRecord>("migration/"))?;
-        let open = migrations.into_iter().filter(|(_, one)| !is_final(one.stage));
+        let open = migrations
+            .into_iter()
+            .filter(|(_, one)| !is_final(one.stage) && concerns(&one.order, host));
         all.extend(open.map(|(_, one)| FeedNews::Migrate(one.order)));
         let at = self.now();
         let items = all.into_iter().map(|news| FeedItem { seq: newest, at, news }).collect();
         Ok(Feed { next: newest, resync: true, items })
     }
 
-    /// A stored piece of news in the words of the wire: none if what it is about is gone.
-    fn told(&self, news: StoredNews) -> Result<Vec<FeedNews>, Why> {
+    /// A stored piece of news in the words of the wire: none if what it is about is gone, or not for
+    /// this server.
+    fn told(&self, to: &HostId, news: StoredNews) -> Result<Vec<FeedNews>, Why> {
         Ok(match news {
             StoredNews::Bound(id) => {
                 let known = wait(self.records.get(&record::bound(id)?))?;
-                known.map(|known| bound(known.value)).into_iter().collect()
+                let ours = known.filter(|known| self.is_on(&known.value.tenant, to));
+                ours.map(|known| bound(known.value)).into_iter().collect()
             }
-            StoredNews::Revoked { domain, certificate, at } => {
+            StoredNews::Revoked { tenant, .. } if !self.is_on(&tenant, to) => Vec::new(),
+            StoredNews::Revoked { domain, certificate, at, .. } => {
                 vec![FeedNews::Revoked { domain, certificate, at }]
             }
             StoredNews::Crl(domain) => {
@@ -168,7 +182,8 @@ impl Centre {
             }
             StoredNews::Migrate(id) => {
                 let known = wait(self.records.get(&record::migration(id)?))?;
-                known.map(|known| FeedNews::Migrate(known.value.order)).into_iter().collect()
+                let ours = known.filter(|known| concerns(&known.value.order, to));
+                ours.map(|known| FeedNews::Migrate(known.value.order)).into_iter().collect()
             }
         })
     }
@@ -190,17 +205,25 @@ impl Centre {
         let from = self.service(from)?.ok_or(Refusal::ServiceUnknown)?;
         let to = self.service(to)?.ok_or(Refusal::ServiceUnknown)?;
         let moving = wait(self.records.get(&record::moving(owner.as_str())?))?;
-        if moving.is_some() {
-            return Err(Refusal::OwnerMoving.into());
+        let mut barred = 0;
+        if let Some(moving) = moving {
+            let last = self.migration_record(moving.value)?.value;
+            if self.now().saturating_sub(last.at) < SILENCE_MS {
+                return Err(Refusal::OwnerMoving.into());
+            }
+            // Nobody has heard of it for long. The trust services have journals of their own, which
+            // keep two from going on at once.
+            barred = moving.version;
         }
         let id = MigrationId(random::bytes().map_err(Fault::key)?);
         let order = MigrationOrder { id, owner: owner.to_string(), from, to };
         let stage = MigrationStage::Ordered;
-        let record = MigrationRecord { order: order.clone(), stage, refusal: None };
+        let at = self.now();
+        let record = MigrationRecord { order: order.clone(), at, stage, refusal: None };
         let write = Write::new().put(record::migration(id)?, &record, 0)?.put(
             record::moving(owner.as_str())?,
             &id,
-            0,
+            barred,
         )?;
         let detail = format!("from {} to {}", order.from.host, order.to.host);
         let actor = format!("operator:{operator}");
@@ -218,8 +241,41 @@ impl Centre {
     /// # Errors
     /// [`Refusal::MigrationUnknown`].
     pub fn migration(&self, id: MigrationId) -> Result<CentreReply, Why> {
-        let MigrationRecord { order, stage, refusal } = self.migration_record(id)?.value;
+        let MigrationRecord { order, stage, refusal, .. } = self.migration_record(id)?.value;
         Ok(CentreReply::Migration { order, stage, refusal })
+    }
+
+    /// Gives a migration up, here: its owner may be moved anew. What the two trust services have
+    /// begun, their own operators end.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn cancel(&self, id: MigrationId, operator: &str) -> Result<CentreReply, Why> {
+        let Versioned { mut value, version } = self.migration_record(id)?;
+        if is_final(value.stage) {
+            return Err(Refusal::MigrationOver.into());
+        }
+        value.stage = MigrationStage::Refused;
+        value.refusal = Some("operator-cancelled".to_owned());
+        value.at = self.now();
+        let write = Write::new().put(record::migration(id)?, &value, version)?;
+        let write = self.free(write, &value)?;
+        let (by, subject) = (format!("operator:{operator}"), format!("vm:{}", value.order.owner));
+        self.journal.done(&by, "key-migration-cancelled", &subject, &id.to_string())?;
+        if !wait(self.records.commit(write))? {
+            return Err(Fault::Contended.into());
+        }
+        self.migration(id)
+    }
+
+    /// The owner may be moved anew.
+    fn free(&self, write: Write, ended: &MigrationRecord) -> Result<Write, Why> {
+        let place = record::moving(&ended.order.owner)?;
+        let moving = wait(self.records.get(&place))?;
+        Ok(match moving.filter(|moving| moving.value == ended.order.id) {
+            Some(moving) => write.delete(place, moving.version),
+            None => write,
+        })
     }
 
     fn migration_record(&self, id: MigrationId) -> Result<Versioned<MigrationRecord>, Why> {
@@ -238,21 +294,19 @@ impl Centre {
         report: &MigrationReport,
     ) -> Result<(), Why> {
         let Versioned { mut value, version } = self.migration_record(id)?;
-        if ![&value.order.from.host, &value.order.to.host].contains(&host) {
+        if !concerns(&value.order, host) {
             return Err(Refusal::MigrationForeign.into());
         }
         if is_final(value.stage) || rank(report.stage) <= rank(value.stage) {
             return Ok(());
         }
         value.stage = report.stage;
+        value.at = self.now();
         value.refusal.clone_from(&report.refusal);
         let owner = value.order.owner.clone();
         let mut write = Write::new().put(record::migration(id)?, &value, version)?;
         if is_final(report.stage) {
-            let place = record::moving(&owner)?;
-            if let Some(moving) = wait(self.records.get(&place))? {
-                write = write.delete(place, moving.version);
-            }
+            write = self.free(write, &value)?;
         }
         let (actor, subject) = (format!("trust:{host}"), format!("vm:{owner}"));
         match &report.refusal {
@@ -267,6 +321,11 @@ impl Centre {
         }
         if wait(self.records.commit(write))? { Ok(()) } else { Err(Fault::Contended.into()) }
     }
+}
+
+/// Whether it is one of the two.
+fn concerns(order: &MigrationOrder, host: &HostId) -> bool {
+    order.from.host == *host || order.to.host == *host
 }
 
 const fn is_final(stage: MigrationStage) -> bool {

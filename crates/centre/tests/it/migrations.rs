@@ -78,8 +78,19 @@ async fn both_services_learn_of_a_migration_and_an_owner_moves_once_at_a_time() 
     assert_eq!(stage(), MigrationStage::Gone);
     report(&b, &id, MigrationStage::Active).await.unwrap();
     assert_eq!(stage(), MigrationStage::Active);
-    // At its end the owner may move again.
+    // At its end the owner may move again; so it may when an administrator gave it up.
+    let reply = told(&world, &migrate("v1", "b", "a"));
+    let CentreReply::Migrating(again) = reply else { panic!("{reply:?}") };
+    let cancel = CentreCommand::Cancel { id: again.id, operator: "ann".to_owned() };
+    let CentreReply::Migration { stage, refusal: why, .. } = told(&world, &cancel) else {
+        panic!()
+    };
+    assert_eq!((stage, why.as_deref()), (MigrationStage::Refused, Some("operator-cancelled")));
+    assert_eq!(refused(&told(&world, &cancel)), "migration-over");
     assert!(matches!(told(&world, &migrate("v1", "b", "a")), CentreReply::Migrating(_)));
+    // Whom it does not concern learns nothing of it.
+    let feed: Feed = c.get("/v1/feed").await.unwrap();
+    assert!(!feed.items.iter().any(|item| matches!(item.news, FeedNews::Migrate(_))));
     // A reader from the future, as after a restored backup, is given the whole picture.
     let whole: Feed = a.get("/v1/feed?after=1000000").await.unwrap();
     assert!(whole.resync);
@@ -87,7 +98,11 @@ async fn both_services_learn_of_a_migration_and_an_owner_moves_once_at_a_time() 
     assert_eq!(has(|news| matches!(news, FeedNews::Crl { .. })), 1);
     assert_eq!(has(|news| matches!(news, FeedNews::Service(_))), 2);
     assert_eq!(has(|news| matches!(news, FeedNews::Migrate(_))), 1);
-    let bad = Hello { peer_url: "https://a/b:1".to_owned() };
-    assert_eq!(refusal(a.post::<_, Welcome>("/v1/services/hello", &bad).await), "peer-url-invalid");
+    for bad in ["https://a/b:1", "https://a#:1", "https://a b:1", "https://a\\b:1", "https://x@a:1"]
+    {
+        let bad = Hello { peer_url: bad.to_owned() };
+        let outcome = a.post::<_, Welcome>("/v1/services/hello", &bad).await;
+        assert_eq!(refusal(outcome), "peer-url-invalid");
+    }
     world.end().await;
 }

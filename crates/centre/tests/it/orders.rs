@@ -150,3 +150,45 @@ async fn a_restart_changes_no_answer() {
     assert_eq!((other.domains, other.services.len()), (welcome.domains, 1));
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_sees_and_ends_nothing_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(OWN, dir.path()).await;
+    let (a, b) = (world.trust("a").await, world.trust("b").await);
+    // `globex` is on server b alone.
+    let theirs = enrol("globex", "carol");
+    let carol = certificate(&carried_out(&b, &theirs).await);
+    let said = |order| {
+        let a = a.clone();
+        async move { refusal(a.post::<_, CentreProgress>("/v1/orders", &order).await) }
+    };
+    assert_eq!(said(revoke("acme", &carol)).await, "certificate-foreign");
+    let renewal = CentreWork::Renew {
+        certificate: Bytes(carol.clone()),
+        subject: Prototype::default(),
+        request: None,
+    };
+    assert_eq!(said(order("acme", "own", renewal)).await, "certificate-foreign");
+    // One that nobody ordered here is nobody's, though our own CA made it: its own, for example.
+    let own = world.centre.ca_certificate(&"own".parse().unwrap()).unwrap().to_vec();
+    assert_eq!(said(revoke("acme", &own)).await, "certificate-foreign");
+    let seen = a.get::<CentreProgress>(&format!("/v1/orders/{}", theirs.id)).await;
+    assert_eq!(refusal(seen), "order-unknown");
+    carried_out(&b, &revoke("globex", &carol)).await;
+    let about = |feed: &Feed| {
+        let is = |news: &FeedNews| matches!(news, FeedNews::Bound(_) | FeedNews::Revoked { .. });
+        feed.items.iter().filter(|item| is(&item.news)).count()
+    };
+    let (ours, theirs): (Feed, Feed) =
+        (a.get("/v1/feed").await.unwrap(), b.get("/v1/feed").await.unwrap());
+    assert_eq!((about(&ours), about(&theirs)), (0, 2));
+    assert!(ours.next >= theirs.items.last().unwrap().seq - 1, "it is passed over, not withheld");
+    let exported = world.centre.administer(CentreCommand::ExportAudit);
+    let CentreReply::AuditExported { directory, .. } = exported else { panic!("{exported:?}") };
+    let log = std::fs::read_to_string(format!("{directory}/audit.jsonl")).unwrap();
+    for name in ["certificate-foreign", "order-unknown"] {
+        assert!(log.contains(&format!("\"refused\":\"{name}\"")), "{name} is not in the log");
+    }
+    world.end().await;
+}

@@ -40,6 +40,14 @@ pub enum CentreCommand {
         /// Which.
         id: MigrationId,
     },
+    /// Gives a migration up, at the centre; what trust services began, their operators end:
+    /// [`CentreReply::Migration`].
+    Cancel {
+        /// Which.
+        id: MigrationId,
+        /// Who says so.
+        operator: String,
+    },
     /// Signs a checkpoint of the audit log and writes both out: [`CentreReply::AuditExported`].
     ExportAudit,
 }
