@@ -20,8 +20,6 @@ mod hybrid;
 mod lasting;
 #[path = "xkms_server/life.rs"]
 mod life;
-#[path = "xkms_layers/secrets.rs"]
-mod secrets;
 #[path = "xkms_server/server.rs"]
 mod server;
 #[path = "shared/world.rs"]
@@ -47,9 +45,8 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (a, b) = (Server::at(&world, 0, LAB), Server::at(&world, 1, LAB));
-    match (a, b) {
-        (Some(a), Some(b)) => show(&world, &a, &b, &mut checks),
+    match (Server::at(&world, 0), Server::at(&world, 1)) {
+        (Some(a), Some(b)) => show(&world, &a.in_lab(LAB), &b.in_lab(LAB), &mut checks),
         _ => checks.check("lab.json has two trust services", false, world.record()),
     }
     if checks.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -73,7 +70,7 @@ fn show(world: &World, a: &Server<'_>, b: &Server<'_>, checks: &mut Checks) {
     life::reissue(a, checks, &alice);
     hybrid::revoked(a, b, checks, &alice);
     checks.part("no CA and no user's key in a trust service");
-    secrets::no_ca_key(world, a, b, checks);
+    hybrid::one_pki(world, a, b, checks);
     hybrid::nothing_made_here(a, checks);
     checks.part("the centre stands still, the trust service dies");
     let Some(carol) = life::register(a, checks, "carol", false) else { return };

@@ -7,7 +7,7 @@ use crate::{
     checks::Checks,
     life::Registered,
     server::{Server, about, result},
-    world::eventually,
+    world::{World, eventually},
 };
 
 /// What the service knows of a certificate: its status, and what that rests on.
@@ -81,6 +81,14 @@ pub fn revoked(a: &Server<'_>, b: &Server<'_>, checks: &mut Checks, gone: &Regis
         validate(b, &gone.certificate).filter(|(status, _)| *status == StatusValue::Invalid)
     });
     checks.check("Validate at the other server: Invalid", seen.is_some(), said(&seen));
+}
+
+/// Both trust services hand out the centre's CA, and have none of their own.
+pub fn one_pki(world: &World, a: &Server<'_>, b: &Server<'_>, checks: &mut Checks) {
+    let read = |path: &std::path::Path| serve::pem::read_certificates(path).unwrap_or_default();
+    let centre = read(&world.path("centre/state/ca-own.pem"));
+    let same = !centre.is_empty() && read(&a.ca) == centre && read(&b.ca) == centre;
+    checks.check("the only CA is the centre's", same, "");
 }
 
 /// What needs a CA or makes keys is refused.

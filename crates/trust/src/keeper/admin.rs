@@ -88,7 +88,7 @@ impl Keeper {
                 AdminReply::RecoveryApproved { id, missing, pass_phrase }
             }
             AdminRequest::Migrate { owner, host, url, operator } => {
-                AdminReply::Migration(self.begin((&owner, &operator), &host, &url)?)
+                AdminReply::Migration(self.begin((&owner, &operator), &host, &url, None)?)
             }
             AdminRequest::Migration { owner } => AdminReply::Migration(self.whereabouts(&owner)?),
             AdminRequest::CancelMigration { owner, operator } => {

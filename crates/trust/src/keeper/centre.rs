@@ -15,6 +15,7 @@
 mod errand;
 mod forward;
 mod link;
+mod moving;
 mod news;
 mod opening;
 
@@ -29,8 +30,10 @@ use std::{
 };
 
 use model::{
-    HostId, OrderId,
-    centre::{CentreAnswer, CentreOrder, CentreProgress, CentreQuestion, Feed, Welcome},
+    HostId, MigrationId, OrderId,
+    centre::{
+        CentreAnswer, CentreOrder, CentreProgress, CentreQuestion, Feed, MigrationReport, Welcome,
+    },
     keys::admin::CentreStanding,
 };
 use pki::Anchors;
@@ -40,7 +43,10 @@ use time::OffsetDateTime;
 
 use self::forward::Forwarded;
 pub use self::link::CentreLink;
-pub(super) use self::opening::{DomainRecord, open};
+pub(super) use self::{
+    moving::{MIGRATIONS, MovingRecord},
+    opening::{DomainRecord, open},
+};
 use super::{
     issuer::Known,
     record::{self, EntryId},
@@ -94,6 +100,12 @@ pub trait Centre: Debug + Send + Sync {
     /// # Errors
     /// [`CentreError`].
     fn ask(&self, question: &CentreQuestion) -> Result<CentreAnswer, CentreError>;
+
+    /// Says how far a migration is that it ordered.
+    ///
+    /// # Errors
+    /// [`CentreError`].
+    fn report(&self, id: MigrationId, report: &MigrationReport) -> Result<(), CentreError>;
 
     /// What is new after number `after`; waits for it at most `wait`.
     ///

@@ -80,8 +80,23 @@ impl Library {
     /// # Errors
     /// [`RecordError`].
     pub(crate) fn entry(&self, id: EntryId) -> Result<Option<Versioned<Entry>>, RecordError> {
-        let Some(entry) = self.open(id)? else { return Ok(None) };
+        let Some(mut entry) = self.open(id)? else { return Ok(None) };
+        if self.issuer.is_none() && entry.value.revoked_at.is_none() {
+            // The PKI may have revoked it while its owner's keys were on their way and nothing of
+            // theirs could be changed.
+            let mark = self.get(&record::revoked(id)?)?;
+            entry.value.revoked_at = mark.map(|mark| mark.value.at);
+        }
         Ok(if self.shows(&entry.value)? { Some(entry) } else { None })
+    }
+
+    /// By what the entry of a certificate (DER) is known here.
+    pub(crate) fn id_of(&self, certificate: &[u8]) -> Option<EntryId> {
+        if self.issuer.is_some() {
+            return serial_of(certificate).and_then(EntryId::from_serial);
+        }
+        let facts = CertFacts::read(certificate).ok()?;
+        Some(foreign_id(&facts.issuer, &facts.serial))
     }
 
     /// An entry as it stands in the store.
@@ -144,13 +159,7 @@ impl Library {
     /// nothing inside if it is not one of ours.
     fn by_certificate(&self, example: &KeyExample) -> Option<Option<EntryId>> {
         let certificate = example.certificates.first();
-        let given = certificate.map(|der| match &self.issuer {
-            Some(_) => serial_of(&der.0).and_then(EntryId::from_serial),
-            None => {
-                let facts = CertFacts::read(&der.0).ok();
-                facts.map(|facts| foreign_id(&facts.issuer, &facts.serial))
-            }
-        });
+        let given = certificate.map(|der| self.id_of(&der.0));
         let named = example.issuer_serial.as_ref().map(|named| match &self.issuer {
             Some(own) => {
                 let ours = names::canonical_dn(&named.issuer) == *own;

@@ -66,17 +66,25 @@ impl Keeper {
         let _ = self.movers.set(movers);
     }
 
-    /// Begins to move an owner's keys.
+    /// Begins to move an owner's keys; one that was `ordered` under an id, once.
     pub(super) fn begin(
         &self,
         (owner, operator): (&str, &str),
         host: &HostId,
         url: &str,
+        ordered: Option<MigrationId>,
     ) -> Result<OwnerView, Why> {
         check_operator(operator)?;
         check_owner(owner)?;
         let movers = self.movers.get().ok_or(Refusal::PeersOff)?;
-        let id = MigrationId(random::bytes().map_err(Fault::key)?);
+        let known = self.owner_record(owner)?.value;
+        if ordered.is_some() && known.place.moving().map(|of| of.id) == ordered {
+            return Ok(view(&known));
+        }
+        let id = match ordered {
+            Some(id) => id,
+            None => MigrationId(random::bytes().map_err(Fault::key)?),
+        };
         let event = Event::Begin { id, peer: host.clone(), least: self.now() };
         let (record, _) = self.happened(owner, &event, |record, _| {
             record.at_rest();
@@ -268,12 +276,16 @@ impl Keeper {
                 self.hold(said, of, &sealed)?
             }
             Body::Activate => {
-                self.happened(&said.owner, &Event::Activate { of }, |record, step| {
-                    if step.change == Some(Change::Take) {
-                        record.at_rest();
-                    }
-                    Ok(())
-                })?;
+                let (record, _) =
+                    self.happened(&said.owner, &Event::Activate { of }, |record, step| {
+                        if step.change == Some(Change::Take) {
+                            record.at_rest();
+                        }
+                        Ok(())
+                    })?;
+                if matches!(record.place, Place::Here { .. }) {
+                    self.arrived(&said.owner)?;
+                }
                 Body::Activated
             }
             Body::Discard => {
@@ -319,7 +331,7 @@ impl Keeper {
         if matches!(&record.place, Place::Ready(one) if *one == of) {
             match unsealed(&record, said, sealed) {
                 Ok(content) => {
-                    let unpacked = unpack(&said.owner, &content);
+                    let unpacked = unpack(&said.owner, &content, |der| self.library.id_of(der));
                     digest = Some(digest_of(content.expose()));
                     match unpacked.map_err(|why| Why::from(refusal(why))) {
                         Ok(unpacked) => self.put(&said.owner, &unpacked)?,

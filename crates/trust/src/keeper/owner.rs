@@ -161,8 +161,7 @@ impl Keeper {
             None => false,
         };
         let certificate = example.certificates.first();
-        let id = certificate.and_then(|der| super::library::serial_of(&der.0));
-        let by_id = match id.and_then(EntryId::from_serial) {
+        let by_id = match certificate.and_then(|der| self.library.id_of(&der.0)) {
             Some(id) => self.library.get(&moved(id)?)?.is_some(),
             None => false,
         };

@@ -76,11 +76,15 @@ pub(super) fn digest_of(bytes: &[u8]) -> Digest {
 #[derive(Debug)]
 pub(super) struct Unpacked(Vec<Item>);
 
-/// Parses a parcel's content: only records of this owner.
+/// Parses a parcel's content: only records of this owner, entries as they are known here.
 ///
 /// # Errors
 /// [`Rejection::ParcelUnfit`].
-pub(super) fn unpack(owner: &str, bytes: &Secret<Vec<u8>>) -> Result<Unpacked, Rejection> {
+pub(super) fn unpack(
+    owner: &str,
+    bytes: &Secret<Vec<u8>>,
+    id_of: impl Fn(&[u8]) -> Option<EntryId>,
+) -> Result<Unpacked, Rejection> {
     let items: Vec<Item> =
         serde_json::from_slice(bytes.expose()).map_err(|_| Rejection::ParcelUnfit)?;
     let mut entries = std::collections::BTreeSet::new();
@@ -91,8 +95,7 @@ pub(super) fn unpack(owner: &str, bytes: &Secret<Vec<u8>>) -> Result<Unpacked, R
         }
         match item {
             Item::Entry(id, entry) => {
-                let serial = super::library::serial_of(&entry.certificate.0);
-                if serial.and_then(EntryId::from_serial) != Some(*id) {
+                if id_of(&entry.certificate.0) != Some(*id) {
                     return Err(Rejection::ParcelUnfit);
                 }
                 entries.insert(*id);

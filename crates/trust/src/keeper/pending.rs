@@ -210,7 +210,8 @@ impl Keeper {
         if let Some(line) = self.issuer.line() {
             let mut value = held.value;
             value.state = OrderState::Ordered;
-            let write = Write::new().put(record::order(id)?, &value, held.version)?;
+            let guard = self.guard(value.owner.as_deref())?;
+            let write = guard.on(Write::new()).put(record::order(id)?, &value, held.version)?;
             if !self.library.commit(write)? {
                 return Err(Fault::Contended.into());
             }

@@ -9,7 +9,11 @@ use store::{typed::RecordError, wait};
 
 use super::{
     Keeper,
-    record::{Authorization, Escrowed, Issuing, OrderRecord, OrderState, ReceiptRecord, Recovery},
+    centre::{MIGRATIONS, MovingRecord},
+    record::{
+        Authorization, Escrowed, Issuing, OrderRecord, OrderState, REVOKED, ReceiptRecord,
+        Recovery, Revoked,
+    },
     refusal::Fault,
 };
 
@@ -65,7 +69,13 @@ impl Keeper {
         wait(records.forget("receipt/", |one: &ReceiptRecord| old(one.at)))?;
         let twice = move |at: u64| old(at.saturating_add(kept));
         let phrases = wait(records.forget("auth/", |one: &Authorization| twice(one.expires_at)))?;
+        if self.issuer.line().is_some() {
+            // What is over is so by its interval; our own CA keeps its marks for its CRLs.
+            let instant = i64::try_from(now).unwrap_or(i64::MAX);
+            wait(records.forget(REVOKED, |one: &Revoked| instant >= one.not_on_or_after))?;
+        }
         wait(records.forget("recovery/", |one: &Recovery| now >= one.expires_at))?;
+        wait(records.forget(MIGRATIONS, |one: &MovingRecord| one.is_over() && old(one.at)))?;
         wait(records.forget("made/", |one: &Escrowed| now >= one.until))?;
         wait(records.forget("ledger/", |one: &Issuing| one.issued))?;
         let store = records.sealed().store();

@@ -12,11 +12,11 @@ use std::{
 };
 
 use model::{
-    HostId, OrderId,
+    HostId, MigrationId, OrderId,
     api::Bytes,
     centre::{
         Bound, CentreAnswer, CentreOrder, CentreOutcome, CentreProgress, CentreQuestion,
-        CentreWork, DomainInfo, Feed, FeedItem, FeedNews, Welcome,
+        CentreWork, DomainInfo, Feed, FeedItem, FeedNews, MigrationReport, Welcome,
     },
     keys::{Anchor, Found, Knowledge},
 };
@@ -43,6 +43,7 @@ pub(crate) struct Fake {
     orders: Mutex<BTreeMap<OrderId, CentreProgress>>,
     certificates: Mutex<Vec<(Option<String>, Vec<u8>)>>,
     feed: Mutex<Vec<FeedItem>>,
+    reports: Mutex<Vec<(MigrationId, MigrationReport)>>,
 }
 
 fn validity(life: Duration) -> Validity {
@@ -65,6 +66,7 @@ impl Fake {
             orders: Mutex::default(),
             certificates: Mutex::default(),
             feed: Mutex::default(),
+            reports: Mutex::default(),
         }
     }
 
@@ -227,6 +229,12 @@ impl Centre for Fake {
         let knows = Some(knowledge.clone());
         let found = Found { bindings: bindings.collect(), more: false, knowledge: knows };
         Ok(CentreAnswer { found, knowledge })
+    }
+
+    fn report(&self, id: MigrationId, report: &MigrationReport) -> Result<(), CentreError> {
+        self.there()?;
+        self.reports.lock().unwrap().push((id, report.clone()));
+        Ok(())
     }
 
     fn feed(&self, after: u64, wait: Duration) -> Result<Feed, CentreError> {

@@ -124,7 +124,7 @@ impl Keeper {
     /// If the store cannot be read or no thread be started.
     pub fn attend_centre(self: &Arc<Self>, stop: &Shutdown) -> io::Result<()> {
         let Some(line) = self.issuer.line() else { return Ok(()) };
-        self.take_up(line).map_err(io::Error::other)?;
+        self.take_up(line, None).map_err(io::Error::other)?;
         for number in 0..RUNNERS {
             let (keeper, line, stop) = (Arc::clone(self), Arc::clone(line), stop.clone());
             let run = move || {
@@ -137,15 +137,27 @@ impl Keeper {
         self.take_news_until(line, stop)
     }
 
-    fn take_up(&self, line: &Line) -> Result<(), Fault> {
+    /// Has every order run that the centre is not done with; of one owner, or all.
+    fn take_up(&self, line: &Line, owner: Option<&str>) -> Result<(), Fault> {
         let all = wait(self.library.records().all::<OrderRecord>(record::ORDERS))?;
         for (key, order) in all {
             let id = key.as_str().strip_prefix(record::ORDERS).and_then(EntryId::from_hex);
-            if let Some(id) = id.filter(|_| order.state == OrderState::Ordered) {
+            let meant = owner.is_none() || order.owner.as_deref() == owner;
+            if let Some(id) = id.filter(|_| meant && order.state == OrderState::Ordered) {
                 line.run(id);
             }
         }
         Ok(())
+    }
+
+    /// The keys of an owner are here now: their orders go on here, and what the newest CRL says of
+    /// their certificates counts.
+    pub(in crate::keeper) fn arrived(&self, owner: &str) -> Result<(), Fault> {
+        let Some(line) = self.issuer.line() else { return Ok(()) };
+        if let Some(crl) = line.crl().and_then(|der| line.verified(&der)) {
+            self.compare(line, &crl)?;
+        }
+        self.take_up(line, Some(owner))
     }
 
     /// Takes one errand a step further, if one is due soon.
@@ -170,15 +182,20 @@ impl Keeper {
         if held.value.state != OrderState::Ordered {
             return Ok(true);
         }
+        // Orders of keys that are on their way go on where those arrive.
+        match self.guard(held.value.owner.as_deref()) {
+            Ok(_) => {}
+            Err(Why::Refused(_)) => return Ok(false),
+            Err(Why::Fault(fault)) => return Err(fault),
+        }
         let Some(order) = self.as_order(line, id, &held.value)? else { return Ok(true) };
         match line.advance(&order, tries) {
-            Ok(CentreProgress::Done(outcome)) => self.end_order(line, id, outcome).map(|()| true),
+            Ok(CentreProgress::Done(outcome)) => self.end_order(line, id, outcome),
             Ok(CentreProgress::Refused { name, hint }) => {
                 let subject = format!("key:{}", held.value.name);
                 let hint = hint.unwrap_or_default();
                 self.journal.named("centre", "key-order", &subject, (&name, &hint))?;
-                self.close_order(id, OrderState::Failed(KeyFailure::Refused))?;
-                Ok(true)
+                self.close_order(id, OrderState::Failed(KeyFailure::Refused))
             }
             Ok(CentreProgress::Queued { .. } | CentreProgress::Working)
             | Err(CentreError::Away(_) | CentreError::Busy) => Ok(false),
@@ -224,14 +241,16 @@ impl Keeper {
     }
 
     /// What the centre did becomes the order's end; whatever else heard of it may have been faster.
+    /// `false`: not now, because the owner's keys are on their way.
     pub(super) fn end_order(
         &self,
         line: &Line,
         id: EntryId,
         outcome: CentreOutcome,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let refusal = match retried(|| self.take_outcome(line, id, &outcome)) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(true),
+            Err(Why::Refused(Refusal::OwnerMigrating | Refusal::OwnerMoved)) => return Ok(false),
             Err(Why::Refused(refusal)) => refusal,
             Err(Why::Fault(fault)) => return Err(fault),
         };
@@ -342,11 +361,13 @@ impl Keeper {
     ) -> Result<(), Why> {
         let mut value = held.value;
         value.state = OrderState::Done(entry);
-        let write = write.put(record::order(id)?, &value, held.version)?;
+        let guard = self.guard(value.owner.as_deref())?;
+        let write = guard.on(write).put(record::order(id)?, &value, held.version)?;
         if self.library.commit(write)? { Ok(()) } else { Err(Fault::Contended.into()) }
     }
 
-    fn close_order(&self, id: EntryId, state: OrderState) -> Result<(), Fault> {
+    /// `false`: not now, because the owner's keys are on their way.
+    fn close_order(&self, id: EntryId, state: OrderState) -> Result<bool, Fault> {
         let closed = retried(|| {
             let held = self.library.get(&record::order(id)?)?;
             let Some(held) = held.filter(|held| held.value.state == OrderState::Ordered) else {
@@ -354,13 +375,15 @@ impl Keeper {
             };
             let mut value = held.value;
             value.state = state;
-            let write = Write::new().put(record::order(id)?, &value, held.version)?;
+            let guard = self.guard(value.owner.as_deref())?;
+            let write = guard.on(Write::new()).put(record::order(id)?, &value, held.version)?;
             if self.library.commit(write)? { Ok(()) } else { Err(Fault::Contended.into()) }
         });
-        closed.map_err(|why| match why {
-            Why::Fault(fault) => fault,
-            Why::Refused(refusal) => Fault::ca(refusal),
-        })
+        match closed {
+            Ok(()) => Ok(true),
+            Err(Why::Refused(_)) => Ok(false),
+            Err(Why::Fault(fault)) => Err(fault),
+        }
     }
 
     /// Puts an order on record for the centre, using up what authorized it, and has it run.

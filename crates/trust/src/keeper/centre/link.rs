@@ -7,9 +7,12 @@ use std::{
 };
 
 use model::{
-    HostId, OrderId,
+    HostId, MigrationId, OrderId,
     api::service::Service,
-    centre::{CentreAnswer, CentreOrder, CentreProgress, CentreQuestion, Feed, Hello, Welcome},
+    centre::{
+        CentreAnswer, CentreOrder, CentreProgress, CentreQuestion, Feed, Hello, MigrationReport,
+        Welcome,
+    },
 };
 use passport::{Current, Passport};
 use pki::Wanted;
@@ -126,6 +129,10 @@ impl Centre for CentreLink {
 
     fn ask(&self, question: &CentreQuestion) -> Result<CentreAnswer, CentreError> {
         self.post("/v1/questions", question)
+    }
+
+    fn report(&self, id: MigrationId, report: &MigrationReport) -> Result<(), CentreError> {
+        self.post(&format!("/v1/migrations/{id}/report"), report)
     }
 
     fn feed(&self, after: u64, wait: Duration) -> Result<Feed, CentreError> {

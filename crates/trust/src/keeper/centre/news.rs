@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use model::centre::{Bound, CentreOutcome, Feed, FeedNews, MigrationOrder};
+use model::centre::{Bound, CentreOutcome, Feed, FeedNews};
 use pki::{CertFacts, Crl};
 use serve::{exit::chain, shutdown::Shutdown};
 use store::typed::{Versioned, Write};
@@ -27,6 +27,8 @@ use crate::keeper::{
 
 /// How long one question for news may wait at the centre.
 const WAIT: Duration = Duration::from_secs(20);
+/// The same while keys move, because what becomes of them is reported.
+const SOON: Duration = Duration::from_secs(1);
 /// Pause after the centre did not answer.
 const PAUSE: Duration = Duration::from_millis(300);
 /// How far the durable mark of our knowledge may lag behind, milliseconds.
@@ -37,16 +39,21 @@ const PAGE: usize = 256;
 impl Line {
     /// Takes a CRL, if the PKI signed it and it is no older than the one that is here.
     pub(super) fn take_crl(&self, der: &[u8]) -> Option<Crl> {
-        let anchors = self.domain.anchors.iter().map(|der| der.0.as_slice());
-        let issuers = anchors.chain(self.domain.above.iter().map(Vec::as_slice));
-        let now = self.clock.now();
-        let crl = issuers.filter_map(|issuer| Crl::verify(der, issuer, now).ok()).next()?;
+        let crl = self.verified(der)?;
         let mut known = held(&self.crl);
         if known.as_ref().is_some_and(|(_, due)| *due > crl.next_update()) {
             return None;
         }
         *known = Some((der.to_vec(), crl.next_update()));
         Some(crl)
+    }
+
+    /// A CRL that the PKI signed and that is in force.
+    pub(super) fn verified(&self, der: &[u8]) -> Option<Crl> {
+        let anchors = self.domain.anchors.iter().map(|der| der.0.as_slice());
+        let issuers = anchors.chain(self.domain.above.iter().map(Vec::as_slice));
+        let now = self.clock.now();
+        issuers.filter_map(|issuer| Crl::verify(der, issuer, now).ok()).next()
     }
 }
 
@@ -82,13 +89,16 @@ impl Keeper {
             *told = true;
         }
         let fault = |fault: Fault| chain(&fault).to_string();
+        let moving = self.see_to_migrations(line).map_err(fault)?;
         let known = self.news().map_err(fault)?;
         let after = known.as_ref().map_or(0, |known| known.value.after);
         // Everything that happened before it was asked is in the answer.
         let asked_at = self.now();
-        let wait = WAIT.min(Duration::from_secs(line.at.max_age_s / 3));
+        let longest = if moving { SOON } else { WAIT };
+        let wait = longest.min(Duration::from_secs(line.at.max_age_s / 3));
         let feed = line.call(|centre| centre.feed(after, wait)).map_err(away)?;
-        self.take_feed(line, known, feed, asked_at).map_err(fault)
+        self.take_feed(line, known, feed, asked_at).map_err(fault)?;
+        self.see_to_migrations(line).map(drop).map_err(fault)
     }
 
     fn news(&self) -> Result<Option<Versioned<NewsRecord>>, Fault> {
@@ -138,9 +148,10 @@ impl Keeper {
             FeedNews::Revoked { certificate, at, .. } => {
                 line.forwarded.revoked(&certificate);
                 let Ok(facts) = CertFacts::read(&certificate.0) else { return Ok(()) };
-                self.revoked_elsewhere(foreign_id(&facts.issuer, &facts.serial), at)
+                let ends = pki::binding::millis(facts.not_after).saturating_add(1000);
+                self.revoked_elsewhere(foreign_id(&facts.issuer, &facts.serial), at, ends)
             }
-            FeedNews::Migrate(order) => self.take_migration(line, &order),
+            FeedNews::Migrate(order) => self.take_migration(line, order),
             // CRLs were taken before; where others are, who moves keys asks for.
             FeedNews::Crl { .. } | FeedNews::Service(_) => Ok(()),
         }
@@ -154,44 +165,35 @@ impl Keeper {
         let ours = self.library.get(&record::order(id)?)?;
         if ours.is_some_and(|order| order.value.state == OrderState::Ordered) {
             let Bound { certificate, chain, .. } = bound;
-            self.end_order(line, id, CentreOutcome::Certified { certificate, chain })?;
-            line.note_end();
+            if self.end_order(line, id, CentreOutcome::Certified { certificate, chain })? {
+                line.note_end();
+            }
         }
         Ok(())
     }
 
-    /// The centre wants keys moved. It may say so twice; the second time a rule says no.
-    fn take_migration(&self, line: &Line, order: &MigrationOrder) -> Result<(), Fault> {
-        if line.centre.host().as_ref() != Some(&order.from.host) {
-            return Ok(());
-        }
-        let who = (order.owner.as_str(), "centre");
-        match retried(|| self.begin(who, &order.to.host, &order.to.peer_url)) {
-            Ok(_) => Ok(()),
-            Err(Why::Fault(fault)) => Err(fault),
-            Err(Why::Refused(refusal)) => {
-                let subject = format!("owner:{}", order.owner);
-                self.journal.refused("centre", "key-migration", &subject, refusal)
-            }
-        }
-    }
-
-    /// The PKI revoked what is in the library.
-    fn revoked_elsewhere(&self, id: EntryId, at: u64) -> Result<(), Fault> {
+    /// The PKI revoked a certificate. It is marked whether it is in the library or not, because it
+    /// may be on its way here, or its owner's keys on their way elsewhere.
+    fn revoked_elsewhere(&self, id: EntryId, at: u64, ends: i64) -> Result<(), Fault> {
+        let at = at.min(self.now());
         let outcome = retried(|| {
-            let Some(held) = self.library.entry(id)? else { return Ok(None) };
-            if held.value.revoked_at.is_some() {
+            if self.library.get(&record::revoked(id)?)?.is_some() {
                 return Ok(None);
             }
-            let Entry { name, not_on_or_after, .. } = held.value.clone();
-            let mut value = held.value;
-            value.revoked_at = Some(at.min(self.now()));
-            let write = Write::new().put(record::entry(id)?, &value, held.version)?.put(
-                record::revoked(id)?,
-                &Revoked { at, not_on_or_after },
-                0,
-            )?;
-            if self.library.commit(write)? { Ok(Some(name)) } else { Err(Fault::Contended.into()) }
+            let mark = Revoked { at, not_on_or_after: ends };
+            let mut write = Write::new().put(record::revoked(id)?, &mark, 0)?;
+            let mut name = None;
+            // What is stored, whoever is answered from it now.
+            if let Some(held) = self.library.get(&record::entry(id)?)?
+                && held.value.revoked_at.is_none()
+                && let Ok(guard) = self.guard(held.value.owner.as_deref())
+            {
+                let mut value = held.value;
+                value.revoked_at = Some(at);
+                write = guard.on(write).put(record::entry(id)?, &value, held.version)?;
+                name = Some(value.name);
+            }
+            if self.library.commit(write)? { Ok(name) } else { Err(Fault::Contended.into()) }
         });
         match outcome {
             Ok(None) => Ok(()),
@@ -205,7 +207,7 @@ impl Keeper {
     }
 
     /// Revokes what the CRL names, after news were missed.
-    fn compare(&self, line: &Line, crl: &Crl) -> Result<(), Fault> {
+    pub(super) fn compare(&self, line: &Line, crl: &Crl) -> Result<(), Fault> {
         let anchor = CertFacts::read(line.anchor()).map_err(Fault::ca)?.subject;
         let mut after = None;
         loop {
@@ -220,7 +222,7 @@ impl Keeper {
                     })
                     .is_some_and(|facts| crl.is_revoked(&facts.serial));
                 if let Some(id) = id.filter(|_| named) {
-                    self.revoked_elsewhere(id, self.now())?;
+                    self.revoked_elsewhere(id, self.now(), entry.value.not_on_or_after)?;
                 }
             }
             after = page.last().map(|(key, _)| key.clone());
