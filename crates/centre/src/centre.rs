@@ -36,7 +36,7 @@ mod wire;
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
     thread::JoinHandle,
 };
 
@@ -85,6 +85,8 @@ pub struct Centre {
     feed: Sequence,
     pkis: Vec<Served>,
     lists: Lists,
+    /// Questions that are being answered.
+    questions: AtomicU32,
     stop: Shutdown,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -129,10 +131,22 @@ impl Centre {
         }
         let lists = Lists::open(pkis.iter().map(|pki| &*pki.domain), dir)?;
         let (dir, threads) = (dir.to_owned(), Mutex::default());
-        let centre =
-            Self { settings, dir, clock, records, journal, feed, pkis, lists, stop, threads };
+        let questions = AtomicU32::new(0);
+        let centre = Self {
+            settings,
+            dir,
+            clock,
+            records,
+            journal,
+            feed,
+            pkis,
+            lists,
+            questions,
+            stop,
+            threads,
+        };
         centre.take_up()?;
-        centre.publish_due()?;
+        centre.publish_due(false)?;
         centre.journal.done("centre", "centre-started", "centre", "")?;
         Ok(Arc::new(centre))
     }

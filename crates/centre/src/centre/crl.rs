@@ -38,6 +38,8 @@ pub(crate) struct List {
     pub(crate) ders: Vec<Arc<Vec<u8>>>,
     /// When they were made or fetched, Unix milliseconds.
     pub(crate) at: u64,
+    /// When it was last tried to fetch them.
+    looked: u64,
 }
 
 /// The newest lists of all.
@@ -64,7 +66,10 @@ impl Lists {
             if file.exists() {
                 let der = fsfile::read_limited(&file, MAX_CRL)?;
                 // How old it is, is in the store: until then it counts as very old.
-                held.insert(domain.name().clone(), List { ders: vec![Arc::new(der)], at: 0 });
+                held.insert(
+                    domain.name().clone(),
+                    List { ders: vec![Arc::new(der)], ..List::default() },
+                );
             }
         }
         Ok(Self {
@@ -123,11 +128,12 @@ fn file_name(domain: &Domain) -> String {
 }
 
 impl Centre {
-    /// Makes, fetches or reads again what is due.
+    /// Makes, reads again and, if it `may_fetch`, fetches what is due: a PKI that does not answer may
+    /// take its time, which the start of the centre does not wait for.
     ///
     /// # Errors
     /// [`Fault`] of our own CAs; a foreign PKI that is away is said in the log only.
-    pub(super) fn publish_due(&self) -> Result<(), Fault> {
+    pub(super) fn publish_due(&self, may_fetch: bool) -> Result<(), Fault> {
         for pki in &self.pkis {
             let domain = &*pki.domain;
             let known = wait(self.records.get(&record::crl(domain.name())?))?;
@@ -146,8 +152,10 @@ impl Centre {
                 ProviderSettings::Cmp(_) | ProviderSettings::Acme(_) => {
                     let every = domain.settings.crl_every_s.saturating_mul(1000);
                     let held = self.lists.of(domain.name());
-                    if self.now().saturating_sub(held.at) >= every || held.ders.is_empty() {
-                        self.look(domain)?;
+                    let fetched = domain.settings.crl_url.is_some();
+                    let due = self.now().saturating_sub(held.looked) >= every;
+                    if due && (may_fetch || !fetched) {
+                        self.look(domain, held)?;
                     }
                 }
             }
@@ -181,13 +189,13 @@ impl Centre {
             return Err(Fault::Contended);
         }
         self.keep_file(domain, &der)?;
-        self.lists.put(domain.name(), List { ders: der, at });
+        self.lists.put(domain.name(), List { ders: der, at, looked: at });
         Ok(())
     }
 
     /// Fetches and reads the CRLs of a foreign PKI, and says so if they are new.
-    fn look(&self, domain: &PkiDomain) -> Result<(), Fault> {
-        let mut ders = Vec::new();
+    fn look(&self, domain: &PkiDomain, held: List) -> Result<(), Fault> {
+        let (mut ders, looked) = (Vec::new(), self.now());
         if let Some(url) = &domain.settings.crl_url {
             let request = HttpRequest {
                 method: Method::Get,
@@ -205,6 +213,8 @@ impl Centre {
                 }
             }
             if ders.is_empty() {
+                // What there is gets older; it is said how old.
+                self.lists.put(domain.name(), List { looked, ..held });
                 return Ok(());
             }
         }
@@ -224,7 +234,7 @@ impl Centre {
             let write = Write::new().put(place()?, &state, version)?;
             self.feed.commit(write, vec![StoredNews::Crl(domain.name().clone())], at)?;
         }
-        self.lists.put(domain.name(), List { ders, at });
+        self.lists.put(domain.name(), List { ders, at, looked });
         Ok(())
     }
 

@@ -25,10 +25,9 @@ impl Centre {
         let run = move || {
             let (mut checked, mut tidied) = (Duration::ZERO, centre.clock.monotonic());
             while !centre.stop.is_requested() {
-                thread::sleep(TICK);
                 let now = centre.clock.monotonic();
                 let pause = Duration::from_secs(centre.settings.limits.checkpoint_s);
-                let mut done = centre.publish_due();
+                let mut done = centre.publish_due(true);
                 if now.saturating_sub(checked) >= pause {
                     checked = now;
                     done = done.and_then(|()| Ok(centre.journal.checkpoint().map(drop)?));
@@ -40,6 +39,7 @@ impl Centre {
                 if let Err(fault) = done {
                     tracing::warn!(error = chain(&fault), "keeping house failed; again later");
                 }
+                thread::sleep(TICK);
             }
         };
         thread::Builder::new().name("keep-house".to_owned()).spawn(run)

@@ -21,6 +21,9 @@ use super::{
     refusal::{Fault, Refusal, Why},
 };
 
+/// Longest order, JSON: it fits a record, with what comes of it.
+const MAX_ORDER: usize = 64 << 10;
+
 impl Centre {
     /// Takes an order of a trust service, and says how far it is. The same order again is the same
     /// order.
@@ -29,6 +32,9 @@ impl Centre {
     /// [`Why`]; [`Why::Full`] if there is no room now.
     pub fn order(&self, host: &HostId, order: CentreOrder) -> Result<CentreProgress, Why> {
         let served = self.allowed(&order.tenant, host, &order.domain)?;
+        if serde_json::to_vec(&order).map_or(usize::MAX, |json| json.len()) > MAX_ORDER {
+            return Err(Refusal::OrderTooLarge.into());
+        }
         if let Some(known) = self.find(order.id)? {
             return self.repeated(&known, &order);
         }

@@ -8,7 +8,10 @@
 //! **Invariant:** what is called good was validated here, to an anchor of the tenant's own PKI, with
 //! the CRLs of every PKI on the way; what is not known stays open.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use model::{
     Domain, HostId,
@@ -27,6 +30,8 @@ use super::{
     refusal::{Refusal, Why},
 };
 
+/// Questions that are answered at once.
+const AT_ONCE: u32 = 32;
 /// Most bindings in an answer.
 const MAX_ANSWERS: usize = 64;
 /// Most certificates and CRLs that come with a question.
@@ -44,6 +49,7 @@ impl Centre {
     /// # Errors
     /// [`Refusal`].
     pub fn question(&self, host: &HostId, asked: &CentreQuestion) -> Result<CentreAnswer, Why> {
+        let _place = Place::take(&self.questions)?;
         let home = &*self.allowed(&asked.tenant, host, &asked.domain)?.domain;
         let example = &asked.query.binding;
         if example.is_empty() {
@@ -166,6 +172,25 @@ impl Centre {
     }
 }
 
+/// One of the questions that are answered at once.
+struct Place<'a>(&'a AtomicU32);
+
+impl<'a> Place<'a> {
+    fn take(all: &'a AtomicU32) -> Result<Self, Refusal> {
+        let place = Self(all);
+        if all.fetch_add(1, Ordering::AcqRel) >= AT_ONCE {
+            return Err(Refusal::QuestionBusy);
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Candidate {
     fn domain(&self) -> Option<&Domain> {
         self.known.as_ref().map(|known| &known.domain)
@@ -191,4 +216,18 @@ fn name_of(der: &[u8]) -> String {
 
 fn ca_name(domain: &PkiDomain) -> String {
     domain.anchors.first().map(|der| name_of(der)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_questions_than_are_answered_at_once_are_refused_and_give_their_places_back() {
+        let all = AtomicU32::new(0);
+        let places: Vec<_> = (0..AT_ONCE).map(|_| Place::take(&all).ok().unwrap()).collect();
+        assert_eq!(Place::take(&all).err(), Some(Refusal::QuestionBusy));
+        drop(places);
+        assert_eq!(all.load(Ordering::Acquire), 0);
+    }
 }

@@ -68,10 +68,14 @@ rules! {
     OrderUnknown, "order-unknown", NOT_FOUND, "there is no order with this id", "send the order again: the same id makes it the same order";
     /// The owner's keys are under way already.
     OwnerMoving, "owner-moving", CONFLICT, "the owner's keys are under way already", "wait until that migration is at its end";
+    /// Larger than an order is.
+    OrderTooLarge, "order-too-large", BAD_REQUEST, "the order is larger than 64 KiB", "leave out names that are not needed";
     /// An owner's name that is not one.
     OwnerInvalid, "owner-invalid", BAD_REQUEST, "the owner is not the name of a VM", "lower-case letters, digits and inner hyphens, 1 to 40";
     /// A place where nobody can be reached.
     PeerUrlInvalid, "peer-url-invalid", BAD_REQUEST, "the place is not of the form https://HOST:PORT", "say where other trust services reach this one";
+    /// Too many questions are being answered.
+    QuestionBusy, "question-busy", TOO_MANY_REQUESTS, "too many questions are being answered", "ask again later";
     /// No room for another order.
     QueueFull, "queue-full", TOO_MANY_REQUESTS, "the tenant, or all together, have as many open orders as there is room for", "send it again after the time in Retry-After, under the same id";
     /// The PKI wants the subject's own request.

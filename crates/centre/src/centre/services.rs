@@ -101,7 +101,8 @@ impl Centre {
     ) -> Result<Feed, Why> {
         let mut newest = self.feed.subscribe();
         let patience = patience.min(Duration::from_secs(MAX_WAIT_S));
-        if after == self.feed.state().newest {
+        let known = *newest.borrow();
+        if after == known {
             tokio::select! {
                 // The sender is in `self`: it is not dropped meanwhile.
                 _ = newest.wait_for(|newest| *newest != after) => {}

@@ -104,6 +104,9 @@ async fn what_a_rule_says_no_to_has_a_name_and_an_audit_entry() {
     assert_eq!(said(bare).await, "key-missing");
     let nameless = Prototype { name: None, ..subject("x", p256()) };
     assert_eq!(said(order("acme", "own", work(nameless))).await, "name-invalid");
+    let code = Some(Bytes(vec![0; 60_000]));
+    let large = Prototype { revocation_code_identifier: code, ..subject("x", p256()) };
+    assert_eq!(said(order("acme", "own", work(large))).await, "order-too-large");
     let over = Prototype { not_on_or_after: Some(1), ..subject("x", p256()) };
     assert_eq!(said(order("acme", "own", work(over))).await, "interval-empty");
     assert_eq!(said(revoke("acme", b"no certificate")).await, "certificate-unreadable");
