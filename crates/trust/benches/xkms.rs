@@ -4,11 +4,16 @@
 //!   both sign with P-256 each time and get a new connection for each request, from 16 clients.
 //! - `validate-vs-sign`: the same against bare P-256 signatures on two threads.
 //! - `validate-kept`: with connections that are kept, from 16 clients.
+//! - `validate-cpu`, `locate-cpu`, `kept-cpu`: processor time of both processes for one answer, against
+//!   the OCSP responder's; a busy machine hardly changes it.
+//! - `http-cpu`, `http-kept-cpu`: the same of an answer that nothing is asked for: HTTP alone.
+//! - `stage-N`: processor time of the parts of an answer, each on one thread.
 //! - `p99-8`, `p99-64`, `p99-512`: the slowest in a hundred, so many clients on kept connections.
 //! - `latency-N`, `memory-N`: one client's median, and memory of both processes, with a library of
 //!   N entries; `latency-N` has the library of one entry as its peer.
 //!
-//! `QUICK=1` makes the runs short and leaves out libraries of more than 1,000 entries.
+//! `QUICK=1` makes the runs short and leaves out libraries of more than 1,000 entries. `CASE=a,b`
+//! runs only the groups (`stages`, `rates`, `p99`, `libraries`) whose name has one of these parts.
 
 #![expect(
     clippy::expect_used,
@@ -25,6 +30,8 @@ mod load;
 mod peer;
 #[path = "xkms/service.rs"]
 mod service;
+#[path = "xkms/stages.rs"]
+mod stages;
 
 use std::{
     path::Path,
@@ -85,44 +92,88 @@ fn row(
            "peer_name": peer.map(|(_, name)| name), "unit": unit, "ratio": ratio, "runs": runs})
 }
 
+/// Whether a group of cases is asked for.
+fn wanted(group: &str) -> bool {
+    let Ok(asked) = std::env::var("CASE") else { return true };
+    asked.split(',').any(|part| group.contains(part))
+}
+
 fn main() {
     let plan = Plan::new();
     println!(
         "case                      ours        peer unit   ratio   (ratio: larger is better for us)"
     );
-    let service = Service::with(1);
-    let mut rows = rates(&service, plan);
-    rows.extend([8, 64, 512].map(|clients| {
-        let question = service.question(true, true);
-        let runs = (0..plan.runs).map(|_| question.ask(clients, plan.length).p99_ms);
-        row(&format!("p99-{clients}"), "ms", median(runs.collect()), None, false, plan.runs)
-    }));
-    drop(service);
-    rows.extend(libraries(plan));
+    let mut rows = Vec::new();
+    if wanted("stages") {
+        rows.extend(stages(plan));
+    }
+    if wanted("rates") || wanted("p99") {
+        let service = Service::with(1);
+        if wanted("rates") {
+            rows.extend(rates(&service, plan));
+        }
+        let clients = if wanted("p99") { &[8, 64, 512][..] } else { &[] };
+        rows.extend(clients.iter().map(|clients| {
+            let question = service.question(true, true);
+            let runs = (0..plan.runs).map(|_| question.ask(*clients, plan.length).p99_ms);
+            row(&format!("p99-{clients}"), "ms", median(runs.collect()), None, false, plan.runs)
+        }));
+    }
+    if wanted("libraries") {
+        rows.extend(libraries(plan));
+    }
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
     std::fs::create_dir_all(&dir).expect("target/bench");
     let text = serde_json::to_string_pretty(&rows).expect("JSON");
     std::fs::write(dir.join("xkms.json"), text).expect("xkms.json");
 }
 
+/// Where the processor time of an answer goes.
+fn stages(plan: Plan) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let mut service = Service::prepared(1);
+    {
+        let keeper = service.keeper();
+        let question = service.question(true, true);
+        let spki = service.key.to_spki();
+        for (number, (name, us)) in
+            stages::measure(&keeper, &spki, &question.body).into_iter().enumerate()
+        {
+            println!("                   stage {number}: {name}");
+            rows.push(row(&format!("stage-{number}"), "us", us, None, false, 1));
+        }
+        keeper.close().expect("closed");
+    }
+    service.start();
+    for (case, keep) in [("http-cpu", false), ("http-kept-cpu", true)] {
+        let load = service.nothing(keep).ask(CLIENTS, plan.length);
+        rows.push(row(case, "us", load.cpu_us, None, false, 1));
+    }
+    rows
+}
+
 /// Answers a second, in turn with the peers, so that a drift of the machine hits all alike.
 fn rates(service: &Service, plan: Plan) -> Vec<Value> {
     let (validate, locate) = (service.question(true, false), service.question(false, false));
     let kept = service.question(true, true);
-    let mut seen: [Vec<f64>; 5] = Default::default();
+    let mut seen: [Vec<f64>; 9] = Default::default();
     for _ in 0..plan.runs {
-        let rate = |question: &Question| question.ask(CLIENTS, plan.length).per_second;
+        let asked = |question: &Question| question.ask(CLIENTS, plan.length);
         // For its turn only: a worker of it that idles may spin.
         let ocsp = || {
             let responder = peer::Responder::start();
-            rate(&responder.question())
+            asked(&responder.question())
         };
-        let each = [rate(&validate), ocsp(), rate(&locate), signatures(plan.length), rate(&kept)];
-        for (all, one) in seen.iter_mut().zip(each) {
+        let (validate, ocsp, locate) = (asked(&validate), ocsp(), asked(&locate));
+        let (bare, kept) = (signatures(plan.length), asked(&kept));
+        let rates = [validate.per_second, ocsp.per_second, locate.per_second, bare];
+        let times = [kept.per_second, validate.cpu_us, ocsp.cpu_us, locate.cpu_us, kept.cpu_us];
+        for (all, one) in seen.iter_mut().zip(rates.into_iter().chain(times)) {
             all.push(one);
         }
     }
-    let [validate, ocsp, locate, bare, kept] = seen.map(median);
+    let [validate, ocsp, locate, bare, kept, validate_us, ocsp_us, locate_us, kept_us] =
+        seen.map(median);
     let (name, runs) = ("openssl ocsp -multi 2", plan.runs);
     let limit = "P-256 signatures on two threads";
     vec![
@@ -130,6 +181,9 @@ fn rates(service: &Service, plan: Plan) -> Vec<Value> {
         row("locate-vs-ocsp", "/s", locate, Some((ocsp, name)), true, runs),
         row("validate-vs-sign", "/s", validate, Some((bare, limit)), true, runs),
         row("validate-kept", "/s", kept, Some((bare, limit)), true, runs),
+        row("validate-cpu", "us", validate_us, Some((ocsp_us, name)), false, runs),
+        row("locate-cpu", "us", locate_us, Some((ocsp_us, name)), false, runs),
+        row("kept-cpu", "us", kept_us, Some((ocsp_us, name)), false, runs),
     ]
 }
 

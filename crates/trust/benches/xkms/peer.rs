@@ -77,6 +77,7 @@ impl Responder {
             // id-pkix-ocsp-basic: an answer, not a failure.
             good: &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x01],
             keep: false,
+            server: self.child.id(),
         }
     }
 }

@@ -15,7 +15,7 @@ use xkms::{
     message::{Binding, KeyInfo, QueryKeyBinding, Request, RequestBody, RequestHead},
 };
 
-use crate::load::Question;
+use crate::load::{Question, family};
 
 /// A service whose library holds a number of bindings.
 #[derive(Debug)]
@@ -30,10 +30,14 @@ pub struct Service {
 impl Service {
     /// Fills a new library with `entries`, and serves it.
     pub fn with(entries: u64) -> Self {
+        let mut service = Self::prepared(entries);
+        service.start();
+        service
+    }
+
+    /// Fills a new library with `entries`.
+    pub fn prepared(entries: u64) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let state = dir.path().join("state");
-        let keeper = Keeper::open(Settings::default(), &state, SystemClock::shared());
-        let keeper = keeper.expect("a keeper");
         let asked = |number: u64| {
             let key = SigningKey::generate_ec(Curve::P256).expect("a key");
             let key = key.public_key().expect("a public key");
@@ -45,16 +49,22 @@ impl Service {
         };
         let first = asked(0);
         let key = PublicKey::from_spki(&first.key.clone().expect("a key").0).expect("a key");
+        let service = Self { dir, child: None, address: ([127, 0, 0, 1], 0).into(), key };
+        let keeper = service.keeper();
         let all = std::iter::once(first).chain((1..entries).map(asked));
         assert_eq!(keeper.import(all).expect("an import"), entries);
         keeper.close().expect("closed");
-        drop(keeper);
-        let mut service = Self { dir, child: None, address: ([127, 0, 0, 1], 0).into(), key };
-        service.start();
         service
     }
 
-    fn start(&mut self) {
+    /// The keeper of the library, in this process: while the service does not run.
+    pub fn keeper(&self) -> Keeper {
+        let state = self.dir.path().join("state");
+        Keeper::open(Settings::default(), &state, SystemClock::shared()).expect("a keeper")
+    }
+
+    /// Begins to serve.
+    pub fn start(&mut self) {
         let config = self.dir.path().join("trust.toml");
         let text = "state_dir = 'state'\nlisten = '127.0.0.1:0'\naddress_file = 'address'\n\
                     [front]\nopen_queries = true\nconnections = 2048\n[log]\nfilter = 'warn'\n";
@@ -97,21 +107,30 @@ impl Service {
                 b"</UnverifiedKeyBinding>"
             },
             keep,
+            server: self.server(),
         }
+    }
+
+    /// What nothing is served for.
+    pub fn nothing(&self, keep: bool) -> Question {
+        Question {
+            address: self.address,
+            path: "/nothing",
+            content_type: "text/xml",
+            body: Vec::new(),
+            good: b"404 Not Found",
+            keep,
+            server: self.server(),
+        }
+    }
+
+    fn server(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     /// Proportional set size of keeper and reader, MiB.
     pub fn memory_mib(&self) -> f64 {
-        let keeper = self.child.as_ref().expect("it runs").id();
-        let mut total = pss_kib(keeper);
-        let children = format!("/proc/{keeper}/task/{keeper}/children");
-        let children = std::fs::read_to_string(children).unwrap_or_default();
-        total += children
-            .split_whitespace()
-            .filter_map(|pid| pid.parse().ok())
-            .map(pss_kib)
-            .sum::<f64>();
-        total / 1024.0
+        family(self.server()).into_iter().map(pss_kib).sum::<f64>() / 1024.0
     }
 
     /// Bytes of the library's file.

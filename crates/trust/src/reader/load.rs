@@ -1,5 +1,8 @@
 //! How much happens in a second: to ask for two phases under load, and to note refusals one by one
 //! only as long as they are few. Pure: `now` comes in.
+//!
+//! Not [`serve::flood`]: that shares out an allowance a minute to each source, this asks of all
+//! together whether the present second, or the one before, is a busy one.
 
 use std::sync::{Mutex, PoisonError};
 
