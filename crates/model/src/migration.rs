@@ -158,6 +158,9 @@ pub enum Rejection {
     /// It is older than what was seen of the owner.
     #[error("the migration is older than what this service knows of the owner")]
     MigrationStale,
+    /// Nobody announced it at the target.
+    #[error("nobody announced at the target that this owner's keys come from here")]
+    MigrationUnexpected,
     /// There is no such migration here.
     #[error("this service knows of no such migration")]
     MigrationUnknown,
@@ -186,9 +189,10 @@ pub enum Rejection {
 
 impl Rejection {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::MigrationCancelled,
         Self::MigrationStale,
+        Self::MigrationUnexpected,
         Self::MigrationUnknown,
         Self::OwnerMigrating,
         Self::OwnerMoved,
@@ -205,6 +209,7 @@ impl Rejection {
         match self {
             Self::MigrationCancelled => "migration-cancelled",
             Self::MigrationStale => "migration-stale",
+            Self::MigrationUnexpected => "migration-unexpected",
             Self::MigrationUnknown => "migration-unknown",
             Self::OwnerMigrating => "owner-migrating",
             Self::OwnerMoved => "owner-moved",

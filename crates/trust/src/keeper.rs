@@ -39,6 +39,7 @@ mod revoke;
 mod settings;
 mod status;
 mod tidy;
+mod vouched;
 
 use std::{
     path::{Path, PathBuf},
@@ -97,6 +98,8 @@ pub struct Keeper {
     foreign: Foreign,
     codes: Mutex<FloodGate<EntryId>>,
     movers: OnceLock<Arc<Notify>>,
+    /// One word of a migration at a time.
+    migrating: Mutex<()>,
 }
 
 /// An authenticated requester, as [`Keeper::serve`] named it when it gave the key.
@@ -196,6 +199,7 @@ impl Keeper {
             foreign,
             codes,
             movers: OnceLock::new(),
+            migrating: Mutex::default(),
         };
         keeper.publish()?;
         keeper.journal.done("trust", "trust-started", "trust", "")?;

@@ -41,7 +41,8 @@ pub enum KeyVerb {
         #[arg(long, value_name = "VM")]
         owner: Option<String>,
     },
-    /// Move everything of a VM to the trust service of another host, and wait until it is there.
+    /// Move everything of a VM to the trust service of another host, and wait until it is there. The
+    /// target must expect it (`key expect`); in a lab it is told.
     Migrate {
         /// The VM.
         #[arg(long, value_name = "VM")]
@@ -58,6 +59,18 @@ pub enum KeyVerb {
         /// How long to wait, seconds.
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         wait: u64,
+    },
+    /// Announce, at the target, that a VM's keys come from another host's trust service.
+    Expect {
+        /// The VM.
+        #[arg(long, value_name = "VM")]
+        owner: String,
+        /// The host whose trust service has them.
+        #[arg(long, value_name = "HOST")]
+        from: HostId,
+        /// A CA (PEM) whose certificates are taken with them, besides those that are configured.
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
     },
     /// Say where a VM's keys are.
     Migration {

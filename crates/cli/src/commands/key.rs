@@ -49,7 +49,16 @@ pub(super) fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(), Failu
             let asked = Authorize { name, uses, use_with, life_s: life, owner, operator };
             authorized(ask(&AdminRequest::Authorize(asked))?, printer)
         }
-        KeyVerb::Migrate { owner, from: _, to, url, wait } => {
+        KeyVerb::Expect { owner, from, ca } => {
+            let ca = ca.as_deref().map(migrate::ca).transpose()?;
+            let asked = AdminRequest::Expect { owner, from, ca, operator };
+            migrate::expected(ask(&asked)?, printer)
+        }
+        KeyVerb::Migrate { owner, from, to, url, wait } => {
+            let from = from.or_else(|| key.host.clone());
+            if let Some(expect) = migrate::announcement(scope, &owner, from, &operator)? {
+                migrate::expected_at(self::ask(&self::socket(scope, Some(&to))?, &expect)?)?;
+            }
             let url = url.map_or_else(|| migrate::peer_url(scope, &to), Ok)?;
             let begun = ask(&AdminRequest::Migrate { owner, host: to, url, operator })?;
             migrate::follow(ask, begun, Duration::from_secs(wait), printer)
@@ -196,6 +205,7 @@ fn unexpected(reply: AdminReply) -> Failure {
         | AdminReply::RecoveryApproved { .. }
         | AdminReply::AuditExported { .. }
         | AdminReply::Migration(_)
+        | AdminReply::Expected { .. }
         | AdminReply::Status(_) => {
             Failure::error("the trust service gave another kind of reply", "is it this version?")
         }

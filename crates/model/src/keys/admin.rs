@@ -59,6 +59,20 @@ pub enum AdminRequest {
         /// Who says so.
         operator: String,
     },
+    /// Announces, at the target, that an owner's keys come from a host: without it they are not
+    /// taken. [`AdminReply::Expected`].
+    Expect {
+        /// Whose keys: a VM's name.
+        owner: String,
+        /// The host whose trust service has them.
+        from: HostId,
+        /// A CA's certificate (DER) whose certificates are taken with them, besides those that are
+        /// configured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ca: Option<Bytes>,
+        /// Who says so.
+        operator: String,
+    },
     /// Where an owner's keys are: [`AdminReply::Migration`].
     Migration {
         /// Whose keys.
@@ -172,6 +186,15 @@ pub enum AdminReply {
         /// The pass phrase that recovers, once: shown to the operator whose approval was the last.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pass_phrase: Option<SecretBytes>,
+    },
+    /// To [`AdminRequest::Expect`].
+    Expected {
+        /// Whose keys.
+        owner: String,
+        /// From where.
+        from: HostId,
+        /// Until when.
+        until: u64,
     },
     /// To [`AdminRequest::Migrate`] and the like.
     Migration(OwnerView),

@@ -90,6 +90,10 @@ impl Keeper {
             AdminRequest::Migrate { owner, host, url, operator } => {
                 AdminReply::Migration(self.begin((&owner, &operator), &host, &url, None)?)
             }
+            AdminRequest::Expect { owner, from, ca, operator } => {
+                let until = self.expect((&owner, &operator), &from, ca)?;
+                AdminReply::Expected { owner, from, until }
+            }
             AdminRequest::Migration { owner } => AdminReply::Migration(self.whereabouts(&owner)?),
             AdminRequest::CancelMigration { owner, operator } => {
                 AdminReply::Migration(self.cancel(&owner, &operator)?)
@@ -156,6 +160,7 @@ fn about(request: &AdminRequest) -> (&'static str, String, String) {
             ("key-recovery", by(operator), format!("key:{id}"))
         }
         AdminRequest::Migrate { owner, operator, .. }
+        | AdminRequest::Expect { owner, operator, .. }
         | AdminRequest::CancelMigration { owner, operator } => {
             ("key-migration", by(operator), format!("owner:{owner}"))
         }

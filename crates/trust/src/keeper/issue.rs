@@ -169,6 +169,8 @@ pub(super) fn why(error: ProviderError) -> Why {
         Some(Refusal::BindingRevoked)
     } else if matches!(error, ProviderError::NotOurs(Expired)) {
         Some(Refusal::BindingExpired)
+    } else if matches!(error, ProviderError::NotOurs(_)) {
+        Some(Refusal::IssuerElsewhere)
     } else {
         None
     };

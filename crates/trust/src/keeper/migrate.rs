@@ -21,7 +21,7 @@ use serve::{
     hpke::{self, HpkePrivate, HpkePublic, Sealed},
     random,
 };
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use store::{
     typed::{Versioned, Write},
     wait,
@@ -32,7 +32,7 @@ use super::{
     Keeper, TRIES,
     authorize::{check_operator, check_owner},
     owner::{self, OWNERS, OwnerRecord, refusal},
-    parcel::{digest_of, unpack},
+    parcel::{Standing, digest_of},
     refusal::{Fault, Refusal, Why},
 };
 
@@ -108,8 +108,17 @@ impl Keeper {
     pub(super) fn cancel(&self, owner: &str, operator: &str) -> Result<OwnerView, Why> {
         check_operator(operator)?;
         let known = self.owner_record(owner)?.value;
-        let id = known.place.moving().ok_or(Refusal::MigrationUnknown)?.id;
-        let (record, _) = self.happened(owner, &Event::Cancel { id }, |_, _| Ok(()))?;
+        let of = known.place.moving().ok_or(Refusal::MigrationUnknown)?.clone();
+        // Where keys were only expected, the offer is dropped; a source that comes again is late.
+        let event = if matches!(known.place, Place::Ready(_)) {
+            Event::Discard { of: of.clone() }
+        } else {
+            Event::Cancel { id: of.id }
+        };
+        let (record, _) = self.happened(owner, &event, |_, _| Ok(()))?;
+        let (by, subject) = (format!("operator:{operator}"), format!("owner:{owner}"));
+        let detail = format!("migration {}, with {}", of.id, of.peer);
+        self.journal.done(&by, "key-migration-cancelled", &subject, &detail)?;
         if let Some(movers) = self.movers.get() {
             movers.notify_one();
         }
@@ -171,7 +180,7 @@ impl Keeper {
                 Err(why) => return Err(why),
             },
             Say::Activate => {
-                self.clear(owner, true)?;
+                self.clear(&self.standing_of(owner, &record.place)?, true)?;
                 Body::Activate
             }
             Say::Discard => Body::Discard,
@@ -228,7 +237,7 @@ impl Keeper {
             Ok(())
         })?;
         if matches!(record.place, Place::Released(_)) {
-            self.clear(owner, true)?;
+            self.clear(&self.standing_of(owner, &record.place)?, true)?;
         }
         Ok(())
     }
@@ -268,7 +277,9 @@ impl Keeper {
         if said.target != own.host || said.source == own.host {
             return Err(Refusal::PeerWrong.into());
         }
+        self.check_epoch(said.epoch)?;
         let of = Move { id: said.id, peer: said.source.clone(), epoch: said.epoch };
+        let _one = self.migrating.lock().unwrap_or_else(PoisonError::into_inner);
         let body = match &said.body {
             Body::Offer => self.ready(&said.owner, of, own, trusted)?,
             Body::Parcel { enc, ciphertext } => {
@@ -289,11 +300,7 @@ impl Keeper {
                 Body::Activated
             }
             Body::Discard => {
-                let (record, _) =
-                    self.happened(&said.owner, &Event::Discard { of }, |_, _| Ok(()))?;
-                if matches!(record.place, Place::Absent { .. }) {
-                    self.clear(&said.owner, false)?;
-                }
+                self.discard(&said.owner, of)?;
                 Body::Discarded
             }
             Body::Ready { .. } | Body::Receipt { .. } | Body::Activated | Body::Discarded => {
@@ -303,11 +310,24 @@ impl Keeper {
         Ok(Statement { verdict: own.verdict, body, ..said.clone() })
     }
 
-    /// A key for the parcel: made once for each migration.
+    /// Drops what was offered here and is not to come. What was never announced leaves no trace.
+    fn discard(&self, owner: &str, of: Move) -> Result<(), Why> {
+        let known = self.owner_record(owner)?.value.place;
+        if known.moving() != Some(&of) && self.expected(owner, &of.peer)?.is_none() {
+            return Ok(());
+        }
+        let (record, _) = self.happened(owner, &Event::Discard { of }, |_, _| Ok(()))?;
+        if known.moving().is_some() && matches!(record.place, Place::Absent { .. }) {
+            self.clear(&self.standing_of(owner, &record.place)?, false)?;
+        }
+        Ok(())
+    }
+
+    /// A key for the parcel: made once for each migration that was announced.
     fn ready(&self, owner: &str, of: Move, own: &Own, trusted: bool) -> Result<Body, Why> {
-        if matches!(self.owner_record(owner)?.value.place, Place::Absent { .. }) {
-            // What a migration that was given up may have left behind.
-            self.clear(owner, false)?;
+        let known = self.owner_record(owner)?.value.place;
+        if known.moving() != Some(&of) && self.expected(owner, &of.peer)?.is_none() {
+            return Err(Refusal::MigrationUnexpected.into());
         }
         let (record, _) = self.happened(owner, &Event::Offer { of, trusted }, |record, step| {
             if step.change == Some(Change::MakeKey) {
@@ -325,32 +345,58 @@ impl Keeper {
 
     /// Stores what is in a parcel; nobody is answered from it yet.
     fn hold(&self, said: &Statement, of: Move, sealed: &Sealed) -> Result<Body, Why> {
-        let record = self.owner_record(&said.owner)?.value;
+        let Versioned { value: record, version } = self.owner_record(&said.owner)?;
         let mut digest = record.content;
         let mut fits = true;
         if matches!(&record.place, Place::Ready(one) if *one == of) {
-            match unsealed(&record, said, sealed) {
-                Ok(content) => {
-                    let unpacked = unpack(&said.owner, &content, |der| self.library.id_of(der));
-                    digest = Some(digest_of(content.expose()));
-                    match unpacked.map_err(|why| Why::from(refusal(why))) {
-                        Ok(unpacked) => self.put(&said.owner, &unpacked)?,
-                        Err(_) => fits = false,
-                    }
-                }
-                Err(_) => fits = false,
+            match self.put_down(&record, version, said, sealed) {
+                Ok(content) => digest = Some(content),
+                Err(Why::Refused(_)) => fits = false,
+                Err(fault) => return Err(fault),
             }
         }
-        let (record, _) =
-            self.happened(&said.owner, &Event::Parcel { of, fits }, |record, step| {
-                if step.change == Some(Change::Hold) {
-                    record.content = digest;
-                    record.private = None;
-                }
-                Ok(())
-            })?;
+        let event = Event::Parcel { of, fits };
+        let (record, _) = self.happened(&said.owner, &event, |record, step| {
+            if step.change == Some(Change::Hold) {
+                record.content = digest;
+                record.private = None;
+            }
+            Ok(())
+        })?;
         let content = record.content.ok_or(Refusal::MigrationUnknown)?;
         Ok(Body::Receipt { content })
+    }
+
+    /// Opens a parcel, looks at all of it, and writes it in the place of what was left there.
+    fn put_down(
+        &self,
+        record: &OwnerRecord,
+        version: u64,
+        said: &Statement,
+        sealed: &Sealed,
+    ) -> Result<Digest, Why> {
+        let content = unsealed(record, said, sealed)?;
+        let announced = self.expected(&said.owner, &said.source)?.and_then(|one| one.ca);
+        let unpacked = self.unpack(&said.owner, &content, announced.as_ref())?;
+        let standing = Standing { owner: said.owner.clone(), version };
+        self.clear(&standing, false)?;
+        self.put(&said.owner, &unpacked, &standing)?;
+        if unpacked.dropped > 0 {
+            let subject = format!("owner:{}", said.owner);
+            let detail = format!("{} pass phrases and orders of no binding", unpacked.dropped);
+            self.journal.done("trust", "key-migration-dropped", &subject, &detail)?;
+        }
+        Ok(digest_of(content.expose()))
+    }
+
+    /// The owner's record as long as it says this.
+    fn standing_of(&self, owner: &str, place: &Place) -> Result<Standing, Why> {
+        let Versioned { value, version } = self.owner_record(owner)?;
+        if value.place == *place {
+            Ok(Standing { owner: owner.to_owned(), version })
+        } else {
+            Err(Fault::Contended.into())
+        }
     }
 
     /// Lets something happen: the step, what changes with it, and the record, in one transaction;

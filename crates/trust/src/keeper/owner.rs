@@ -81,8 +81,23 @@ pub(crate) fn owned(owner: &str) -> String {
     format!("owned/{}/", short_digest(&[owner.as_bytes()]))
 }
 
+/// A binding that moved away. Its certificate is still of our CA, if it ever was.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Gone {
+    /// When its certificate ends.
+    pub(crate) not_on_or_after: i64,
+    /// Whether our CA issued it.
+    pub(crate) ours: bool,
+}
+
+/// Where it says that a key was revoked whose binding moved away: it is never bound again.
+pub(crate) fn revoked_key(spki: &[u8]) -> Result<Place<()>, RecordError> {
+    Place::at(format!("moved/k/{}", short_digest(&[spki])))
+}
+
 /// Where it says that a binding moved away.
-pub(crate) fn moved(id: EntryId) -> Result<Place<()>, RecordError> {
+pub(crate) fn moved(id: EntryId) -> Result<Place<Gone>, RecordError> {
     Place::at(format!("moved/{id}"))
 }
 
@@ -175,6 +190,7 @@ pub(super) const fn refusal(rejection: migration::Rejection) -> Refusal {
     match rejection {
         Rejection::MigrationCancelled => Refusal::MigrationCancelled,
         Rejection::MigrationStale => Refusal::MigrationStale,
+        Rejection::MigrationUnexpected => Refusal::MigrationUnexpected,
         Rejection::MigrationUnknown => Refusal::MigrationUnknown,
         Rejection::OwnerMigrating => Refusal::OwnerMigrating,
         Rejection::OwnerMoved => Refusal::OwnerMoved,

@@ -4,6 +4,8 @@
 //! of the service that gets them; a parcel never touches a record of anybody else; what was put
 //! twice is there once.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
 use model::{Digest, Secret, api::Bytes, keys::order::SecretBytes, migration::Rejection};
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ use store::{
 use super::{
     Keeper,
     library::rows_of,
-    owner::{moved, moved_name, owned, refusal},
+    owner::{Gone, moved, moved_name, owned, refusal, revoked_key},
     record::{self, Authorization, Entry, EntryId, Escrowed, OrderRecord, ReceiptRecord, Recovery},
     refusal::{Fault, Refusal, Why},
     retried,
@@ -58,6 +60,16 @@ impl Item {
     }
 }
 
+/// The owner's record as it was when something was found right: what is done about it is done only
+/// as long as that stands.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    /// Whose.
+    pub(super) owner: String,
+    /// The record's version.
+    pub(super) version: u64,
+}
+
 /// What is sent.
 #[derive(Debug)]
 pub(super) struct Content {
@@ -74,57 +86,112 @@ pub(super) fn digest_of(bytes: &[u8]) -> Digest {
 
 /// What a parcel held, parsed and checked.
 #[derive(Debug)]
-pub(super) struct Unpacked(Vec<Item>);
+pub(super) struct Unpacked {
+    items: Vec<Item>,
+    /// Pass phrases and orders of names that no binding in the parcel has: they are not taken.
+    pub(super) dropped: usize,
+}
 
-/// Parses a parcel's content: only records of this owner, entries as they are known here.
-///
-/// # Errors
-/// [`Rejection::ParcelUnfit`].
-pub(super) fn unpack(
+/// Whether an item's parts belong together, and to the owner.
+fn belongs(
     owner: &str,
-    bytes: &Secret<Vec<u8>>,
-    id_of: impl Fn(&[u8]) -> Option<EntryId>,
-) -> Result<Unpacked, Rejection> {
-    let items: Vec<Item> =
-        serde_json::from_slice(bytes.expose()).map_err(|_| Rejection::ParcelUnfit)?;
-    let mut entries = std::collections::BTreeSet::new();
-    let mut orders = std::collections::BTreeSet::new();
-    for item in &items {
-        if item.owner().is_some_and(|named| named != Some(owner)) {
-            return Err(Rejection::ParcelUnfit);
-        }
-        match item {
-            Item::Entry(id, entry) => {
-                if id_of(&entry.certificate.0) != Some(*id) {
-                    return Err(Rejection::ParcelUnfit);
-                }
-                entries.insert(*id);
-            }
-            Item::Order(id, _) => {
-                orders.insert(*id);
-            }
-            Item::Authorization(..)
-            | Item::Receipt(..)
-            | Item::Recovery(..)
-            | Item::Private(..) => {}
-        }
+    item: &Item,
+    entries: &BTreeSet<EntryId>,
+    orders: &BTreeSet<EntryId>,
+) -> bool {
+    if item.owner().is_some_and(|named| named != Some(owner)) {
+        return false;
     }
-    let belongs = |item: &Item| match item {
+    match item {
         Item::Recovery(id, _) | Item::Private(id, ..) => entries.contains(id),
         Item::Receipt(digest, receipt) => {
             let plain = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
             plain && orders.contains(&receipt.order)
         }
         Item::Entry(..) | Item::Authorization(..) | Item::Order(..) => true,
-    };
-    if items.len() <= MAX_RECORDS && items.iter().all(belongs) {
-        Ok(Unpacked(items))
-    } else {
-        Err(Rejection::ParcelUnfit)
+    }
+}
+
+/// The name that a pass phrase or an order is for.
+fn name_of(item: &Item) -> Option<&str> {
+    match item {
+        Item::Authorization(_, one) => Some(&one.name),
+        Item::Order(_, order) => Some(&order.name),
+        Item::Entry(..) | Item::Receipt(..) | Item::Recovery(..) | Item::Private(..) => None,
     }
 }
 
 impl Keeper {
+    /// Parses a parcel's content: only records of this owner, only bindings that their certificates
+    /// vouch for, nothing that is somebody else's here.
+    ///
+    /// # Errors
+    /// [`Refusal::ParcelUnfit`].
+    pub(super) fn unpack(
+        &self,
+        owner: &str,
+        bytes: &Secret<Vec<u8>>,
+        announced: Option<&Bytes>,
+    ) -> Result<Unpacked, Why> {
+        let unfit = || Why::from(refusal(Rejection::ParcelUnfit));
+        let mut items: Vec<Item> = serde_json::from_slice(bytes.expose()).map_err(|_| unfit())?;
+        let (mut entries, mut orders) = (BTreeSet::new(), BTreeSet::new());
+        let mut known: BTreeSet<String> = BTreeSet::new();
+        for item in &items {
+            if let Item::Entry(id, entry) = item {
+                self.check_vouched(*id, entry, announced).map_err(refusal)?;
+                entries.insert(*id);
+                known.insert(entry.name.clone());
+            } else if let Item::Order(id, _) = item {
+                orders.insert(*id);
+            }
+        }
+        let fits = |item: &Item| belongs(owner, item, &entries, &orders);
+        if items.len() > MAX_RECORDS || !items.iter().all(fits) {
+            return Err(unfit());
+        }
+        let before = items.len();
+        items.retain(|item| name_of(item).is_none_or(|name| known.contains(name)));
+        let kept: BTreeSet<EntryId> = items
+            .iter()
+            .filter_map(|one| if let Item::Order(id, _) = one { Some(*id) } else { None })
+            .collect();
+        items.retain(|item| !matches!(item, Item::Receipt(_, one) if !kept.contains(&one.order)));
+        for item in &items {
+            self.check_free(owner, item)?;
+        }
+        let dropped = before.saturating_sub(items.len());
+        Ok(Unpacked { items, dropped })
+    }
+
+    /// What is there already under an item's key must be this owner's.
+    fn check_free(&self, owner: &str, item: &Item) -> Result<(), Why> {
+        let whose = match item {
+            Item::Entry(id, _) | Item::Recovery(id, _) | Item::Private(id, ..) => {
+                self.library.get(&record::entry(*id)?)?.map(|known| known.value.owner)
+            }
+            Item::Authorization(id, one) => {
+                let place = record::authorization(&one.name, *id)?;
+                self.library.get(&place)?.map(|known| known.value.owner)
+            }
+            Item::Order(id, _) => {
+                self.library.get(&record::order(*id)?)?.map(|known| known.value.owner)
+            }
+            Item::Receipt(digest, receipt) => {
+                let place: Place<ReceiptRecord> = Place::at(format!("receipt/{digest}"))?;
+                let known = self.library.get(&place)?;
+                let other = known.is_some_and(|known| known.value.order != receipt.order);
+                other.then_some(None)
+            }
+        };
+        match whose {
+            Some(whose) if whose.as_deref() != Some(owner) => {
+                Err(refusal(Rejection::ParcelUnfit).into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Everything of the owner, in an order that is the same each time.
     pub(super) fn gather(&self, owner: &str) -> Result<Content, Why> {
         let keys = self.owned_keys(owner, MAX_RECORDS.saturating_add(1))?;
@@ -181,11 +248,16 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes what came in a parcel, over what is there of an earlier try. Nobody sees it yet: the
-    /// owner's place says so.
-    pub(super) fn put(&self, owner: &str, unpacked: &Unpacked) -> Result<(), Why> {
-        for batch in unpacked.0.chunks(BATCH) {
-            self.each(batch, |item| self.put_one(owner, item))?;
+    /// Writes what came in a parcel, over what is there of an earlier try, as long as the owner's
+    /// record stays as it is: `standing`. Nobody sees it yet: that record says so.
+    pub(super) fn put(
+        &self,
+        owner: &str,
+        unpacked: &Unpacked,
+        standing: &Standing,
+    ) -> Result<(), Why> {
+        for batch in unpacked.items.chunks(BATCH) {
+            self.each(batch, standing, |item| self.put_one(owner, item))?;
         }
         Ok(())
     }
@@ -195,7 +267,6 @@ impl Keeper {
         Ok(match item {
             Item::Entry(id, entry) => {
                 let place = record::entry(*id)?;
-                self.check_whose(owner, self.library.get(&place)?.map(|one| one.value.owner))?;
                 let mut write = self.owning(owner, write, &place)?;
                 write = self.upsert(write, place, &**entry)?;
                 if entry.replaced_by.is_none() {
@@ -208,23 +279,17 @@ impl Keeper {
             }
             Item::Authorization(id, one) => {
                 let place = record::authorization(&one.name, *id)?;
-                self.check_whose(owner, self.library.get(&place)?.map(|one| one.value.owner))?;
                 let write = self.owning(owner, write, &place)?;
                 let write = self.upsert(write, place, one)?;
                 self.without(write, moved_name(&one.name)?)?
             }
             Item::Order(id, order) => {
                 let place = record::order(*id)?;
-                self.check_whose(owner, self.library.get(&place)?.map(|one| one.value.owner))?;
                 let write = self.owning(owner, write, &place)?;
                 self.upsert(write, place, &**order)?
             }
             Item::Receipt(digest, receipt) => {
                 let place = Place::at(format!("receipt/{digest}"))?;
-                let known: Option<_> = self.library.get::<ReceiptRecord>(&place)?;
-                if known.is_some_and(|known| known.value.order != receipt.order) {
-                    return Err(Refusal::ParcelUnfit.into());
-                }
                 let write = self.owning(owner, write, &place)?;
                 self.upsert(write, place, receipt)?
             }
@@ -235,16 +300,6 @@ impl Keeper {
                 self.upsert::<Escrowed>(write, place, &sealed)?
             }
         })
-    }
-
-    /// A record that is there already must be this owner's.
-    fn check_whose(&self, owner: &str, known: Option<Option<String>>) -> Result<(), Why> {
-        match known {
-            Some(whose) if whose.as_deref() != Some(owner) => {
-                Err(refusal(Rejection::ParcelUnfit).into())
-            }
-            Some(_) | None => Ok(()),
-        }
     }
 
     fn owning<T>(&self, owner: &str, write: Write, place: &Place<T>) -> Result<Write, Why> {
@@ -275,14 +330,22 @@ impl Keeper {
 
     /// Makes a write of each and commits them together; those whose records another one of them
     /// changed (a name that several have) once more, alone.
-    fn each<T>(&self, all: &[T], make: impl Fn(&T) -> Result<Write, Why>) -> Result<(), Why> {
+    fn each<T>(
+        &self,
+        all: &[T],
+        standing: &Standing,
+        make: impl Fn(&T) -> Result<Write, Why>,
+    ) -> Result<(), Why> {
+        let guarded = |one: &T| -> Result<Write, Why> {
+            Ok(make(one)?.only_if(super::owner::place(&standing.owner)?, standing.version))
+        };
         let records = self.library.records();
-        let writes = all.iter().map(&make).collect::<Result<Vec<_>, Why>>()?;
+        let writes = all.iter().map(&guarded).collect::<Result<Vec<_>, Why>>()?;
         let done = wait(join_all(writes.into_iter().map(|write| records.commit(write))));
         for (one, done) in all.iter().zip(done) {
             if !done? {
                 retried(|| {
-                    let again = self.library.commit(make(one)?)?;
+                    let again = self.library.commit(guarded(one)?)?;
                     if again { Ok(()) } else { Err(Fault::Contended.into()) }
                 })?;
             }
@@ -292,13 +355,14 @@ impl Keeper {
 
     /// Deletes everything of an owner whose keys are not here any more; `moved`: and remembers their
     /// names, so that orders about them are told so. Goes on where a crash interrupted it.
-    pub(super) fn clear(&self, owner: &str, moved: bool) -> Result<(), Why> {
+    pub(super) fn clear(&self, standing: &Standing, moved: bool) -> Result<(), Why> {
+        let owner = standing.owner.as_str();
         loop {
             let keys = self.owned_keys(owner, BATCH)?;
             if keys.is_empty() {
                 return Ok(());
             }
-            self.each(&keys, |key| self.clear_one(owner, key, moved))?;
+            self.each(&keys, standing, |key| self.clear_one(owner, key, moved))?;
         }
     }
 
@@ -321,7 +385,14 @@ impl Keeper {
         write = self.without(write, record::made(id)?)?;
         write = self.without(write, record::recovery(id)?)?;
         if remember {
-            write = self.upsert(write, moved(id)?, &())?;
+            let gone = Gone {
+                not_on_or_after: entry.value.not_on_or_after,
+                ours: entry.value.chain.is_empty(),
+            };
+            write = self.upsert(write, moved(id)?, &gone)?;
+            if entry.value.revoked_at.is_some() {
+                write = self.upsert(write, revoked_key(&entry.value.key.0)?, &())?;
+            }
             write = self.upsert(write, moved_name(&entry.value.name)?, &())?;
         }
         Ok(write.delete(record::entry(id)?, entry.version))

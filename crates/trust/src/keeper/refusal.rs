@@ -73,6 +73,8 @@ refusals! {
     CrlNotThere, "crl-not-there", NotSupported, "no revocation list has come from the PKI yet", "ask again later, or ask the PKI itself";
     /// The example says nothing by which a key can be found.
     ExampleEmpty, "example-empty", TooMany, "the example says nothing by which a key can be found", "give a name, a key, a certificate or an application";
+    /// An epoch that no honest service can have reached.
+    EpochAhead, "epoch-ahead", Refused, "the migration's epoch is zero or ahead of the clock", "compare the clocks of both machines";
     /// No escrow here.
     EscrowOff, "escrow-off", NotSupported, "no keys are in escrow here", "`keeper.escrow` chooses it for keys made from then on";
     /// Too many foreign chains are being judged.
@@ -83,6 +85,8 @@ refusals! {
     MigrationCancelled, "migration-cancelled", Refused, "an operator ended the migration", "`vouchsafe key migrate` begins another";
     /// The migration is older than what is known of the owner.
     MigrationStale, "migration-stale", Refused, "the migration is older than what this service knows of the owner", "`vouchsafe key migrate` begins another";
+    /// Nobody announced that these keys come from there.
+    MigrationUnexpected, "migration-unexpected", Refused, "nobody announced here that this owner's keys come from that host", "`vouchsafe key expect --owner NAME --from HOST` on the target";
     /// No such migration here.
     MigrationUnknown, "migration-unknown", Refused, "this service knows of no such migration", "`vouchsafe key migrate` begins one";
     /// Authenticated by the key of another binding.
@@ -153,6 +157,8 @@ refusals! {
     SameOperator, "same-operator", Refused, "this operator approved before; another one must", "a second operator must approve";
     /// A use that the pass phrase does not allow.
     UseNotAuthorized, "use-not-authorized", Refused, "the pass phrase does not allow this use", "`vouchsafe key authorize --uses ...`";
+    /// The certificate is of another CA than this service has.
+    IssuerElsewhere, "issuer-elsewhere", Refused, "the binding moved here; its CA is another trust service's, which alone can renew it", "register the key anew here";
     /// An application's name that cannot be certified.
     UseWithInvalid, "use-with-invalid", Refused, "a name does not have the form of its application", "see docs/protocols/trust.md";
     /// An application that the pass phrase does not allow.

@@ -77,7 +77,9 @@ impl Keeper {
     fn check_key(&self, key: &Bytes) -> Result<(), Why> {
         let example = KeyExample { key: Some(key.clone()), ..KeyExample::default() };
         let found = self.library.find(&example, MAX_OF_KEY)?;
-        let revoked = found.entries.iter().any(|(_, entry)| entry.value.revoked_at.is_some());
+        let gone = self.library.get(&super::owner::revoked_key(&key.0)?)?.is_some();
+        let revoked =
+            gone || found.entries.iter().any(|(_, entry)| entry.value.revoked_at.is_some());
         if revoked { Err(Refusal::KeyRevoked.into()) } else { Ok(()) }
     }
 

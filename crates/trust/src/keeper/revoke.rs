@@ -72,10 +72,31 @@ impl Keeper {
     pub(super) fn revoke_by_operator(&self, id: EntryId, operator: &str) -> Result<u64, Why> {
         check_operator(operator)?;
         retried(|| {
-            let entry = self.library.entry(id)?.ok_or(Refusal::BindingUnknown)?;
+            let Some(entry) = self.library.entry(id)? else {
+                return self.end_moved(id, operator);
+            };
             let by = format!("operator:{operator}");
             self.end(id, &entry.value, &by, None, |write, _| Ok(write)).map(|ended| ended.at)
         })
+    }
+
+    /// Ends, on our CRL, a certificate of ours whose binding moved to another trust service: only
+    /// our CA can.
+    fn end_moved(&self, id: EntryId, operator: &str) -> Result<u64, Why> {
+        let gone = self.library.get(&super::owner::moved(id)?)?;
+        let gone = gone.filter(|gone| gone.value.ours).ok_or(Refusal::BindingUnknown)?;
+        if let Some(known) = self.library.get(&record::revoked(id)?)? {
+            return Ok(known.value.at);
+        }
+        let at = self.now();
+        let revoked = Revoked { at, not_on_or_after: gone.value.not_on_or_after };
+        if !self.library.commit(Write::new().put(record::revoked(id)?, &revoked, 0)?)? {
+            return Err(Fault::Contended.into());
+        }
+        self.issuer.outdated();
+        let (by, detail) = (format!("operator:{operator}"), "its binding moved away");
+        self.journal.done(&by, "key-revoked", &format!("key:{}", id.public()), detail)?;
+        Ok(at)
     }
 
     /// Revokes every certificate of the binding that is alive, in one transaction; in it are the

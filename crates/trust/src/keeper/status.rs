@@ -160,6 +160,16 @@ impl Foreign {
         })
     }
 
+    /// The anchors.
+    pub(super) const fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// What lies between.
+    pub(super) fn between(&self) -> &[Vec<u8>] {
+        &self.intermediates
+    }
+
     /// The binding that a foreign certificate says, with what is known of it at `instant` if that
     /// is `wanted`.
     ///

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, routing::post};
-use http::StatusCode;
+use axum::{
+    Router,
+    extract::{FromRequestParts, State},
+    routing::post,
+};
+use http::{StatusCode, request::Parts};
 use model::{
     api::service::Service,
     migration::{Body, Signed, Statement},
@@ -32,22 +36,41 @@ pub(super) fn router(keeper: Arc<Keeper>, passport: Passport) -> Router {
         .with_state(Listening { keeper, passport })
 }
 
+/// A trust service with a passport. Proof: made by extraction only, before a body is read.
+#[derive(Debug)]
+struct Caller(ServicePassport);
+
+impl FromRequestParts<Listening> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        listening: &Listening,
+    ) -> Result<Self, Self::Rejection> {
+        let peer = Peer::from_request_parts(parts, listening).await?;
+        match listening.passport.caller(&peer, &Wanted::any(Service::Trust)) {
+            Ok(caller) => Ok(Self(caller)),
+            Err(rejection) => {
+                refused(&listening.keeper, "anyone".to_owned(), rejection.code()).await;
+                Err(passport::problem(rejection))
+            }
+        }
+    }
+}
+
 async fn migration(
     State(listening): State<Listening>,
-    peer: Peer,
+    Caller(caller): Caller,
     Json(signed): Json<Signed>,
 ) -> Result<Json<Signed>, Problem> {
     let Listening { keeper, passport } = listening;
-    let caller = passport.caller(&peer, &Wanted::any(Service::Trust)).map_err(|rejection| {
-        refused(&keeper, "anyone", rejection.code());
-        passport::problem(rejection)
-    })?;
-    let said = read(&keeper, &passport, &caller, &signed)?;
+    let said = read(&keeper, &passport, &caller, &signed).await?;
     let current = passport.current().ok_or_else(away)?;
-    let trusted = match &said.body {
-        // Who offers must be good at this moment; what follows rests on that.
-        Body::Offer => statement::trusted(&passport, caller.host()).await.ok_or_else(away)?,
-        _ => true,
+    // Who offers must be good at this moment; what follows rests on that.
+    let trusted = if said.body == Body::Offer {
+        statement::trusted(&passport, caller.host()).await.ok_or_else(away)?
+    } else {
+        true
     };
     let own = statement::own(&current);
     let answered = tokio::task::spawn_blocking(move || keeper.incoming(&said, &own, trusted)).await;
@@ -67,8 +90,8 @@ async fn migration(
     statement::sign(&current, &answer).map(Json).map_err(|_| Problem::internal())
 }
 
-fn read(
-    keeper: &Keeper,
+async fn read(
+    keeper: &Arc<Keeper>,
     passport: &Passport,
     caller: &ServicePassport,
     signed: &Signed,
@@ -80,13 +103,15 @@ fn read(
         Ok(_) => StatementRejection::Verdict,
         Err(rejection) => rejection,
     };
-    refused(keeper, &caller.name().to_string(), rejection.code());
+    refused(keeper, caller.name().to_string(), rejection.code()).await;
     Err(Problem::refusal(rejection.code(), rejection.to_string()))
 }
 
 /// A refusal that leaves goes into the audit log.
-fn refused(keeper: &Keeper, actor: &str, name: &str) {
-    if let Err(fault) = keeper.note_refusal(actor, "key-migration", name) {
+async fn refused(keeper: &Arc<Keeper>, actor: String, name: &'static str) {
+    let keeper = Arc::clone(keeper);
+    let note = move || keeper.note_refusal(&actor, "key-migration", name);
+    if let Ok(Err(fault)) = tokio::task::spawn_blocking(note).await {
         tracing::error!(error = chain(&fault), "a refusal could not be written down");
     }
 }

@@ -103,7 +103,10 @@ async fn go_on(keeper: &Arc<Keeper>, passport: &Passport, owner: &str) -> Result
         let answer = match say(passport, &current, &next).await {
             Ok(answer) => answer,
             Err(Stop::Call(error)) => {
-                let known = error.refusal().and_then(Rejection::from_code);
+                let known = match error.refusal() {
+                    Some("epoch-ahead") => Some(Rejection::MigrationStale),
+                    name => name.and_then(Rejection::from_code),
+                };
                 let early = matches!(next.statement.body, Body::Offer | Body::Parcel { .. });
                 match known.filter(|_| early) {
                     Some(why) => {
@@ -117,11 +120,10 @@ async fn go_on(keeper: &Arc<Keeper>, passport: &Passport, owner: &str) -> Result
         };
         let host = &next.peer;
         let said = statement::verify(&answer, host, &current.trusted, passport.now())?;
-        let trusted = match &said.body {
-            Body::Ready { .. } | Body::Receipt { .. } => {
-                statement::trusted(passport, host).await.ok_or(Stop::Standing)?
-            }
-            _ => true,
+        let trusted = if matches!(said.body, Body::Ready { .. } | Body::Receipt { .. }) {
+            statement::trusted(passport, host).await.ok_or(Stop::Standing)?
+        } else {
+            true
         };
         let whose = owner.to_owned();
         blocking(keeper, move |keeper| keeper.heard(&whose, &said, trusted)).await?;

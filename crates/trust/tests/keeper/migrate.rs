@@ -6,15 +6,20 @@ use std::sync::Arc;
 
 use model::{
     Digest, HostId,
+    api::Bytes,
     keys::{
         KeyExample, StatusValue,
         admin::{AdminReply, AdminRequest, Authorize, OwnerView},
         order::KeyOperation,
         rpc::KeyRequest,
     },
-    migration::{Body, Statement},
+    migration::{self, Body, Statement},
 };
-use serve::keys::SigningKey;
+use serve::{
+    clock::{Clock as _, SystemClock},
+    hpke::{self, HpkePublic},
+    keys::SigningKey,
+};
 use trust::keeper::{Own, Refusal, Settings, Why};
 
 use crate::support::{Rig, authorize, by_key, held, key, named, open_settings, prototype};
@@ -69,6 +74,15 @@ fn cancel(rig: &Rig, owner: &str) -> Result<OwnerView, String> {
     view(rig.keeper.administer(AdminRequest::CancelMigration { owner, operator }))
 }
 
+/// Announces at `at` that an owner's keys come from `from`, with the CA of the keeper there.
+fn announce(at: &Rig, owner: &str, (from, source): (&str, Option<&Rig>)) {
+    let ca = source.map(|rig| Bytes(rig.keeper.ca_certificate().to_vec()));
+    let (owner, operator) = (owner.to_owned(), "bob".to_owned());
+    let reply =
+        at.keeper.administer(AdminRequest::Expect { owner, from: host(from), ca, operator });
+    assert!(matches!(reply, AdminReply::Expected { .. }), "{reply:?}");
+}
+
 /// What the source says next.
 fn next(rig: &Rig, owner: &str, from: &str) -> Option<Statement> {
     rig.keeper.outgoing(owner, &own(from)).unwrap().map(|next| next.statement)
@@ -102,7 +116,9 @@ fn everything_of_an_owner_moves_and_nothing_of_another() {
     register(&a, "web", "v1", Some(&web));
     register(&a, "made", "v1", None);
     register(&a, "other", "v2", Some(&other));
-    let open = a.authorize_as(owned("late", "v1")).unwrap();
+    let open = a.authorize_as(owned("web", "v1")).unwrap();
+    let dropped = a.authorize_as(owned("nobody-has-it", "v1")).unwrap();
+    announce(&b, "v1", ("a", Some(&a)));
     migrate(&a, "v1", "b").unwrap();
     settle(&a, &b, "v1", ("a", "b"));
     assert_eq!((place(&a, "v1"), place(&b, "v1")), ("absent", "here"));
@@ -116,11 +132,14 @@ fn everything_of_an_owner_moves_and_nothing_of_another() {
     let chain = b.locate(named("web")).bindings.remove(0).certificates;
     assert_eq!(chain[1].0, a.keeper.ca_certificate());
     // What was open stays open, there: a pass phrase, and the key's own right to revoke.
+    // But none for a name that has no binding: nobody vouches for it.
     let late = key();
-    assert!(b.register_by(&open, &prototype("late", Some(&late)), Some(&late)).is_ok());
-    let about = b.about(KeyOperation::Revoke, named("web"), &web);
+    let wanted = prototype("nobody-has-it", Some(&late));
+    assert!(b.register_by(&dropped, &wanted, Some(&late)).is_err());
+    assert!(b.register_by(&open, &prototype("web", Some(&late)), Some(&late)).is_ok());
+    let about = b.about(KeyOperation::Revoke, by_key(&web), &web);
     let _ = b.keeper.serve(KeyRequest::Revoke(about));
-    assert_eq!(b.verdict(named("web")), StatusValue::Invalid);
+    assert_eq!(b.verdict(by_key(&web)), StatusValue::Invalid);
     // Here, orders about it are refused by name.
     let example = KeyExample { name: Some("web".to_owned()), ..KeyExample::default() };
     let asked =
@@ -130,10 +149,11 @@ fn everything_of_an_owner_moves_and_nothing_of_another() {
     assert_eq!(a.authorize_as(owned("new", "v1")).unwrap_err(), "owner-moved");
     assert_eq!(migrate(&a, "v1", "c").unwrap_err(), "owner-moved");
     // And back again.
+    announce(&a, "v1", ("b", Some(&b)));
     migrate(&b, "v1", "a").unwrap();
     settle(&b, &a, "v1", ("b", "a"));
     assert_eq!(answering([&a, &b], "made"), [1, 0]);
-    assert_eq!(a.verdict(named("web")), StatusValue::Invalid);
+    assert_eq!(a.verdict(by_key(&web)), StatusValue::Invalid);
     assert!(a.authorize_as(owned("new", "v1")).is_ok());
 }
 
@@ -142,6 +162,7 @@ fn a_private_key_in_escrow_moves_into_the_escrow_of_the_other_and_can_be_recover
     let (a, b) = (rig(), rig());
     register(&a, "made", "v1", None);
     let before = a.locate(named("made")).bindings.remove(0);
+    announce(&b, "v1", ("a", Some(&a)));
     migrate(&a, "v1", "b").unwrap();
     settle(&a, &b, "v1", ("a", "b"));
     let approve = |operator: &str| {
@@ -167,6 +188,7 @@ fn whichever_keeper_dies_after_whichever_step_the_keys_are_at_one_place_in_the_e
             let (mut a, mut b) = (rig(), rig());
             let web = key();
             register(&a, "web", "v1", Some(&web));
+            announce(&b, "v1", ("a", Some(&a)));
             migrate(&a, "v1", "b").unwrap();
             let mut steps = 0;
             while let Some(said) = next(&a, "v1", "a") {
@@ -200,6 +222,7 @@ fn nothing_changes_while_keys_are_on_their_way_and_a_cancelled_migration_leaves_
     register(&a, "web", "v1", Some(&web));
     assert_eq!(migrate(&a, "v9", "b").unwrap_err(), "owner-unknown");
     assert_eq!(migrate(&a, "../etc", "b").unwrap_err(), "owner-invalid");
+    announce(&b, "v1", ("a", Some(&a)));
     migrate(&a, "v1", "b").unwrap();
     assert_eq!(migrate(&a, "v1", "c").unwrap_err(), "owner-migrating");
     let offer = next(&a, "v1", "a").unwrap();
@@ -224,6 +247,7 @@ fn nothing_changes_while_keys_are_on_their_way_and_a_cancelled_migration_leaves_
     assert_eq!(incoming(&b, &offer, "b", true).unwrap_err(), "migration-stale");
     assert_eq!(incoming(&b, &parcel, "b", true).unwrap_err(), "migration-unknown");
     assert!(a.authorize_as(owned("new", "v1")).is_ok());
+    announce(&b, "v1", ("a", Some(&a)));
     migrate(&a, "v1", "b").unwrap();
     settle(&a, &b, "v1", ("a", "b"));
     assert_eq!(answering([&a, &b], "web"), [0, 1]);
@@ -234,6 +258,7 @@ fn keys_do_not_go_to_a_service_whose_verdict_turned_bad_half_way() {
     for bad_at in ["ready", "receipt"] {
         let (a, b) = (rig(), rig());
         register(&a, "web", "v1", Some(&key()));
+        announce(&b, "v1", ("a", Some(&a)));
         migrate(&a, "v1", "b").unwrap();
         while let Some(said) = next(&a, "v1", "a") {
             let answer = incoming(&b, &said, "b", true).unwrap();
@@ -258,13 +283,14 @@ fn statements_that_are_not_of_this_migration_are_refused_by_name() {
     let (a, b) = (rig(), rig());
     let web = key();
     register(&a, "web", "v1", Some(&web));
+    announce(&b, "v1", ("a", Some(&a)));
     migrate(&a, "v1", "b").unwrap();
     let offer = next(&a, "v1", "a").unwrap();
     assert_eq!(incoming(&b, &offer, "b", false).unwrap_err(), "peer-untrusted");
     assert_eq!(incoming(&b, &offer, "c", true).unwrap_err(), "peer-wrong");
     let ready = incoming(&b, &offer, "b", true).unwrap();
     let stranger = Statement { source: host("c"), ..offer.clone() };
-    assert_eq!(incoming(&b, &stranger, "b", true).unwrap_err(), "peer-wrong");
+    assert_eq!(incoming(&b, &stranger, "b", true).unwrap_err(), "migration-unexpected");
     a.keeper.heard("v1", &ready, true).unwrap();
     let parcel = next(&a, "v1", "a").unwrap();
     // What it says in clear is who moves what, and nothing of the keys.
@@ -293,6 +319,7 @@ fn statements_that_are_not_of_this_migration_are_refused_by_name() {
     // The target has keys of its own under that owner's name.
     let c = rig();
     register(&c, "mine", "v1", Some(&key()));
+    announce(&c, "v1", ("a", Some(&a)));
     migrate(&a, "v1", "c").unwrap();
     let offer = next(&a, "v1", "a").unwrap();
     assert_eq!(incoming(&c, &offer, "c", true).unwrap_err(), Refusal::OwnerPresent.name());
@@ -309,4 +336,131 @@ fn flipped(body: &Body) -> Body {
 fn without_peers_nothing_moves() {
     let a = Rig::open();
     assert_eq!(migrate(&a, "v1", "b").unwrap_err(), "peers-off");
+}
+
+/// A source that was measured, and lies: what it seals for the target is the test's own.
+fn sealed(ready: &Statement, content: &serde_json::Value) -> Statement {
+    let Body::Ready { key } = &ready.body else { panic!("not ready") };
+    let mut said = Statement { verdict: own("a").verdict, ..ready.clone() };
+    let info = migration::info(&said, &said.verdict, &ready.verdict);
+    let text = serde_json::to_vec(content).unwrap();
+    let sealed = hpke::seal(&HpkePublic(key.0.clone()), &info, b"", &text).unwrap();
+    said.body = Body::Parcel { enc: Bytes(sealed.enc), ciphertext: Bytes(sealed.ciphertext) };
+    said
+}
+
+/// An entry as it is sent, of what a keeper answers for a name.
+fn entry_of(rig: &Rig, name: &str, owner: &str) -> serde_json::Value {
+    let binding = rig.locate(named(name)).bindings.remove(0);
+    let id = binding.id.trim_start_matches('k').to_owned();
+    let entry = serde_json::json!({
+        "certificate": binding.certificates[0],
+        "key": binding.key,
+        "name": name,
+        "uses": binding.uses,
+        "use_with": binding.use_with,
+        "not_before": binding.not_before,
+        "not_on_or_after": binding.not_on_or_after,
+        "escrowed": false,
+        "owner": owner,
+        "chain": [binding.certificates[1]],
+    });
+    serde_json::json!({ "entry": [id, entry] })
+}
+
+#[test]
+fn what_a_lying_source_sends_is_not_believed() {
+    let (a, b) = (rig(), rig());
+    register(&a, "web", "v1", Some(&key()));
+    register(&b, "mine", "v2", None);
+    announce(&b, "v1", ("a", Some(&a)));
+    migrate(&a, "v1", "b").unwrap();
+    let offer = next(&a, "v1", "a").unwrap();
+    let ready = incoming(&b, &offer, "b", true).unwrap();
+    let good = entry_of(&a, "web", "v1");
+    let changed = |field: &str, value: serde_json::Value| {
+        let mut entry = good.clone();
+        entry["entry"][1][field] = value;
+        entry
+    };
+    let other = Bytes(key().spki().to_vec());
+    let theirs = entry_of(&b, "mine", "v1");
+    let stolen = serde_json::json!({ "private": [theirs["entry"][0], Bytes(vec![1; 32]), 0] });
+    let lies = [
+        vec![changed("name", "bank".into())],
+        vec![changed("key", serde_json::to_value(&other).unwrap())],
+        vec![changed("not_on_or_after", i64::MAX.into())],
+        vec![changed("uses", serde_json::json!(["encryption"]))],
+        vec![changed("owner", "v2".into())],
+        vec![changed("chain", serde_json::json!([]))],
+        // Another owner's binding and private key, under their own certificate.
+        vec![theirs],
+        vec![good.clone(), stolen],
+    ];
+    for lie in lies {
+        let said = sealed(&ready, &serde_json::json!(lie));
+        assert_eq!(incoming(&b, &said, "b", true).unwrap_err(), "parcel-unfit", "{lie:?}");
+    }
+    assert_eq!(answering([&a, &b], "mine"), [0, 1]);
+    let said = sealed(&ready, &serde_json::json!([good]));
+    assert!(incoming(&b, &said, "b", true).is_ok());
+}
+
+#[test]
+fn keys_are_taken_only_from_where_they_were_announced_and_under_the_announced_ca() {
+    let (a, b) = (rig(), rig());
+    register(&a, "web", "v1", Some(&key()));
+    migrate(&a, "v1", "b").unwrap();
+    let offer = next(&a, "v1", "a").unwrap();
+    assert_eq!(incoming(&b, &offer, "b", true).unwrap_err(), "migration-unexpected");
+    announce(&b, "v1", ("c", Some(&a)));
+    assert_eq!(incoming(&b, &offer, "b", true).unwrap_err(), "migration-unexpected");
+    // What nobody announced leaves no trace, whatever epoch it claims.
+    let discard = Statement { body: Body::Discard, ..offer.clone() };
+    incoming(&b, &discard, "b", true).unwrap();
+    for epoch in [0, u64::MAX] {
+        let far = Statement { epoch, ..discard.clone() };
+        assert_eq!(incoming(&b, &far, "b", true).unwrap_err(), "epoch-ahead");
+    }
+    announce(&b, "v1", ("a", None));
+    let ready = incoming(&b, &offer, "b", true).unwrap();
+    a.keeper.heard("v1", &ready, true).unwrap();
+    let parcel = next(&a, "v1", "a").unwrap();
+    assert_eq!(incoming(&b, &parcel, "b", true).unwrap_err(), "parcel-unfit");
+    announce(&b, "v1", ("a", Some(&a)));
+    assert!(incoming(&b, &parcel, "b", true).is_ok());
+}
+
+#[test]
+fn an_operator_of_the_target_can_drop_what_only_was_offered() {
+    let (a, b) = (rig(), rig());
+    register(&a, "web", "v1", Some(&key()));
+    announce(&b, "v1", ("a", Some(&a)));
+    migrate(&a, "v1", "b").unwrap();
+    let offer = next(&a, "v1", "a").unwrap();
+    incoming(&b, &offer, "b", true).unwrap();
+    assert_eq!(place(&b, "v1"), "ready");
+    cancel(&b, "v1").unwrap();
+    assert_eq!(place(&b, "v1"), "absent");
+    assert_eq!(incoming(&b, &offer, "b", true).unwrap_err(), "migration-stale");
+}
+
+#[test]
+fn the_issuing_service_can_still_revoke_what_moved_and_the_other_says_what_it_cannot() {
+    let (a, b) = (rig(), rig());
+    let web = key();
+    register(&a, "web", "v1", Some(&web));
+    let id = a.locate(named("web")).bindings.remove(0).id;
+    announce(&b, "v1", ("a", Some(&a)));
+    migrate(&a, "v1", "b").unwrap();
+    settle(&a, &b, "v1", ("a", "b"));
+    let about = b.about(KeyOperation::Reissue, by_key(&web), &web);
+    let _ = b.keeper.serve(KeyRequest::Reissue(about));
+    assert_eq!(b.last_refusal(), "issuer-elsewhere");
+    let operator = "alice".to_owned();
+    let reply = a.keeper.administer(AdminRequest::Revoke { id: id.clone(), operator });
+    assert!(matches!(reply, AdminReply::Revoked { .. }), "{reply:?}");
+    let crl = a.published(KeyRequest::Crl);
+    let crl = pki::Crl::verify(&crl, a.keeper.ca_certificate(), SystemClock.now()).unwrap();
+    assert!(crl.is_revoked(&hex::decode(id.trim_start_matches('k')).unwrap()));
 }

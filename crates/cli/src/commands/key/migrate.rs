@@ -1,12 +1,14 @@
 //! `vouchsafe key migrate`: begins a migration and waits until the keys are at one place.
 
 use std::{
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use model::{
     HostId,
+    api::Bytes,
     keys::admin::{AdminReply, AdminRequest, OwnerView},
     migration::{Place, Rejection},
 };
@@ -29,6 +31,40 @@ pub(super) fn peer_url(scope: &Scope, host: &HostId) -> Result<String, Failure> 
     let file = Layout::open(dir)?.trust(host).join("peer-address");
     let address = std::fs::read_to_string(file).map_err(|_| missing())?;
     Ok(format!("https://{}", address.trim()))
+}
+
+/// A CA's certificate from a PEM file.
+pub(super) fn ca(file: &Path) -> Result<Bytes, Failure> {
+    let all = serve::pem::read_certificates(file)?;
+    let first = all.into_iter().next();
+    first.map(Bytes).ok_or_else(|| Failure::error("the CA's file is empty", "--ca FILE"))
+}
+
+/// In a lab, where one person is the operator of both: what the target is told before.
+pub(super) fn announcement(
+    scope: &Scope,
+    owner: &str,
+    from: Option<HostId>,
+    operator: &str,
+) -> Result<Option<AdminRequest>, Failure> {
+    let Some(dir) = &scope.lab else { return Ok(None) };
+    let from = from.map_or_else(|| "a".parse(), Ok)?;
+    let file = Layout::open(dir)?.trust(&from).join("state/ca.pem");
+    let ca = file.exists().then(|| ca(&file)).transpose()?;
+    let (owner, operator) = (owner.to_owned(), operator.to_owned());
+    Ok(Some(AdminRequest::Expect { owner, from, ca, operator }))
+}
+
+/// Whether it is expected.
+pub(super) fn expected_at(reply: AdminReply) -> Result<(), Failure> {
+    if let AdminReply::Expected { .. } = reply { Ok(()) } else { Err(unexpected(reply)) }
+}
+
+/// Shows what is expected.
+pub(super) fn expected(reply: AdminReply, printer: Printer) -> Result<(), Failure> {
+    let AdminReply::Expected { owner, from, until } = reply else { return Err(unexpected(reply)) };
+    let shown = json!({"owner": owner, "from": from, "until": until});
+    printer.result(&shown, &format!("{owner} may come from {from}"))
 }
 
 /// Waits for the end of what `begun` says was begun.
