@@ -60,8 +60,9 @@ pub(super) fn run(
                 copied += data.len() as u64;
                 Ok(write(&copy, range.start, data)?)
             }
-            Err(_) if release => {
-                if let Some(data) = altered(&volume, &range) {
+            Err(_) => {
+                let found = release.then(|| altered(&volume, &range)).flatten();
+                if let Some(data) = found {
                     write(&copy, range.start, &data)?;
                     join(&mut unverified, range);
                 } else {
@@ -69,34 +70,40 @@ pub(super) fn run(
                 }
                 Ok(())
             }
-            Err(_) => {
-                join(&mut bad, range);
-                Ok(())
-            }
         }
     })?;
     copy.sync_all()?;
     bar.finish_and_clear();
+    told((path, out), copied, (&bad, &unverified), printer)?;
+    let whole = bad.is_empty() && unverified.is_empty();
+    Ok(if whole { Exit::Done } else { Exit::Refused })
+}
+
+/// Says what was copied and what was not.
+fn told(
+    (path, out): (&Path, &Path),
+    copied: u64,
+    (bad, unverified): (&[Range<u64>], &[Range<u64>]),
+    printer: Printer,
+) -> Result<(), Failure> {
     let list = |ranges: &[Range<u64>]| -> Vec<[u64; 2]> {
         ranges.iter().map(|range| [range.start, range.end]).collect()
     };
     let shown = json!({
         "salvaged": path, "out": out, "copied": copied,
-        "lost": length(&bad), "lost_ranges": list(&bad),
-        "unverified": length(&unverified), "unverified_ranges": list(&unverified),
+        "lost": length(bad), "lost_ranges": list(bad),
+        "unverified": length(unverified), "unverified_ranges": list(unverified),
     });
-    let told = |word: &'static str, ranges: &[Range<u64>]| -> Vec<String> {
+    let lines = |word: &'static str, ranges: &[Range<u64>]| -> Vec<String> {
         let line =
             |range: &Range<u64>| format!("{word}: bytes {} to {}", range.start, range.end - 1);
         ranges.iter().map(line).collect()
     };
-    let mut text = told("lost", &bad);
-    text.extend(told("UNVERIFIED", &unverified));
-    let lost = length(&bad);
+    let mut text = lines("lost", bad);
+    text.extend(lines("UNVERIFIED", unverified));
+    let lost = length(bad);
     text.push(format!("{copied} bytes copied to {}, {lost} lost", out.display()));
-    printer.result(&shown, &text.join("\n"))?;
-    let whole = bad.is_empty() && unverified.is_empty();
-    Ok(if whole { Exit::Done } else { Exit::Refused })
+    printer.result(&shown, &text.join("\n"))
 }
 
 fn length(ranges: &[Range<u64>]) -> u64 {
