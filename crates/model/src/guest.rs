@@ -12,7 +12,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Epoch, Nonce, VmId, api::Bytes, keys::order::SecretBytes};
+use crate::{
+    Digest, Epoch, Nonce, VmId,
+    api::Bytes,
+    keys::{order::SecretBytes, rpc::KeyRequest},
+};
 
 /// Label of the TLS exporter (RFC 8446, section 7.5) that a quote is bound to; 32 bytes, no context.
 pub const EXPORTER: &[u8] = b"EXPORTER-vouchsafe-guest-v1";
@@ -104,7 +108,8 @@ pub struct Measured {
     pub trusted: Option<bool>,
     /// The certificate of its vTPM's EK as the authority issued it, DER.
     pub ek_certificate: Option<Bytes>,
-    /// PCRs of the SHA-256 bank by the list of extends that the agent observed.
+    /// PCRs of the SHA-256 bank by the list of extends that the agent observed, as far as the verdict
+    /// is about it.
     pub pcrs: Vec<PcrValue>,
     /// The host's end of the port [`crate::port::NAME`].
     pub port: String,
@@ -143,6 +148,16 @@ pub enum GuestRequest {
         channel: Digest,
         /// The proof.
         evidence: Box<ChannelEvidence>,
+    },
+    /// A request of a guest: answered as the request itself, if the keeper admitted this connection
+    /// and what an order is about is the VM's own.
+    Ask {
+        /// The VM whose port it is.
+        vm: VmId,
+        /// Digest of the connection's TLS exporter.
+        channel: Digest,
+        /// The request.
+        request: Box<KeyRequest>,
     },
 }
 

@@ -179,7 +179,9 @@ impl Passport {
         let chain = vec![issued.certificate.0];
         let none: [&[u8]; 0] = [];
         let leaf = chain.first().map_or(&[][..], Vec::as_slice);
-        let at = (inner.clock.now(), Purpose::TlsClient);
+        let serves = inner.service.only_serves();
+        let purpose = if serves { Purpose::TlsServer } else { Purpose::TlsClient };
+        let at = (inner.clock.now(), purpose);
         let checked = check_passport(leaf, &none, &trusted, at, &Wanted::any(inner.service));
         let checked = checked.map_err(PassportError::Unfit)?;
         inner.live.replace(&chain, &key.to_pkcs8()?)?;

@@ -60,7 +60,7 @@ pub enum Profile {
         /// Digest of the verdict.
         verdict: Digest,
     },
-    /// A service's short-lived passport, for both ends of TLS: worth as much as the verdict on its
+    /// A service's short-lived passport, for both ends of TLS (or a server's alone): worth as much as the verdict on its
     /// host. It names no host by itself, so it never serves as a host's session.
     Service {
         /// Which service.
@@ -154,8 +154,11 @@ impl Profile {
                 let name = ServiceName { service: *service, host: host.clone() };
                 let shown = format!("vouchsafe-{service} on {host}");
                 let identities = [Identity::Service(name), Identity::Verdict(*verdict)];
-                client(&mut params, &shown, &identities)?;
-                params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+                named(&mut params, &shown, &identities)?;
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                if !service.only_serves() {
+                    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+                }
             }
             Self::HostAk { host } => {
                 attestation_key(&mut params, host.as_str(), &[Identity::Host(host.clone())])?;

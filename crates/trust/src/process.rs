@@ -23,7 +23,7 @@ use std::{
 use anyhow::Context as _;
 use futures_util::future::{FutureExt as _, OptionFuture};
 use model::{
-    api::Bytes,
+    api::{Bytes, service::Service as Certified},
     keys::{
         order::SecretBytes,
         rpc::{KeyAnswer, KeyRequest},
@@ -67,7 +67,7 @@ impl Answers for Service {
     fn answer(&self, request: KeyRequest) -> KeyAnswer {
         match (request, &self.guests) {
             (KeyRequest::Guest(request), Some(guests)) => {
-                KeyAnswer::Guest(guests.answer(&self.keeper, request))
+                guests.answer(&self.keeper, request)
             }
             (request, _) => self.keeper.serve(request),
         }
@@ -111,8 +111,10 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
         nonce_key: SecretBytes::new(model::Secret::new(random::secret::<32>()?.expose().to_vec())),
         guest_idle_s: config.guest.as_ref().map(|guest| guest.idle_s),
     };
-    let agent = config.guest.as_ref().zip(passport);
-    let agent = agent.map(|(guest, passport)| ServerAgent::new(&guest.agent_socket, passport));
+    let agent = config.guest.as_ref().map(|guest| {
+        let passport = kept(&guest.agent_socket, Certified::TrustGuests, &shutdown);
+        ServerAgent::new(&guest.agent_socket, passport)
+    });
     let ports = agent.as_ref().map(ServerAgent::client);
     let guests = config.guest.clone().zip(agent);
     let guests = guests
@@ -127,18 +129,20 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The passport that the agent of this server gets for this service, if something needs one.
+/// The passport that this service shows to other services, if it speaks to any. Its key never leaves
+/// this process; guests see another one.
 fn passport(config: &Config, shutdown: &Shutdown) -> Option<Passport> {
     let centre = config.keeper.centre.as_ref().map(|centre| &centre.agent_socket);
-    let guest = config.guest.as_ref().map(|guest| &guest.agent_socket);
     let peer = config.peer.as_ref().map(|peer| &peer.agent_socket);
-    let socket = centre.or(guest).or(peer)?;
-    let certifier = Arc::new(Agent::at(socket));
-    let passport =
-        Passport::new(certifier, model::api::service::Service::Trust, SystemClock::shared());
+    Some(kept(centre.or(peer)?, Certified::Trust, shutdown))
+}
+
+/// A passport that is kept in force as long as the process lives.
+fn kept(socket: &Path, service: Certified, shutdown: &Shutdown) -> Passport {
+    let passport = Passport::new(Arc::new(Agent::at(socket)), service, SystemClock::shared());
     let (kept, until) = (passport.clone(), shutdown.clone());
     tokio::spawn(async move { kept.run(until).await });
-    Some(passport)
+    passport
 }
 
 /// Opens the keeper, which at its first start may have to wait for the centre.

@@ -75,7 +75,7 @@ impl Rejection for Unmeasured {
 /// The services among a host's endorsed components.
 pub(crate) fn measured(components: &[String]) -> Vec<Service> {
     let named = |service: &Service| components.iter().any(|name| name == service.component());
-    [Service::Trust, Service::Centre].into_iter().filter(named).collect()
+    Service::ALL.into_iter().filter(named).collect()
 }
 
 async fn certify(

@@ -97,7 +97,7 @@ fn a_host_that_turned_bad_gets_no_passport_with_the_session_it_still_has() {
     };
     let good = asked("a");
     assert!(good.trusted && good.verdict.is_some());
-    assert_eq!(good.services, [Service::Trust]);
+    assert_eq!(good.services, [Service::Trust, Service::TrustGuests]);
     certify(&session, Service::Trust, &key).unwrap();
     host.measure(14, "vouchsafe:rootkit", true);
     assert_eq!(refused(host.session()), "event-unknown");

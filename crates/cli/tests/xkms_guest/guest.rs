@@ -79,6 +79,13 @@ pub fn from_inside(world: &World, checks: &mut Checks, image: &Path) {
     let one = |bindings: &Value| bindings.as_array().is_some_and(|all| all.len() == 1);
     let status = |wanted: &'static str| move |bindings: &Value| bindings[0]["status"] == wanted;
     guest.operation(checks, "Locate of what is not there", "locate --name alice", none);
+    let said = world.vouchsafe(&["key", "authorize", "--name", "alice"]);
+    guest.put("other", said.json()["pass_phrase"].as_str().unwrap_or("none"));
+    let order = "register --name alice --phrase-file /tmp/other --key-file /tmp/key";
+    let said = guest.client(order);
+    let result = said["answer"]["result"].as_str().unwrap_or_default().to_owned();
+    let refused = result == "Sender Refused" && noted(world, "owner-other");
+    checks.check("Register with a phrase that is not the VM's: `owner-other`", refused, said);
     authorize(world, &guest, "alice");
     let order = "register --name alice --phrase-file /tmp/phrase --key-file /tmp/key";
     guest.operation(checks, "Register of a key that was made in the guest", order, one);
@@ -104,9 +111,7 @@ pub fn from_inside(world: &World, checks: &mut Checks, image: &Path) {
         seen == "client-tampered",
         &seen,
     );
-    let log = world.path("hosts/a/trust/state/audit");
-    let noted = run("grep", &["-rqa", "client-tampered", log.to_str().expect("a plain path")]);
-    checks.check("the trust service's audit log has it", noted.code == 0, noted.complaint());
+    checks.check("the trust service's audit log has it", noted(world, "client-tampered"), "");
     let said = world.vouchsafe(&["vm", "attest", "v1"]);
     let what = "the authority's verdict leaves PCR 10 to the trust service";
     checks.check(what, said.code == 0, said.complaint());
@@ -200,8 +205,14 @@ fn start<'w>(world: &'w World, checks: &mut Checks) -> Option<Guest<'w>> {
 }
 
 fn authorize(world: &World, guest: &Guest<'_>, name: &str) {
-    let said = world.vouchsafe(&["key", "authorize", "--name", name]);
+    let said = world.vouchsafe(&["key", "authorize", "--name", name, "--owner", "v1"]);
     guest.put("phrase", said.json()["pass_phrase"].as_str().unwrap_or("none"));
+}
+
+/// Whether the trust service's audit log has this name.
+fn noted(world: &World, name: &str) -> bool {
+    let log = world.path("hosts/a/trust/state/audit");
+    run("grep", &["-rqa", name, log.to_str().expect("a plain path")]).code == 0
 }
 
 fn keeper(world: &World) -> u64 {

@@ -1,5 +1,6 @@
 //! The service's passport, checked while TLS shakes hands: the certificate is one that the authority
-//! issued to the trust service of a host with a good verdict, and its key signs the handshake.
+//! issued to the guests' end of the trust service of a host with a good verdict, and its key signs
+//! the handshake. The passport that a trust service shows to other services is not taken.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,7 +49,7 @@ impl ServerCertVerifier for PassportVerifier {
         let seconds = i64::try_from(now.as_secs()).ok();
         let now = seconds.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
         let now = now.ok_or(Error::FailedToGetCurrentTime)?;
-        let wanted = Wanted::any(Service::Trust);
+        let wanted = Wanted::any(Service::TrustGuests);
         let at = (now, Purpose::TlsServer);
         match check_passport(end_entity, intermediates, &self.anchors, at, &wanted) {
             Ok(_) => Ok(ServerCertVerified::assertion()),

@@ -31,9 +31,13 @@ pub(super) async fn measured(
         Problem::error(StatusCode::CONFLICT, "vm-not-measured", title)
     })?;
     let shown = handle.shown.borrow().clone();
-    // A list that is not whole says nothing about PCRs.
-    let pcrs = entries.and_then(|entries| attest::guest::observed_pcrs(&entries).ok());
-    let pcrs = pcrs.unwrap_or_default().into_iter().map(|(pcr, value)| PcrValue { pcr, value });
+    // A list that is not whole says nothing about PCRs, and what was measured after the verdict is
+    // none of what was affirmed.
+    let judged = shown.judged.and_then(|length| usize::try_from(length).ok());
+    let affirmed = entries
+        .zip(judged)
+        .and_then(|(entries, length)| attest::guest::observed_pcrs(entries.get(..length)?).ok());
+    let pcrs = affirmed.unwrap_or_default().into_iter().map(|(pcr, value)| PcrValue { pcr, value });
     Ok(Json(Measured {
         vm,
         epoch: shown.vm.epoch,

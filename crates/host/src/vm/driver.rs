@@ -57,6 +57,8 @@ pub(crate) struct Shown {
     pub(crate) appraised: Option<u64>,
     /// Vault volumes whose disk processes run, and what they are called in the table of anchors.
     pub(crate) anchored: Vec<(Volume, String)>,
+    /// Length of the observed list that the last verdict on this launch is about.
+    pub(crate) judged: Option<u64>,
     /// The certificate of its vTPM's EK, once it is issued.
     pub(crate) ek: Option<Bytes>,
     /// The VM is gone and nothing is left to deliver.
@@ -318,6 +320,7 @@ fn show(record: &Record, step: Option<Step>, percent: Option<u8>) -> Shown {
     let gone = matches!(record.phase, Phase::Gone)
         && record.job.as_ref().is_none_or(|job| !job.is_open() && (job.local || job.delivered));
     let live = if let Phase::Live(live) = &record.phase { Some(live) } else { None };
+    let judged = live.and_then(|live| live.verdict.as_ref()).map(|verdict| verdict.entries);
     let moves = live.filter(|live| !live.appraise && !live.paused && !live.io_stopped);
     let appraised = moves.and_then(|live| live.verdict.as_ref()).map(|verdict| verdict.entries);
     let anchored = anchored(record);
@@ -325,7 +328,18 @@ fn show(record: &Record, step: Option<Step>, percent: Option<u8>) -> Shown {
         VtpmStage::Certified { ek, .. } => Some(ek.clone()),
         VtpmStage::None | VtpmStage::Manufactured(_) => None,
     };
-    Shown { vm, state, undelivered, standing: detail, percent, appraised, anchored, ek, gone }
+    Shown {
+        vm,
+        state,
+        undelivered,
+        standing: detail,
+        percent,
+        appraised,
+        anchored,
+        judged,
+        ek,
+        gone,
+    }
 }
 
 fn anchored(record: &Record) -> Vec<(Volume, String)> {

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 use super::Bytes;
 use crate::{Digest, HostId, NameError};
 
-/// A service that may have a passport. Its program is the component `vouchsafe:<name>` in the event
-/// log of the host that it runs on.
+/// A service that may have a passport. Its program is a component in the event log of the host that
+/// it runs on ([`Self::component`]).
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -20,15 +20,28 @@ pub enum Service {
     Trust,
     /// The key-management centre, `vouchsafe-centre`.
     Centre,
+    /// The end of `vouchsafe-trust` that guests of its server speak to. Its key is with the process
+    /// that parses strangers' bytes, so it serves TLS to guests and proves nothing to services.
+    TrustGuests,
 }
 
 impl Service {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Trust, Self::Centre, Self::TrustGuests];
+
+    /// Whether its passport is for a TLS server alone.
+    #[must_use]
+    pub const fn only_serves(self) -> bool {
+        matches!(self, Self::TrustGuests)
+    }
+
     /// Kebab-case name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trust => "trust",
             Self::Centre => "centre",
+            Self::TrustGuests => "trust-guests",
         }
     }
 
@@ -36,7 +49,7 @@ impl Service {
     #[must_use]
     pub const fn component(self) -> &'static str {
         match self {
-            Self::Trust => "vouchsafe:trust",
+            Self::Trust | Self::TrustGuests => "vouchsafe:trust",
             Self::Centre => "vouchsafe:centre",
         }
     }
@@ -52,10 +65,8 @@ impl FromStr for Service {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Trust, Self::Centre]
-            .into_iter()
-            .find(|service| service.as_str() == text)
-            .ok_or(NameError::Identifier)
+        let known = Self::ALL.into_iter().find(|service| service.as_str() == text);
+        known.ok_or(NameError::Identifier)
     }
 }
 

@@ -5,12 +5,14 @@
 //! reader ── Passport ──► the service's certificate, for the TLS connection
 //!        ── Challenge ─► agent: what was measured in this VM? ─► credential, nonce
 //!        ── Attest ────► agent: and now? ─► attest::channel::appraise ─► admitted until ..
+//!        ── Ask ───────► admitted on this connection? the VM's own keys? ─► the keeper
 //! ```
 //!
 //! **Invariants:** a challenge is answered once, on its connection, in time; one VM has one open
 //! challenge, so the table is bounded by the server's VMs; both outcomes are in the audit log before
 //! the answer leaves; without an agent nothing is decided.
 
+mod behalf;
 mod settings;
 
 use std::{
@@ -24,7 +26,10 @@ use model::{
     Digest, Nonce, Secret, VmId,
     api::Bytes,
     guest::{ChallengeAsk, ChannelEvidence, GuestAnswer, GuestChallenge, GuestRequest, Measured},
-    keys::order::SecretBytes,
+    keys::{
+        order::SecretBytes,
+        rpc::KeyAnswer,
+    },
 };
 use serve::{
     clock::SharedClock,
@@ -94,6 +99,8 @@ pub struct Guests {
     agent: Box<dyn Agent>,
     clock: SharedClock,
     open: Mutex<HashMap<VmId, Opened>>,
+    /// The connection on which each VM is admitted, and until when.
+    admitted: Mutex<HashMap<VmId, (Digest, u64)>>,
     flood: Mutex<FloodGate<VmId>>,
 }
 
@@ -107,13 +114,24 @@ impl Guests {
             software: settings.software.clone(),
         };
         let flood = Mutex::new(FloodGate::new(settings.proofs_per_minute));
-        Self { settings, policy, agent, clock, open: Mutex::default(), flood }
+        Self {
+            settings,
+            policy,
+            agent,
+            clock,
+            open: Mutex::default(),
+            admitted: Mutex::default(),
+            flood,
+        }
     }
 
     /// Answers one request; `keeper` has the audit log.
     #[must_use]
-    pub fn answer(&self, keeper: &Keeper, request: GuestRequest) -> GuestAnswer {
-        match request {
+    pub fn answer(&self, keeper: &Keeper, request: GuestRequest) -> KeyAnswer {
+        KeyAnswer::Guest(match request {
+            GuestRequest::Ask { vm, channel, request } => {
+                return self.on_behalf(keeper, &vm, channel, *request);
+            }
             GuestRequest::Passport => match self.agent.passport() {
                 Ok(PassportKeys { chain, key }) => GuestAnswer::Passport {
                     chain: chain.into_iter().map(Bytes).collect(),
@@ -131,7 +149,7 @@ impl Guests {
                     until,
                 })
             }
-        }
+        })
     }
 
     fn challenge(
@@ -168,14 +186,21 @@ impl Guests {
         evidence: &ChannelEvidence,
     ) -> Result<u64, Why> {
         let now = self.clock.unix_ms();
-        // Used up, whatever comes of it.
+        // Used up, whatever comes of it; and what an earlier proof allowed is over.
+        self.admitted().remove(vm);
         let opened = self.open().remove(vm).filter(|opened| opened.channel == channel);
         let opened = opened.ok_or(ChannelRejection::QuoteReplayed("no challenge is open here"))?;
         let measured = self.agent.measured(vm).map_err(Why::failed)?;
         let proven = channel::appraise(&opened, evidence, &measured, &self.policy, now)?;
         let detail = format!("epoch {}, client {}", proven.epoch().0, proven.client());
         keeper.guest_admitted(proven.vm(), &detail).map_err(Why::failed)?;
-        Ok(now.saturating_add(self.settings.admitted_s.saturating_mul(1000)))
+        let until = now.saturating_add(self.settings.admitted_s.saturating_mul(1000));
+        self.admitted().insert(vm.clone(), (channel, until));
+        Ok(until)
+    }
+
+    fn admitted(&self) -> std::sync::MutexGuard<'_, HashMap<VmId, (Digest, u64)>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, HashMap<VmId, Opened>> {

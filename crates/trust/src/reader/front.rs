@@ -1,8 +1,6 @@
 //! One XKMS request, from its bytes to its answer: the responder in front of the keeper, what it
 //! refuses noted, and how busy it is.
 
-use std::net::SocketAddr;
-
 use model::Secret;
 use serve::{
     clock::{Clock as _, SystemClock},
@@ -18,7 +16,7 @@ use xkms::{
     xml::Limits,
 };
 
-use super::{link::Link, load::Rate, notes::Notes, service::Kept, translate};
+use super::{caller::Caller, link::Link, load::Rate, notes::Notes, service::Kept, translate};
 use crate::{config, start::Start};
 
 /// The reader cannot begin.
@@ -81,14 +79,14 @@ impl Front {
     }
 
     /// Answers one document. Blocks while the keeper works.
-    pub(super) fn answer(&self, bytes: &[u8], from: Option<SocketAddr>) -> Reply {
+    pub(super) fn answer(&self, bytes: &[u8], from: &Caller) -> Reply {
         let now = SystemClock.now();
         let second = now.unix_timestamp();
-        let requester = from.map(|at| at.ip().to_string()).unwrap_or_default();
+        let requester = from.requester();
         let circumstances = Circumstances {
             now,
             requester: requester.as_bytes(),
-            confidential: self.confidential,
+            confidential: self.confidential || from.is_guest(),
             under_load: self.orders.is_exceeded(second),
         };
         let mut failed = false;
@@ -98,7 +96,7 @@ impl Front {
                 [0; 16]
             })
         };
-        let mut service = Kept::new(&self.link);
+        let mut service = Kept::new(&self.link, from);
         let reply = self.responder.respond(&mut service, bytes, circumstances, &mut random);
         if failed {
             return unanswered();
@@ -114,7 +112,7 @@ impl Front {
     }
 
     /// Notes a request that was refused before it was read.
-    pub(super) fn refused(&self, event: &str, refusal: &'static str, from: Option<SocketAddr>) {
+    pub(super) fn refused(&self, event: &str, refusal: &'static str, from: &Caller) {
         self.notes.refused(&self.link, (event, refusal), from, SystemClock.now().unix_timestamp());
     }
 

@@ -30,16 +30,20 @@ use model::{
     keys::rpc::{KeyAnswer, KeyRequest},
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use serve::shutdown::Shutdown;
-use tokio::runtime::Handle;
+use serve::{clock::SystemClock, https::ServerTls, shutdown::Shutdown};
+use tokio::{runtime::Handle, time::Instant};
 
-use super::{front::Front, routes::App};
+use super::front::Front;
+
+/// How long a passport that was asked for is shown before it is asked for again.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// What guests' connections are served with.
 #[derive(Clone, Debug)]
 pub(super) struct Guests {
-    app: App,
     front: Arc<Front>,
+    /// TLS with the newest passport, and when it was asked for.
+    tls: Arc<tokio::sync::Mutex<Option<(Instant, ServerTls)>>>,
     /// URI of the service.
     service: String,
     /// The key that signs its messages (SubjectPublicKeyInfo, DER).
@@ -54,9 +58,8 @@ pub(super) struct Guests {
 }
 
 impl Guests {
-    /// Serves with `app`, as `start` says.
+    /// Serves in front of `front`, as `start` says.
     pub(super) fn new(
-        app: App,
         front: Arc<Front>,
         start: &crate::start::Start,
         idle: Duration,
@@ -65,8 +68,8 @@ impl Guests {
         let leaf = start.message.chain.first();
         let leaf = leaf.ok_or_else(|| anyhow::anyhow!("the message key has no certificate"))?;
         Ok(Self {
-            app,
             front,
+            tls: Arc::default(),
             service: start.service.clone(),
             message_key: Bytes(pki::CertFacts::read(&leaf.0)?.spki),
             idle,
@@ -91,6 +94,23 @@ impl Guests {
             }
         })?;
         Ok(())
+    }
+
+    /// TLS for a new connection. One at a time asks for the passport, and not each time: guests who
+    /// begin again and again keep no channel to the keeper busy.
+    async fn tls(&self) -> std::io::Result<ServerTls> {
+        let mut kept = self.tls.lock().await;
+        if let Some((_, tls)) = kept.as_ref().filter(|(since, _)| since.elapsed() < FRESH) {
+            return Ok(tls.clone());
+        }
+        let GuestAnswer::Passport { chain, key } = self.ask(GuestRequest::Passport).await else {
+            return Err(std::io::Error::other("the service has no passport"));
+        };
+        let chain: Vec<Vec<u8>> = chain.into_iter().map(|der| der.0).collect();
+        let tls = ServerTls::new(&chain, &key.0, &[], SystemClock::shared());
+        let tls = tls.map_err(std::io::Error::other)?;
+        *kept = Some((Instant::now(), tls.clone()));
+        Ok(tls)
     }
 
     async fn ask(&self, request: GuestRequest) -> GuestAnswer {

@@ -14,7 +14,7 @@ use serve::{
     problem::{Json, Problem},
 };
 
-use super::{expected, openapi, routes::App};
+use super::{caller::Caller, expected, openapi, routes::App};
 
 /// The routes, added to `router`.
 pub(super) fn routes(router: Router<App>) -> Router<App> {
@@ -47,8 +47,8 @@ async fn found(
     request: impl FnOnce(Query) -> KeyRequest,
 ) -> Result<Json<Found>, Problem> {
     if !app.open_queries {
-        let from = peer.address();
-        app.blocking(move |front| front.refused("keys-query", "queries-closed", from)).await?;
+        let from = Caller::Anyone(peer.address());
+        app.blocking(move |front| front.refused("keys-query", "queries-closed", &from)).await?;
         let title = "questions that nobody signed are not answered here";
         return Err(Problem::refusal("queries-closed", title).hint("ask by a signed XKMS request"));
     }

@@ -11,6 +11,7 @@ use std::{
 
 use model::{
     child,
+    guest::GuestRequest,
     keys::{
         order::KeyFailure,
         rpc::{KeyAnswer, KeyRequest},
@@ -96,7 +97,12 @@ impl Link {
 
     /// Asks the keeper, and waits for the answer.
     pub(crate) fn ask(&self, request: &KeyRequest) -> KeyAnswer {
+        self.pool(request).ask(request)
+    }
+
+    fn pool(&self, request: &KeyRequest) -> &Pool {
         match request {
+            KeyRequest::Guest(GuestRequest::Ask { request, .. }) => self.pool(request),
             KeyRequest::Locate(_)
             | KeyRequest::Validate(_)
             | KeyRequest::AuthenticationKeys { .. }
@@ -106,7 +112,7 @@ impl Link {
             | KeyRequest::Crl
             | KeyRequest::DeltaCrl
             | KeyRequest::Ocsp(_)
-            | KeyRequest::Health => self.questions.ask(request),
+            | KeyRequest::Health => &self.questions,
             KeyRequest::AuthenticationFailed { .. }
             | KeyRequest::Register { .. }
             | KeyRequest::Reissue(_)
@@ -114,7 +120,7 @@ impl Link {
             | KeyRequest::Recover(_)
             | KeyRequest::Collect(_)
             | KeyRequest::Guest(_)
-            | KeyRequest::Refused { .. } => self.orders.ask(request),
+            | KeyRequest::Refused { .. } => &self.orders,
         }
     }
 }

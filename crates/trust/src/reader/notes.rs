@@ -3,13 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     sync::{Mutex, PoisonError},
 };
 
 use model::keys::rpc::KeyRequest;
 
-use super::{link::Link, load::Rate};
+use super::{caller::Caller, link::Link, load::Rate};
 
 /// The notes.
 #[derive(Debug)]
@@ -30,13 +29,11 @@ impl Notes {
         &self,
         link: &Link,
         (event, refusal): (&str, &'static str),
-        from: Option<SocketAddr>,
+        from: &Caller,
         second: i64,
     ) {
         if self.rate.note(second) {
-            let actor =
-                from.map_or_else(|| "unknown".to_owned(), |at| format!("client:{}", at.ip()));
-            link.ask(&request(event, refusal, actor));
+            link.ask(&request(event, refusal, from.actor()));
         } else {
             let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
             let count = counted.entry(refusal).or_default();

@@ -1,7 +1,6 @@
 //! What is served where.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,7 +20,7 @@ use http::{HeaderValue, StatusCode, header};
 use model::keys::rpc::{KeyAnswer, KeyRequest};
 use serve::{https::Peer, problem::Problem};
 
-use super::{expected, front::Front, json, wsdl};
+use super::{caller::Caller, expected, front::Front, json, wsdl};
 
 /// What all handlers share.
 #[derive(Clone, Debug)]
@@ -126,28 +125,28 @@ pub(super) fn router(app: App) -> Router {
     json::routes(router).with_state(app)
 }
 
-fn typed(status: u16, content_type: &'static str, body: impl Into<Body>) -> Response {
+pub(super) fn typed(status: u16, content_type: &'static str, body: impl Into<Body>) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
-pub(super) async fn xkms(
+async fn xkms(
     State(app): State<App>,
     peer: Peer,
     request: Request,
 ) -> Result<Response, Problem> {
-    let from: Option<SocketAddr> = peer.address();
+    let from = Caller::Anyone(peer.address());
     let body = match app.body(request).await {
         Ok(body) => body,
         Err(problem) if problem.name == "request-too-large" => {
-            app.blocking(move |f| f.refused("xkms-unread", "request-too-large", from)).await?;
+            app.blocking(move |f| f.refused("xkms-unread", "request-too-large", &from)).await?;
             return Err(problem);
         }
         Err(problem) => return Err(problem),
     };
-    let reply = app.brief(move |front| front.answer(&body, from)).await?;
+    let reply = app.brief(move |front| front.answer(&body, &from)).await?;
     Ok(typed(reply.status, reply.content_type, reply.body))
 }
 

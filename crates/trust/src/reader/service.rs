@@ -5,7 +5,7 @@ use model::{
     keys::{
         Query as NeutralQuery,
         order::{AboutBinding, NamedKey, Order as NeutralOrder, Receipt as NeutralReceipt},
-        rpc::{Collected, KeyRequest},
+        rpc::{Collected, KeyAnswer, KeyRequest},
     },
 };
 use xkms::{
@@ -17,6 +17,7 @@ use xkms::{
 };
 
 use super::{
+    caller::Caller,
     expected,
     link::Link,
     translate::{self, Wanted},
@@ -30,27 +31,32 @@ const WHOLE: [RespondWith; 3] =
 #[derive(Debug)]
 pub(super) struct Kept<'l> {
     link: &'l Link,
+    caller: &'l Caller,
 }
 
 impl<'l> Kept<'l> {
-    pub(super) const fn new(link: &'l Link) -> Self {
-        Self { link }
+    pub(super) const fn new(link: &'l Link, caller: &'l Caller) -> Self {
+        Self { link, caller }
+    }
+
+    fn ask(&self, request: KeyRequest) -> KeyAnswer {
+        self.link.ask(&self.caller.asks(request))
     }
 
     /// What an answer shall carry; the list of revocations is fetched only where it is asked for.
     fn wanted<'a>(&self, kinds: &'a [RespondWith]) -> Wanted<'a> {
         let crl = kinds
             .contains(&RespondWith::X509Crl)
-            .then(|| expected::published(self.link.ask(&KeyRequest::Crl)).ok().map(|der| der.0));
+            .then(|| expected::published(self.ask(KeyRequest::Crl)).ok().map(|der| der.0));
         Wanted::new(kinds, crl.flatten())
     }
 
-    fn found(&self, request: &KeyRequest) -> Result<model::keys::Found, Failure> {
-        expected::found(self.link.ask(request))
+    fn found(&self, request: KeyRequest) -> Result<model::keys::Found, Failure> {
+        expected::found(self.ask(request))
     }
 
-    fn outcome(&self, request: &KeyRequest, kinds: &[RespondWith]) -> Result<Outcome, Failure> {
-        let outcome = expected::outcome(self.link.ask(request))?;
+    fn outcome(&self, request: KeyRequest, kinds: &[RespondWith]) -> Result<Outcome, Failure> {
+        let outcome = expected::outcome(self.ask(request))?;
         self.wanted(kinds).outcome(outcome)
     }
 }
@@ -82,7 +88,7 @@ fn about(of: &Order<'_>, binding: &KeyBinding) -> AboutBinding {
 
 impl KeyService for Kept<'_> {
     fn locate(&mut self, of: &Query<'_>) -> Result<Found<UnverifiedKeyBinding>, Failure> {
-        let found = self.found(&KeyRequest::Locate(query(of)))?;
+        let found = self.found(KeyRequest::Locate(query(of)))?;
         let wanted = self.wanted(of.respond_with);
         let bindings = found.bindings.into_iter().map(|binding| wanted.unverified(binding));
         let (more, knowledge) = (found.more, found.knowledge);
@@ -90,7 +96,7 @@ impl KeyService for Kept<'_> {
     }
 
     fn validate(&mut self, of: &Query<'_>) -> Result<Found<KeyBinding>, Failure> {
-        let found = self.found(&KeyRequest::Validate(query(of)))?;
+        let found = self.found(KeyRequest::Validate(query(of)))?;
         let wanted = self.wanted(of.respond_with);
         let bindings = found.bindings.into_iter().map(|binding| wanted.verified(binding));
         let (more, knowledge) = (found.more, found.knowledge);
@@ -104,7 +110,7 @@ impl KeyService for Kept<'_> {
     ) -> Vec<(String, AuthenticationKey)> {
         let Some(operation) = translate::operation(of) else { return Vec::new() };
         let binding = translate::example(binding);
-        let answer = self.link.ask(&KeyRequest::AuthenticationKeys { operation, binding });
+        let answer = self.ask(KeyRequest::AuthenticationKeys { operation, binding });
         let key = |named: NamedKey| Some((named.holder, translate::authentication_key(named.key)?));
         expected::keys(answer).unwrap_or_default().into_iter().filter_map(key).collect()
     }
@@ -113,14 +119,14 @@ impl KeyService for Kept<'_> {
         let Some(operation) = translate::operation(of) else { return };
         let binding = translate::example(binding);
         let request = KeyRequest::AuthenticationFailed { operation, binding };
-        if expected::noted(&self.link.ask(&request)).is_err() {
+        if expected::noted(&self.ask(request)).is_err() {
             tracing::error!("a failed authentication could not be counted");
         }
     }
 
     fn message_key(&mut self, hint: Option<&KeyInfo>) -> Option<AuthenticationKey> {
         let example = translate::example_of(hint?);
-        let answer = self.link.ask(&KeyRequest::MessageKey(example));
+        let answer = self.ask(KeyRequest::MessageKey(example));
         expected::key(answer).ok().flatten().and_then(translate::authentication_key)
     }
 
@@ -130,23 +136,23 @@ impl KeyService for Kept<'_> {
         asked: &PrototypeKeyBinding,
     ) -> Result<Outcome, Failure> {
         let request = KeyRequest::Register { order: order(of), asked: translate::prototype(asked) };
-        self.outcome(&request, of.respond_with)
+        self.outcome(request, of.respond_with)
     }
 
     fn reissue(&mut self, of: &Order<'_>, binding: &KeyBinding) -> Result<Outcome, Failure> {
-        self.outcome(&KeyRequest::Reissue(about(of, binding)), of.respond_with)
+        self.outcome(KeyRequest::Reissue(about(of, binding)), of.respond_with)
     }
 
     fn revoke(&mut self, of: &Order<'_>, binding: &KeyBinding) -> Result<Outcome, Failure> {
-        self.outcome(&KeyRequest::Revoke(about(of, binding)), of.respond_with)
+        self.outcome(KeyRequest::Revoke(about(of, binding)), of.respond_with)
     }
 
     fn recover(&mut self, of: &Order<'_>, binding: &KeyBinding) -> Result<Outcome, Failure> {
-        self.outcome(&KeyRequest::Recover(about(of, binding)), of.respond_with)
+        self.outcome(KeyRequest::Recover(about(of, binding)), of.respond_with)
     }
 
     fn collect(&mut self, of: &Receipt<'_>) -> Option<Result<Outcome, Failure>> {
-        match expected::collected(self.link.ask(&KeyRequest::Collect(receipt(of)))) {
+        match expected::collected(self.ask(KeyRequest::Collect(receipt(of)))) {
             Ok(None) => None,
             // What of it the client wants, the responder selects.
             Ok(Some(Collected::Outcome(outcome))) => Some(self.wanted(&WHOLE).outcome(outcome)),
@@ -155,7 +161,7 @@ impl KeyService for Kept<'_> {
     }
 
     fn progress(&mut self, of: &Receipt<'_>) -> Option<Counts> {
-        let answer = self.link.ask(&KeyRequest::Progress(receipt(of)));
+        let answer = self.ask(KeyRequest::Progress(receipt(of)));
         expected::progress(answer).ok().flatten().map(translate::counts)
     }
 }

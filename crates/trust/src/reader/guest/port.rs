@@ -32,6 +32,9 @@ struct Session {
     _task: JoinSet<()>,
 }
 
+/// The shortest time between two sessions of one port; what comes sooner is turned away.
+const PAUSE: Duration = Duration::from_millis(250);
+
 struct Port<'g> {
     guests: &'g Guests,
     vm: &'g VmId,
@@ -44,6 +47,8 @@ struct Port<'g> {
     outward: Vec<u8>,
     /// When `inward` began to wait.
     since: Instant,
+    /// When the last session began.
+    began: Option<Instant>,
 }
 
 /// Serves a port until the other side is gone or the process ends.
@@ -59,6 +64,7 @@ pub(super) async fn serve(guests: &Guests, vm: &VmId, port: StdStream) -> io::Re
         inward: Vec::new(),
         outward: Vec::new(),
         since: Instant::now(),
+        began: None,
     };
     let (mut heard, mut said) = (vec![0; BUFFER], vec![0; port::MAX_PAYLOAD]);
     loop {
@@ -105,7 +111,10 @@ impl Port<'_> {
         while self.inward.is_empty() && self.outward.len() < BUFFER {
             let Some(frame) = self.frames.next_frame() else { return };
             match self.line.take(frame) {
+                // The client asks again in a while.
+                Turn::Begin(_) if self.began.is_some_and(|at| at.elapsed() < PAUSE) => self.end(),
                 Turn::Begin(session) => {
+                    self.began = Some(Instant::now());
                     self.begin();
                     port::write_word(session, Kind::Opened, &mut self.outward);
                 }

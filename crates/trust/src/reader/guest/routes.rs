@@ -7,9 +7,8 @@ use std::{
 
 use axum::{
     Extension, Json, Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, FromRequest as _, Request},
-    middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::post,
 };
@@ -25,13 +24,13 @@ use model::{
 use serde::de::DeserializeOwned;
 use serve::{
     clock::{Clock as _, SystemClock},
-    https::{self, Limits, ServerTls},
+    https::{self, Limits},
     problem::Problem,
 };
 use tokio::io::DuplexStream;
 
 use super::Guests;
-use crate::reader::{DRAIN, routes};
+use crate::reader::{DRAIN, caller::Caller, front::Front, routes};
 
 /// One TLS connection of the client of one VM.
 #[derive(Clone, Debug)]
@@ -46,12 +45,7 @@ struct Connection {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(guests: &Guests, vm: &VmId, stream: DuplexStream) -> io::Result<()> {
-    let GuestAnswer::Passport { chain, key } = guests.ask(GuestRequest::Passport).await else {
-        return Err(io::Error::other("the service has no passport"));
-    };
-    let chain: Vec<Vec<u8>> = chain.into_iter().map(|der| der.0).collect();
-    let tls = ServerTls::new(&chain, &key.0, &[], SystemClock::shared());
-    let tls = tls.map_err(io::Error::other)?;
+    let tls = guests.tls().await?;
     let shaken = tokio::time::timeout(guests.patience, tls.accept(stream)).await;
     let stream = shaken.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
     let exporter = stream.get_ref().1.export_keying_material([0_u8; 32], EXPORTER, None);
@@ -79,52 +73,74 @@ fn sha256(bytes: &[u8]) -> Digest {
 }
 
 fn router(connection: Connection) -> Router {
-    let body = connection.guests.body;
-    let xkms = Router::new()
-        .route("/xkms", post(routes::xkms))
-        .with_state(connection.guests.app.clone())
-        .route_layer(middleware::from_fn(move |request: Request, next: Next| {
-            next.run(request.map(|inner| Body::new(Limited::new(inner, body))))
-        }))
-        .route_layer(middleware::from_fn(admitted));
     Router::new()
         .route("/guest/v1/challenge", post(challenge))
         .route("/guest/v1/attest", post(attest))
-        .merge(xkms)
+        .route("/xkms", post(xkms))
         .layer(DefaultBodyLimit::disable())
         .layer(Extension(connection))
 }
 
-/// Lets a request pass if the connection's proof was accepted and still counts.
-async fn admitted(
+impl Connection {
+    fn caller(&self) -> Caller {
+        Caller::Guest(self.vm.clone(), self.channel)
+    }
+
+    /// Why no request is taken on this connection now. The keeper looks again, by its own records.
+    fn closed(&self) -> Option<&'static str> {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        match until {
+            0 => Some("guest-not-proven"),
+            until if SystemClock.unix_ms() >= until => Some("guest-proof-over"),
+            _ => None,
+        }
+    }
+
+    /// Runs what blocks where it may.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Front, &Caller) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let (front, caller) = (Arc::clone(&self.guests.front), self.caller());
+        let done = tokio::task::spawn_blocking(move || work(&front, &caller)).await;
+        done.map_err(|_| Problem::internal())
+    }
+}
+
+async fn xkms(
     Extension(connection): Extension<Connection>,
     request: Request,
-    next: Next,
 ) -> Result<Response, Problem> {
-    let until = *connection.until.lock().unwrap_or_else(PoisonError::into_inner);
-    if SystemClock.unix_ms() < until {
-        return Ok(next.run(request).await);
+    if let Some(name) = connection.closed() {
+        // Noted like other requests that are refused before they are read.
+        connection.blocking(move |front, from| front.refused("xkms-unread", name, from)).await?;
+        let title = "the client has to prove its VM and itself first";
+        return Err(Problem::refusal(name, title).status(StatusCode::FORBIDDEN));
     }
-    let title = "the client has to prove its VM and itself first";
-    let name = if until == 0 { "guest-not-proven" } else { "guest-proof-over" };
-    let front = Arc::clone(&connection.guests.front);
-    // Noted like other requests that are refused before they are read.
-    let noted = tokio::task::spawn_blocking(move || front.refused("xkms-unread", name, None)).await;
-    noted.map_err(|_| Problem::internal())?;
-    Err(Problem::refusal(name, title).status(StatusCode::FORBIDDEN))
+    let body = read(&connection, request, connection.guests.body).await?;
+    let reply = connection.blocking(move |front, from| front.answer(&body, from)).await?;
+    Ok(routes::typed(reply.status, reply.content_type, reply.body))
+}
+
+async fn read(connection: &Connection, request: Request, most: usize) -> Result<Bytes, Problem> {
+    let request = request.map(|inner| Body::new(Limited::new(inner, most)));
+    let read = Bytes::from_request(request, &());
+    let invalid = |title| Problem::error(StatusCode::BAD_REQUEST, "request-invalid", title);
+    tokio::time::timeout(connection.guests.patience, read)
+        .await
+        .map_err(|_elapsed| invalid("the body did not arrive in time"))?
+        .map_err(|_| invalid("the body is too long or ended early"))
 }
 
 async fn body<T: DeserializeOwned>(
     connection: &Connection,
     request: Request,
 ) -> Result<T, Problem> {
-    let read = axum::body::Bytes::from_request(request, &());
-    let invalid = |title| Problem::error(StatusCode::BAD_REQUEST, "request-invalid", title);
-    let bytes = tokio::time::timeout(connection.guests.patience, read)
-        .await
-        .map_err(|_elapsed| invalid("the body did not arrive in time"))?
-        .map_err(|_| invalid("the body is too long or ended early"))?;
-    serde_json::from_slice(&bytes).map_err(|_| invalid("the body is not what is expected"))
+    let bytes = read(connection, request, MAX_BODY).await?;
+    serde_json::from_slice(&bytes).map_err(|_| {
+        let title = "the body is not what is expected";
+        Problem::error(StatusCode::BAD_REQUEST, "request-invalid", title)
+    })
 }
 
 /// The client learns which rule said no; details are in the service's audit log.
