@@ -303,10 +303,8 @@ impl Keeper {
             }
         }
         self.ordered_done(write, id, held, new)?;
-        let event = match operation {
-            model::keys::order::KeyOperation::Reissue => "key-reissued",
-            _ => "key-registered",
-        };
+        let again = operation == model::keys::order::KeyOperation::Reissue;
+        let event = if again { "key-reissued" } else { "key-registered" };
         let detail = format!("{}, order {id}", new.public());
         Ok(self.journal.done("centre", event, &format!("key:{name}"), &detail)?)
     }
