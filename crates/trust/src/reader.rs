@@ -7,6 +7,7 @@
 //! **Invariants:** it opens no file once it serves; it holds the key that signs messages and no
 //! other; what it cannot decide it asks the keeper; it dies with the keeper.
 
+mod caller;
 mod decimal;
 mod expected;
 mod front;
@@ -100,7 +101,7 @@ async fn serve(
     let app = App::new(Arc::clone(&front), start, turns);
     if let Some((ports, idle)) = ports.zip(start.guest_idle_s) {
         let idle = Duration::from_secs(idle);
-        Guests::new(app.clone(), Arc::clone(&front), start, idle, shutdown.clone())?
+        Guests::new(Arc::clone(&front), start, idle, shutdown.clone())?
             .attend(ports)?;
     }
     tracing::info!(service = start.service, "serving");
