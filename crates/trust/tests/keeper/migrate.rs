@@ -262,10 +262,12 @@ fn keys_do_not_go_to_a_service_whose_verdict_turned_bad_half_way() {
         migrate(&a, "v1", "b").unwrap();
         while let Some(said) = next(&a, "v1", "a") {
             let answer = incoming(&b, &said, "b", true).unwrap();
-            let now = match &answer.body {
-                Body::Ready { .. } => "ready",
-                Body::Receipt { .. } => "receipt",
-                _ => "",
+            let now = if matches!(answer.body, Body::Ready { .. }) {
+                "ready"
+            } else if matches!(answer.body, Body::Receipt { .. }) {
+                "receipt"
+            } else {
+                ""
             };
             a.keeper.heard("v1", &answer, now != bad_at).unwrap();
         }

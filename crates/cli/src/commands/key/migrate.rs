@@ -1,10 +1,6 @@
 //! `vouchsafe key migrate`: begins a migration and waits until the keys are at one place.
 
-use std::{
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, thread, time::Duration};
 
 use model::{
     HostId,
@@ -74,14 +70,15 @@ pub(super) fn follow(
     patience: Duration,
     printer: Printer,
 ) -> Result<(), Failure> {
-    let until = Instant::now() + patience;
+    let mut left = patience;
     let mut view = view_of(begun)?;
     while view.place.moving().is_some() && !matches!(view.place, Place::Withdrawing(..)) {
-        if Instant::now() >= until {
+        if left.is_zero() {
             let text = format!("the migration goes on ({})", view.place.name());
             return Err(Failure::error(text, "`vouchsafe key migration` says how far it is"));
         }
         thread::sleep(PAUSE);
+        left = left.saturating_sub(PAUSE);
         view = view_of(ask(&AdminRequest::Migration { owner: view.owner.clone() })?)?;
     }
     if let Some(name) = &view.refused {
