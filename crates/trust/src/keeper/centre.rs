@@ -18,6 +18,7 @@ mod link;
 mod moving;
 mod news;
 mod opening;
+mod outcome;
 
 use std::{
     collections::BTreeMap,
@@ -45,7 +46,7 @@ use self::forward::Forwarded;
 pub use self::link::CentreLink;
 pub(super) use self::{
     moving::{MIGRATIONS, MovingRecord},
-    opening::{DomainRecord, open},
+    opening::{DomainRecord, has_centre, open},
 };
 use super::{
     issuer::Known,

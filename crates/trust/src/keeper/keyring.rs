@@ -162,6 +162,10 @@ fn full(
     if settings.manner != Manner::Full {
         return Err(Fault::ca(std::io::Error::other("this manner needs a centre")));
     }
+    if centre::has_centre(records)? {
+        let made = "this state was made with a centre: no CA is made in it";
+        return Err(Fault::ca(std::io::Error::other(made)));
+    }
     let ca = own(records, "ca", || {
         let validity = lasting(now, CA_DAYS);
         let common_name = settings.ca_name.clone();

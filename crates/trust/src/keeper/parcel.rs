@@ -151,7 +151,11 @@ impl Keeper {
             return Err(unfit());
         }
         let before = items.len();
-        items.retain(|item| name_of(item).is_none_or(|name| known.contains(name)));
+        let centre = self.issuer.line().is_some();
+        items.retain(|item| {
+            name_of(item).is_none_or(|name| known.contains(name))
+                || matches!(item, Item::Order(_, one) if centre && one.is_with_centre())
+        });
         let kept: BTreeSet<EntryId> = items
             .iter()
             .filter_map(|one| if let Item::Order(id, _) = one { Some(*id) } else { None })

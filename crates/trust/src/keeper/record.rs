@@ -201,6 +201,13 @@ pub(crate) struct OrderRecord {
     pub(crate) owner: Option<String>,
 }
 
+impl OrderRecord {
+    /// Whether the centre carries it out, wherever its owner's keys are.
+    pub(crate) fn is_with_centre(&self) -> bool {
+        self.state == OrderState::Ordered
+    }
+}
+
 /// What is to be done once an operator agrees.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -2,18 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use model::keys::{
-    Anchor, KeyExample, Query, StatusValue,
-    admin::{AdminReply, AdminRequest},
-    order::{KeyFailure, KeyOperation, KeyOutcome, Order, Receipt},
-    rpc::{Collected, KeyAnswer, KeyRequest},
+use model::{
+    centre::MigrationStage,
+    keys::{
+        Anchor, KeyExample, Query, StatusValue,
+        admin::{AdminReply, AdminRequest},
+        order::{KeyFailure, KeyOperation, KeyOutcome, Order, Receipt},
+        rpc::{Collected, KeyAnswer, KeyRequest},
+    },
 };
 use serve::{keys::SigningKey, shutdown::Shutdown};
 use trust::keeper::{AtCentre, Keeper, Manner, Settings};
 
 use crate::{
     fake::Fake,
-    support::{Rig, by_key, held, key, named, open_settings, order, prototype, receipt},
+    migrate::{announce, incoming, migrate, next, owned, settle},
+    support::{
+        Rig, by_certificate, by_key, held, key, named, open_settings, order, prototype, receipt,
+    },
 };
 
 pub(crate) fn settings(manner: Manner) -> Settings {
@@ -55,8 +61,11 @@ fn eventually<T>(what: impl Fn() -> Option<T>) -> T {
 
 /// Orders a registration by a client that can wait.
 fn ask(rig: &Rig, name: &str, pair: &SigningKey, under: &str) -> Receipt {
-    let phrase = rig.authorize(name);
-    let holder = rig.holder(KeyOperation::Register, &named(name), &phrase).unwrap();
+    ask_by(rig, (name, &rig.authorize(name)), pair, under)
+}
+
+fn ask_by(rig: &Rig, (name, phrase): (&str, &str), pair: &SigningKey, under: &str) -> Receipt {
+    let holder = rig.holder(KeyOperation::Register, &named(name), phrase).unwrap();
     let order = Order { receipt: receipt(under), may_wait: true, ..order(holder, Some(pair)) };
     let asked = prototype(name, Some(pair));
     let answer = rig.keeper.serve(KeyRequest::Register { order, asked });
@@ -271,6 +280,70 @@ fn no_ca_and_no_user_key_is_made_here() {
 }
 
 #[test]
+fn an_order_and_a_revocation_are_not_lost_while_keys_move_between_two_such_services() {
+    let (a, fake, _stop_a) = rig(Manner::Hybrid);
+    let b = Rig::at_centre(settings(Manner::Hybrid), fake.clone());
+    let _stop_b = attended(&b);
+    for rig in [&a, &b] {
+        rig.keeper.moves(Arc::default());
+    }
+    let (bob, carol) = (key(), key());
+    let phrase = a.authorize_as(owned("bob", "v1")).unwrap();
+    let done = a.register_by(&phrase, &prototype("bob", Some(&bob)), Some(&bob)).unwrap();
+    let certificate = done.bindings[0].certificates[0].clone();
+    let phrase = a.authorize_as(owned("carol", "v1")).unwrap();
+    fake.away(true);
+    let under = ask_by(&a, ("carol", &phrase), &carol, "1");
+    announce(&b, "v1", ("a", None));
+    migrate(&a, "v1", "b").unwrap();
+    let mut said = 0;
+    while let Some(statement) = next(&a, "v1", "a") {
+        let answer = incoming(&b, &statement, "b", true).unwrap();
+        a.keeper.heard("v1", &answer, true).unwrap();
+        said += 1;
+        if said == 1 {
+            // The parcel is on its way: what becomes known now finds nothing that may change.
+            fake.away(false);
+            fake.revoke_by_itself(&certificate);
+            std::thread::sleep(Duration::from_millis(1500));
+            assert!(!collected(&a, &under));
+        }
+    }
+    // The old service has nothing of its own to say any more.
+    let knowledge = a.locate(named("bob")).knowledge.unwrap();
+    assert!(matches!(knowledge.anchor, Anchor::Ca(_)));
+    assert_eq!(b.verdict(by_certificate(&certificate)), StatusValue::Invalid);
+    eventually(|| collected(&b, &under).then_some(()));
+    assert_eq!(b.verdict(by_key(&carol)), StatusValue::Valid);
+    assert_eq!(fake.certificates_of(&carol), 1);
+}
+
+#[test]
+fn a_migration_that_the_centre_orders_is_begun_once_and_reported() {
+    let (a, fake, _stop_a) = rig(Manner::Hybrid);
+    let b = Rig::at_centre(settings(Manner::Hybrid), fake.clone());
+    a.keeper.moves(Arc::default());
+    b.keeper.moves(Arc::default());
+    let bob = key();
+    let phrase = a.authorize_as(owned("bob", "v1")).unwrap();
+    a.register_by(&phrase, &prototype("bob", Some(&bob)), Some(&bob)).unwrap();
+    announce(&b, "v1", ("a", None));
+    let id = fake.order_migration("v1", ("a", "b"));
+    fake.order_migration("v1", ("a", "b"));
+    let first = eventually(|| next(&a, "v1", "a"));
+    assert_eq!(first.id, id);
+    settle(&a, &b, "v1", ("a", "b"));
+    eventually(|| fake.reports().contains(&(id, MigrationStage::Active)).then_some(()));
+    assert_eq!(b.locate(named("bob")).knowledge.unwrap().anchor, Anchor::TrustService);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(
+        fake.reports().iter().filter(|(_, stage)| *stage == MigrationStage::Active).count(),
+        1
+    );
+    assert!(!a.refusals().contains(&"owner-moved".to_owned()));
+}
+
+#[test]
 fn a_state_keeps_its_manner() {
     let dir = tempfile::tempdir().unwrap();
     let clock = serve::clock::SystemClock::shared();
@@ -278,6 +351,15 @@ fn a_state_keeps_its_manner() {
     own.close().unwrap();
     drop(own);
     let fake = Arc::new(Fake::new());
-    let other = Keeper::open_with(settings(Manner::Hybrid), dir.path(), clock, Some(fake));
+    let other = Keeper::open_with(settings(Manner::Hybrid), dir.path(), clock.clone(), Some(fake));
     assert!(other.is_err());
+    let (rig, _fake, stop) = rig(Manner::Hybrid);
+    stop.trigger();
+    rig.keeper.close().unwrap();
+    let path = rig.dir.path().to_owned();
+    let Rig { keeper, dir, .. } = rig;
+    std::thread::sleep(Duration::from_millis(1500));
+    drop(keeper);
+    assert!(Keeper::open(open_settings(), &path, clock).is_err());
+    drop(dir);
 }

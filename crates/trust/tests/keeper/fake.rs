@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use model::{
@@ -16,7 +16,8 @@ use model::{
     api::Bytes,
     centre::{
         Bound, CentreAnswer, CentreOrder, CentreOutcome, CentreProgress, CentreQuestion,
-        CentreWork, DomainInfo, Feed, FeedItem, FeedNews, MigrationReport, Welcome,
+        CentreWork, DomainInfo, Feed, FeedItem, FeedNews, MigrationOrder, MigrationReport,
+        MigrationStage, ServiceEntry, Welcome,
     },
     keys::{Anchor, Found, Knowledge},
 };
@@ -118,6 +119,23 @@ impl Fake {
     pub(crate) fn revoke_by_itself(&self, certificate: &Bytes) {
         let (domain, certificate) = ("own".parse().unwrap(), certificate.clone());
         self.tell(FeedNews::Revoked { domain, certificate, at: SystemClock.unix_ms() });
+    }
+
+    /// Orders that an owner's keys move; always the same migration.
+    pub(crate) fn order_migration(&self, owner: &str, (from, to): (&str, &str)) -> MigrationId {
+        let place = |host: &str| ServiceEntry {
+            host: host.parse().unwrap(),
+            peer_url: "https://127.0.0.1:1".to_owned(),
+        };
+        let id = MigrationId([7; 16]);
+        let (owner, from, to) = (owner.to_owned(), place(from), place(to));
+        self.tell(FeedNews::Migrate(MigrationOrder { id, owner, from, to }));
+        id
+    }
+
+    /// What was reported of migrations.
+    pub(crate) fn reports(&self) -> Vec<(MigrationId, MigrationStage)> {
+        self.reports.lock().unwrap().iter().map(|(id, report)| (*id, report.stage)).collect()
     }
 
     fn certify(&self, name: Option<&str>, spki: &[u8]) -> Vec<u8> {
@@ -238,7 +256,7 @@ impl Centre for Fake {
     }
 
     fn feed(&self, after: u64, wait: Duration) -> Result<Feed, CentreError> {
-        let until = Instant::now() + wait.min(Duration::from_millis(100));
+        let until = SystemClock.monotonic() + wait.min(Duration::from_millis(100));
         loop {
             self.there()?;
             let all = self.feed.lock().unwrap();
@@ -246,7 +264,7 @@ impl Centre for Fake {
                 all.iter().filter(|item| item.seq > after).cloned().collect();
             let next = all.last().map_or(after, |item| item.seq);
             drop(all);
-            if !items.is_empty() || Instant::now() >= until {
+            if !items.is_empty() || SystemClock.monotonic() >= until {
                 return Ok(Feed { next, resync: false, items });
             }
             thread::sleep(Duration::from_millis(10));

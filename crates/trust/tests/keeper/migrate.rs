@@ -24,12 +24,12 @@ use trust::keeper::{Own, Refusal, Settings, Why};
 
 use crate::support::{Rig, authorize, by_key, held, key, named, open_settings, prototype};
 
-fn own(host: &str) -> Own {
+pub(crate) fn own(host: &str) -> Own {
     let verdict = Digest::sha256([host.as_bytes()[0]; 32]);
     Own { host: host.parse().unwrap(), verdict }
 }
 
-fn host(name: &str) -> HostId {
+pub(crate) fn host(name: &str) -> HostId {
     name.parse().unwrap()
 }
 
@@ -41,7 +41,7 @@ fn rig() -> Rig {
     rig
 }
 
-fn owned(name: &str, owner: &str) -> Authorize {
+pub(crate) fn owned(name: &str, owner: &str) -> Authorize {
     Authorize { owner: Some(owner.to_owned()), ..authorize(name) }
 }
 
@@ -51,7 +51,7 @@ fn register(rig: &Rig, name: &str, owner: &str, key: Option<&SigningKey>) {
     rig.register_by(&phrase, &prototype(name, key), key).unwrap();
 }
 
-fn migrate(rig: &Rig, owner: &str, to: &str) -> Result<OwnerView, String> {
+pub(crate) fn migrate(rig: &Rig, owner: &str, to: &str) -> Result<OwnerView, String> {
     let (owner, url) = (owner.to_owned(), "https://127.0.0.1:1".to_owned());
     let operator = "alice".to_owned();
     view(rig.keeper.administer(AdminRequest::Migrate { owner, host: host(to), url, operator }))
@@ -75,7 +75,7 @@ fn cancel(rig: &Rig, owner: &str) -> Result<OwnerView, String> {
 }
 
 /// Announces at `at` that an owner's keys come from `from`, with the CA of the keeper there.
-fn announce(at: &Rig, owner: &str, (from, source): (&str, Option<&Rig>)) {
+pub(crate) fn announce(at: &Rig, owner: &str, (from, source): (&str, Option<&Rig>)) {
     let ca = source.map(|rig| Bytes(rig.keeper.ca_certificate().to_vec()));
     let (owner, operator) = (owner.to_owned(), "bob".to_owned());
     let reply =
@@ -84,11 +84,16 @@ fn announce(at: &Rig, owner: &str, (from, source): (&str, Option<&Rig>)) {
 }
 
 /// What the source says next.
-fn next(rig: &Rig, owner: &str, from: &str) -> Option<Statement> {
+pub(crate) fn next(rig: &Rig, owner: &str, from: &str) -> Option<Statement> {
     rig.keeper.outgoing(owner, &own(from)).unwrap().map(|next| next.statement)
 }
 
-fn incoming(rig: &Rig, said: &Statement, at: &str, trusted: bool) -> Result<Statement, String> {
+pub(crate) fn incoming(
+    rig: &Rig,
+    said: &Statement,
+    at: &str,
+    trusted: bool,
+) -> Result<Statement, String> {
     rig.keeper.incoming(said, &own(at), trusted).map_err(name)
 }
 
@@ -97,7 +102,7 @@ fn name(why: Why) -> String {
 }
 
 /// Everything that can be said, until there is nothing to say.
-fn settle(a: &Rig, b: &Rig, owner: &str, (from, to): (&str, &str)) {
+pub(crate) fn settle(a: &Rig, b: &Rig, owner: &str, (from, to): (&str, &str)) {
     while let Some(said) = next(a, owner, from) {
         let answer = incoming(b, &said, to, true).unwrap();
         a.keeper.heard(owner, &answer, true).unwrap();

@@ -44,9 +44,14 @@ fn place(order: &MigrationOrder) -> Result<Record<MovingRecord>, RecordError> {
 }
 
 impl Keeper {
-    /// Puts a migration from here on record; said twice, it is the same.
+    /// Puts a migration from here on record, and expects one that comes here; said twice, it is the
+    /// same.
     pub(super) fn take_migration(&self, line: &Line, order: MigrationOrder) -> Result<(), Fault> {
-        if line.centre.host().as_ref() != Some(&order.from.host) {
+        let ours = line.centre.host();
+        if ours.as_ref() == Some(&order.to.host) {
+            return self.expect_ordered(&order);
+        }
+        if ours.as_ref() != Some(&order.from.host) {
             return Ok(());
         }
         let at = place(&order)?;
@@ -56,6 +61,19 @@ impl Keeper {
         let heard = MovingRecord { order, at: self.now(), begun: false, told: None };
         let write = Write::new().put(at, &heard, 0)?;
         if self.library.commit(write)? { Ok(()) } else { Err(Fault::Contended) }
+    }
+
+    /// Keys are to come here: their offer is taken.
+    fn expect_ordered(&self, order: &MigrationOrder) -> Result<(), Fault> {
+        let who = (order.owner.as_str(), "centre");
+        match retried(|| self.expect(who, &order.from.host, None)) {
+            Ok(_) => Ok(()),
+            Err(Why::Fault(fault)) => Err(fault),
+            Err(Why::Refused(refusal)) => {
+                let subject = format!("owner:{}", order.owner);
+                self.journal.refused("centre", "key-migration", &subject, refusal)
+            }
+        }
     }
 
     /// Begins what is on record, and reports what became of it; whether something is still open.

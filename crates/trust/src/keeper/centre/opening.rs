@@ -79,6 +79,11 @@ pub(super) fn news_place() -> Result<Place<NewsRecord>, RecordError> {
     Place::at("centre/news")
 }
 
+/// Whether a state was made with a centre, and so without a CA.
+pub(in crate::keeper) fn has_centre(records: &Records) -> Result<bool, Fault> {
+    Ok(wait(records.get(&domain_place()?))?.is_some())
+}
+
 /// The line to the centre, and the message key with a certificate of its PKI and those above it.
 pub(in crate::keeper) fn open(
     records: &Records,
@@ -91,7 +96,16 @@ pub(in crate::keeper) fn open(
     if wait(records.get(&record::own_key("ca")?))?.is_some() {
         return Err(trouble("this state has a CA of its own: it was made in the manner `full`"));
     }
-    let domain = domain(records, &at, centre.as_ref(), clock)?;
+    let mut domain = domain(records, &at, centre.as_ref(), clock)?;
+    if CertFacts::read(&message.certificate.0).is_ok_and(|facts| clock.now() >= facts.not_after) {
+        // The order was for the certificate that ended.
+        domain.message_order = EntryId(random::bytes().map_err(Fault::key)?);
+        let version = wait(records.get(&domain_place()?))?.map_or(0, |known| known.version);
+        let write = Write::new().put(domain_place()?, &domain, version)?;
+        if !wait(records.commit(write))? {
+            return Err(Fault::Contended);
+        }
+    }
     let message = certified(records, (&at, &domain), centre.as_ref(), message, clock)?;
     let news = wait(records.get(&news_place()?))?.map(|news| news.value).unwrap_or_default();
     let anchors: Vec<&[u8]> = domain.anchors.iter().map(|der| der.0.as_slice()).collect();
@@ -160,8 +174,7 @@ fn domain(
     if wait(records.commit(write))? { Ok(known) } else { Err(Fault::Contended) }
 }
 
-/// The message key, certified by the centre's PKI; with a new certificate when little of the old
-/// one's time is left and the centre is there.
+/// The message key, certified by the centre's PKI; with a new certificate if the old one has ended.
 fn certified(
     records: &Records,
     (at, domain): (&AtCentre, &DomainRecord),
