@@ -295,7 +295,8 @@ mod tests {
         let path = vec!["CA-B".to_owned(), "Bridge".to_owned(), "CA-A".to_owned()];
         let knowledge = Knowledge { anchor: Anchor::Bridge { path }, as_of: 7, pki_calls: 1 };
         let json = serde_json::to_string(&knowledge).unwrap();
-        let expected = r#"{"anchor":{"bridge":{"path":["CA-B","Bridge","CA-A"]}},"as_of":7,"pki_calls":1}"#;
+        let expected =
+            r#"{"anchor":{"bridge":{"path":["CA-B","Bridge","CA-A"]}},"as_of":7,"pki_calls":1}"#;
         assert_eq!(json, expected);
         let own = serde_json::to_string(&Knowledge::own(1)).unwrap();
         assert_eq!(own, r#"{"anchor":"trust-service","as_of":1,"pki_calls":0}"#);
