@@ -146,7 +146,7 @@ pub struct Order {
 impl Order {
     /// Sends it: whether it was acknowledged.
     pub fn carry_out(self) -> Result<(), String> {
-        let answer = exchange(&self.address, "/xkms", &self.text);
+        let answer = exchange(&self.address, "/xkms", ("text/xml", &self.text));
         let (status, body) = answer.map_err(|error| error.to_string())?;
         let said = String::from_utf8_lossy(&body);
         // `lab up` takes orders in one phase while it is calm.
