@@ -106,13 +106,12 @@ fn migrate(sites: &mut Sites<'_>, dice: &mut Dice, owner: &mut Owner) -> (String
     for at in victims {
         sites.kill(*at);
     }
-    for at in victims {
-        if !sites.start(*at) {
-            return (what, Some(format!("{} does not come up again", HOSTS[*at])));
-        }
-    }
+    let down = victims.iter().find(|at| !sites.start(**at));
     let _ = asked.kill();
     let _ = asked.wait();
+    if let Some(at) = down {
+        return (what, Some(format!("{} does not come up again", HOSTS[*at])));
+    }
     match sites.rest(&owner.name) {
         Some(at) => owner.at = at,
         None => {
