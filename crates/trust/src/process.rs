@@ -66,9 +66,7 @@ struct Service {
 impl Answers for Service {
     fn answer(&self, request: KeyRequest) -> KeyAnswer {
         match (request, &self.guests) {
-            (KeyRequest::Guest(request), Some(guests)) => {
-                guests.answer(&self.keeper, request)
-            }
+            (KeyRequest::Guest(request), Some(guests)) => guests.answer(&self.keeper, request),
             (request, _) => self.keeper.serve(request),
         }
     }

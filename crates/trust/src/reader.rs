@@ -101,8 +101,7 @@ async fn serve(
     let app = App::new(Arc::clone(&front), start, turns);
     if let Some((ports, idle)) = ports.zip(start.guest_idle_s) {
         let idle = Duration::from_secs(idle);
-        Guests::new(Arc::clone(&front), start, idle, shutdown.clone())?
-            .attend(ports)?;
+        Guests::new(Arc::clone(&front), start, idle, shutdown.clone())?.attend(ports)?;
     }
     tracing::info!(service = start.service, "serving");
     server.run(routes::router(app), shutdown).await;

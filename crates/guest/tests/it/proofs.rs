@@ -143,10 +143,7 @@ fn a_service_without_a_trust_services_passport_hears_nothing() {
     let spec = pki::CaSpec {
         common_name: "another authority".to_owned(),
         path_length: 0,
-        validity: pki::Validity::new(
-            time::OffsetDateTime::now_utc(),
-            Duration::from_secs(60),
-        ),
+        validity: pki::Validity::new(time::OffsetDateTime::now_utc(), Duration::from_secs(60)),
     };
     let ca = pki::Ca::create_root(&spec).unwrap().0;
     std::fs::write(&other.ca, crate::agent::pem(ca.certificate())).unwrap();

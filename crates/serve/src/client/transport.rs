@@ -66,7 +66,8 @@ impl Transport {
         if authority.as_str().contains('@') {
             return None;
         }
-        let address = |port| format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port));
+        let address =
+            |port| format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port));
         let target = match (uri.scheme_str()?, config) {
             ("http", _) => Target::Plain(address(80)),
             ("https", Some(config)) => {

@@ -26,10 +26,7 @@ use model::{
     Digest, Nonce, Secret, VmId,
     api::Bytes,
     guest::{ChallengeAsk, ChannelEvidence, GuestAnswer, GuestChallenge, GuestRequest, Measured},
-    keys::{
-        order::SecretBytes,
-        rpc::KeyAnswer,
-    },
+    keys::{order::SecretBytes, rpc::KeyAnswer},
 };
 use serve::{
     clock::SharedClock,

@@ -132,11 +132,7 @@ pub(super) fn typed(status: u16, content_type: &'static str, body: impl Into<Bod
     response
 }
 
-async fn xkms(
-    State(app): State<App>,
-    peer: Peer,
-    request: Request,
-) -> Result<Response, Problem> {
+async fn xkms(State(app): State<App>, peer: Peer, request: Request) -> Result<Response, Problem> {
     let from = Caller::Anyone(peer.address());
     let body = match app.body(request).await {
         Ok(body) => body,
