@@ -186,6 +186,7 @@ pub fn run<E: std::error::Error>(
     let head = RequestHead {
         mechanisms: vec![Mechanism::Represent, Mechanism::Pending],
         respond_with: vec![RespondWith::KeyName, RespondWith::KeyValue, RespondWith::X509Chain],
+        wants_knowledge: true,
         ..RequestHead::new(&id()?, &client.service)
     };
     let (mut exchange, mut document) = Exchange::begin(client, Request { head, body })?;

@@ -12,6 +12,8 @@ pub const XENC: &str = "http://www.w3.org/2001/04/xmlenc#";
 pub const EXC_C14N: &str = "http://www.w3.org/2001/10/xml-exc-c14n#";
 /// Our own extension of messages.
 pub const VOUCHSAFE: &str = "urn:vouchsafe:xkms:1";
+/// `RespondWith` of a client that wants to be told what the answer rests on.
+pub const KNOWLEDGE: &str = "urn:vouchsafe:xkms:1#Knowledge";
 /// SOAP 1.1 envelopes.
 pub const SOAP11: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 /// SOAP 1.2 envelopes.

@@ -17,6 +17,9 @@ const SESSION_S: u64 = 600;
 /// The only tenant of a lab's centre.
 const TENANT: &str = "lab";
 
+/// Extends of one boot that a lab's vTPM records.
+const MAX_EXTENDS: u32 = 5_000;
+
 /// `authority.toml`.
 ///
 /// # Errors
@@ -73,6 +76,8 @@ pub(super) fn host(paths: &HostPaths<'_>) -> Result<String, Failure> {
         "token_file": paths.token,
         "accel": paths.accel.word(),
         "authority": {"url": paths.authority.url, "ca_file": paths.authority.ca_file},
+        // A translated guest takes a minute to reach the default.
+        "limits": {"max_extends": MAX_EXTENDS},
         "binaries": {
             "vtpm": paths.programs.vtpm,
             "disk": paths.programs.disk,

@@ -112,7 +112,7 @@ pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
     lie(
         world,
         checks,
-        ("flood 21000", "flooded"),
+        ("flood 5100", "flooded"),
         "log-overflow",
         "a flood of extends is no short list",
     );

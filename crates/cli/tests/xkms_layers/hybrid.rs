@@ -16,7 +16,8 @@ pub fn validate(server: &Server<'_>, certificate: &str) -> Option<(StatusValue, 
     let items = vec![KeyInfoItem::X509(vec![X509Item::Certificate(der)])];
     let binding = Binding { key_info: Some(KeyInfo { items }), ..Binding::default() };
     let body = RequestBody::Validate(QueryKeyBinding { binding, time: None });
-    let answer = server.ask(Request { head: server.head(), body }).ok()?;
+    let head = RequestHead { wants_knowledge: true, ..server.head() };
+    let answer = server.ask(Request { head, body }).ok()?;
     let AnswerBody::Validate(found) = answer.body else { return None };
     Some((found.into_iter().next()?.status.value, answer.head.knowledge?))
 }

@@ -92,8 +92,8 @@ pub(crate) fn profiles() -> [Profile; 8] {
         Profile::HostAk { host: "host-a".parse().unwrap() },
         Profile::VtpmEk { tpm: tpm(), vm },
         Profile::VtpmAk { vm: "web-01".parse().unwrap(), epoch: Epoch(3), host: [9; 16] },
-        Profile::HostEk { tpm: tpm() },
         passport(Service::Trust, "host-a"),
+        Profile::HostEk { tpm: tpm() },
     ]
 }
 

@@ -45,6 +45,9 @@ pub struct RequestHead {
     pub mechanisms: Vec<Mechanism>,
     /// What the answer shall carry.
     pub respond_with: Vec<RespondWith>,
+    /// Whether the answer shall say what it rests on. Nobody gets that extension unasked: clients
+    /// that are made from the WSDL may not know what to do with it.
+    pub wants_knowledge: bool,
     /// Whom to tell.
     pub notification: Option<PendingNotification>,
     /// The Id of the request that this one goes on with.
@@ -78,7 +81,13 @@ impl RequestHead {
         let opaque = begin(fields)?;
         let value = |e| fields::characters(e);
         let mechanisms = fields.many("ResponseMechanism");
-        let respond_with = fields.many("RespondWith");
+        let respond_with: Vec<RespondWith> = fields
+            .many("RespondWith")
+            .into_iter()
+            .map(|e| value(e).map(RespondWith::from_uri))
+            .collect::<Result<_, _>>()?;
+        let (knowledge, respond_with): (Vec<_>, Vec<_>) =
+            respond_with.into_iter().partition(|kind| kind.uri() == uri::KNOWLEDGE);
         let notification = fields.optional("PendingNotification").map(notification).transpose()?;
         let response_limit = fields.integer("ResponseLimit")?;
         if response_limit.is_some_and(|limit| limit < 1) {
@@ -93,10 +102,8 @@ impl RequestHead {
                 .into_iter()
                 .map(|e| value(e).map(Mechanism::from_uri))
                 .collect::<Result<_, _>>()?,
-            respond_with: respond_with
-                .into_iter()
-                .map(|e| value(e).map(RespondWith::from_uri))
-                .collect::<Result<_, _>>()?,
+            respond_with,
+            wants_knowledge: !knowledge.is_empty(),
             notification,
             original_request_id: fields.name("OriginalRequestId")?,
             response_limit,
@@ -119,6 +126,7 @@ impl RequestHead {
             .children(opaque_element(self.opaque.as_deref()))
             .children(self.mechanisms.iter().map(|m| uri_element("ResponseMechanism", m.uri())))
             .children(self.respond_with.iter().map(|r| uri_element("RespondWith", r.uri())))
+            .children(self.wants_knowledge.then(|| uri_element("RespondWith", uri::KNOWLEDGE)))
             .children(notification)
     }
 }

@@ -122,7 +122,7 @@ fn locate(
     let mut found = work.service.locate(&question)?;
     let minor = cut(&mut found, question.limit, head);
     let mut answer = success(work, minor, AnswerBody::Locate(found.bindings));
-    answer.head.knowledge = found.knowledge;
+    answer.head.knowledge = found.knowledge.filter(|_| head.wants_knowledge);
     Ok(answer)
 }
 
@@ -135,7 +135,7 @@ fn validate(
     let mut found = work.service.validate(&question)?;
     let minor = cut(&mut found, question.limit, head);
     let mut answer = success(work, minor, AnswerBody::Validate(found.bindings));
-    answer.head.knowledge = found.knowledge;
+    answer.head.knowledge = found.knowledge.filter(|_| head.wants_knowledge);
     Ok(answer)
 }
 

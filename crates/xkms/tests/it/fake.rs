@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use model::Secret;
+use model::{
+    Secret,
+    keys::{Anchor, Knowledge},
+};
 use xkms::{
     dsig::PublicKey,
     message::{
@@ -95,7 +98,8 @@ impl KeyService for Fake {
         let mut bindings: Vec<_> = all.take(query.limit + 1).collect();
         let more = bindings.len() > query.limit;
         bindings.truncate(query.limit);
-        Ok(Found { bindings, more, knowledge: None })
+        let knowledge = Knowledge { anchor: Anchor::TrustService, as_of: 1, pki_calls: 0 };
+        Ok(Found { bindings, more, knowledge: Some(knowledge) })
     }
 
     fn validate(&mut self, query: &Query<'_>) -> Result<Found<KeyBinding>, Failure> {

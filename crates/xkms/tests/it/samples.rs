@@ -23,6 +23,7 @@ pub(crate) fn head(id: &str) -> RequestHead {
         mechanisms: Mechanism::ALL.to_vec(),
         respond_with: [RespondWith::ALL.to_vec(), vec![RespondWith::Other("urn:x".into())]]
             .concat(),
+        wants_knowledge: true,
         notification: Some(PendingNotification {
             mechanism: "urn:ietf:rfc:822".into(),
             identifier: "mailto:a@example.test".into(),

@@ -19,6 +19,9 @@ fn limits_instants_and_respond_with_are_obeyed() {
     };
     let answer = ask(&mut world, plain("L1"), None);
     assert_eq!((count(&answer), &answer.head.minor), (3, &None));
+    assert!(answer.head.knowledge.is_some());
+    let unasked = RequestHead { wants_knowledge: false, ..plain("L0") };
+    assert_eq!(ask(&mut world, unasked, None).head.knowledge, None);
     let answer = ask(&mut world, RequestHead { response_limit: Some(2), ..plain("L2") }, None);
     assert_eq!((count(&answer), &answer.head.minor), (2, &Some(Minor::TooManyResponses)));
     let answer = ask(
