@@ -47,7 +47,7 @@ fn every_profile_with_either_kind_of_key_verifies_here_and_strictly_in_openssl()
 #[test]
 fn names_come_back_from_the_certificates_that_carry_them() {
     let pki = Pki::new();
-    let [_, client, session, host_ak, vtpm_ek, vtpm_ak, host_ek, _] = profiles();
+    let [_, client, session, host_ak, vtpm_ek, vtpm_ak, _, host_ek] = profiles();
     let read = |profile: &Profile| {
         let issued = pki.sub.issue(profile, &p256(), day()).unwrap();
         let offered = [pki.sub.certificate()];
