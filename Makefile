@@ -74,7 +74,7 @@ release: toolchain
 	@echo "make: building (release; several minutes the first time)"
 	$(build) --release
 
-test: debug guest-image
+test: debug guest-image guest-client
 	@$(install) test
 	echo "make: testing"
 	$(cargo) test --workspace
