@@ -105,7 +105,13 @@ pub struct World {
 impl World {
     /// Starts one; `extra` goes to `lab up`.
     pub fn up(extra: &[&str]) -> Result<Self, Said> {
+        Self::prepared(extra, |_| ())
+    }
+
+    /// As [`Self::up`]; `prepare` first puts refinements of configurations into its directory.
+    pub fn prepared(extra: &[&str], prepare: impl FnOnce(&Path)) -> Result<Self, Said> {
         let dir = tempfile::Builder::new().prefix("vs").tempdir_in("/tmp").expect("a directory");
+        prepare(dir.path());
         let world = Self { dir };
         let said = world.lab_up(extra);
         if said.code == 0 { Ok(world) } else { Err(said) }
