@@ -4,7 +4,8 @@
 //!   certificates in NV, against `swtpm_setup --create-ek-cert --lock-nvram`.
 //! - `quote-injected`: quote, PCR values and list through the agent's socket while a guest is
 //!   connected, each after the guest measured something, against PCR_Read and Quote on a swtpm of our
-//!   own. We read PCRs only where the list does not tell them.
+//!   own. We read PCRs only where the list does not tell them. `quote-injected-bare`: the same against
+//!   Quote alone, from somebody who knows the values already.
 //! - `memory-50`: memory (PSS) of one vTPM with its proxy when 50 run, against bare swtpm.
 //!
 //! `cargo bench -p cli --bench vtpm -- RUNS` (default 9).
@@ -60,7 +61,7 @@ fn main() {
         "case                    ours      peer unit   ratio   (ratio: larger is better for us)"
     );
     let mut rows = manufacture(&issuer, runs);
-    rows.push(quote(&issuer, runs));
+    rows.extend(quotes(&issuer, runs));
     rows.push(memory(&issuer));
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
     std::fs::create_dir_all(&dir).expect("target/bench");
@@ -85,11 +86,11 @@ fn manufacture(issuer: &ours::Issuer, runs: usize) -> Vec<Value> {
     ]
 }
 
-fn quote(issuer: &ours::Issuer, runs: usize) -> Value {
+fn quotes(issuer: &ours::Issuer, runs: usize) -> [Value; 2] {
     let mut vtpm = ours::Vtpm::manufactured(issuer, false);
     let (_control, mut guest) = vtpm.boot();
     let mut direct = peer::Direct::start();
-    let (mut injected, mut plain) = (Vec::new(), Vec::new());
+    let (mut injected, mut plain, mut alone) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
         let measured = [model::Digest::sha256([9; 32])];
         let one = |_| {
@@ -102,10 +103,21 @@ fn quote(issuer: &ours::Issuer, runs: usize) -> Value {
             time(|| direct.quote())
         };
         plain.push((0..QUOTES).map(one).sum());
+        let one = |_| {
+            direct.extend();
+            let values = direct.values();
+            time(|| direct.quote_expecting(values))
+        };
+        alone.push((0..QUOTES).map(one).sum());
     }
     let each = |values: Vec<f64>| median(values) / f64::from(u32::try_from(QUOTES).expect("few"));
-    let name = "PCR_Read and Quote on an own swtpm";
-    row("quote-injected", "ms", each(injected), each(plain), name, runs * QUOTES)
+    let (injected, quotes) = (each(injected), runs * QUOTES);
+    let with = "PCR_Read and Quote on an own swtpm";
+    let bare = "Quote alone, values known before";
+    [
+        row("quote-injected", "ms", injected, each(plain), with, quotes),
+        row("quote-injected-bare", "ms", injected, each(alone), bare, quotes),
+    ]
 }
 
 fn memory(issuer: &ours::Issuer) -> Value {

@@ -9,7 +9,7 @@ use std::{
 
 use model::Nonce;
 use tpm::{
-    Address, Auth, AuthValue, Connect as _, Hierarchy, Object, PcrSelection, Purpose,
+    Address, Auth, AuthValue, Connect as _, Hierarchy, Object, PcrSelection, PcrValues, Purpose,
     QualifyingData, Tpm, handle, template,
 };
 
@@ -80,11 +80,21 @@ impl Direct {
         self.tpm.pcr_extend(10, &[model::Digest::sha256([9; 32])]).expect("extended");
     }
 
-    /// One quote of 24 PCRs.
+    /// One quote of 24 PCRs, and their values.
     pub fn quote(&mut self) {
+        self.quote_expecting(PcrValues::new());
+    }
+
+    /// What the PCRs hold.
+    pub fn values(&mut self) -> PcrValues {
+        self.tpm.pcr_read(&PcrSelection::all_sha256()).expect("read")
+    }
+
+    /// One quote of 24 PCRs: a single command, if these are their values.
+    pub fn quote_expecting(&mut self, values: PcrValues) {
         let purpose = QualifyingData::bind(Purpose::GuestAttest, &Nonce([1; 32]), &[]);
-        let pcrs = PcrSelection::all_sha256();
-        let quote = self.tpm.quote(&self.ak, &AuthValue::empty(), &purpose, &pcrs);
+        let (pcrs, auth) = (PcrSelection::all_sha256(), AuthValue::empty());
+        let quote = self.tpm.quote_expecting(&self.ak, &auth, &purpose, &pcrs, values);
         assert!(quote.is_ok(), "{quote:?}");
     }
 }
