@@ -126,8 +126,8 @@ pub enum Lab {
         /// away.
         #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u64).range(5..=86_400))]
         lease: u64,
-        /// Who certifies keys: each trust service by itself, or a key-management centre.
-        #[arg(long, value_enum, default_value_t = Manner::Full)]
+        /// Who certifies keys: a key-management centre, or each trust service by itself.
+        #[arg(long, value_enum, default_value_t = Manner::Hybrid)]
         manner: Manner,
     },
     /// Say what runs.

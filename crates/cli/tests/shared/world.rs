@@ -177,6 +177,12 @@ impl World {
         serde_json::from_str(&text).expect("JSON")
     }
 
+    /// The processes that `lab up` started.
+    pub fn processes(&self) -> Value {
+        let text = std::fs::read_to_string(self.path("processes.json")).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
     /// What the guest printed so far.
     pub fn console(&self, vm: &str) -> String {
         let said = self.vouchsafe(&["vm", "console", vm]);

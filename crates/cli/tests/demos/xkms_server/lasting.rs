@@ -1,0 +1,86 @@
+//! What a killed server still knows, and what its log says.
+
+use std::{fs, path::Path, time::Duration};
+
+use super::life::{self, Registered};
+use crate::{
+    checks::Checks,
+    server::Server,
+    world::{eventually, run},
+};
+
+/// The reader dies, then everything dies.
+pub fn killed(server: &Server<'_>, checks: &mut Checks, alive: &Registered, dead: &Registered) {
+    let valid = |key: &xkms::dsig::SigningKey| {
+        let status = server.status_of(key);
+        status.is_some_and(|s| s.value == xkms::message::StatusValue::Valid)
+    };
+    let before = server.reader();
+    run("kill", &["-9", &before.unwrap_or(0).to_string()]);
+    let after =
+        eventually(Duration::from_secs(10), || server.reader().filter(|pid| Some(*pid) != before));
+    checks.check(
+        "kill -9 of the reader: another one is started",
+        after.is_some(),
+        format!("{before:?} -> {after:?}"),
+    );
+    checks.check("and answers", valid(&alive.key), "");
+    let last = life::register(server, checks, "last-before-the-kill", false);
+    server.signal("-KILL");
+    let orphan = after.filter(|pid| {
+        eventually(Duration::from_secs(3), || {
+            (!Path::new(&format!("/proc/{pid}/exe")).exists()).then_some(())
+        })
+        .is_none()
+    });
+    checks.check(
+        "kill -9 of the keeper: its reader dies with it",
+        orphan.is_none(),
+        format!("{orphan:?}"),
+    );
+    let up = server.up_again();
+    checks.check(
+        "`lab up` starts it again, at the same address",
+        up.is_ok(),
+        up.err().unwrap_or_default(),
+    );
+    checks.check("a key that was registered before is Valid", valid(&alive.key), "");
+    let last = last.is_some_and(|last| valid(&last.key));
+    checks.check("so is the one that was acknowledged just before the kill", last, "");
+    life::revoked(server, checks, dead);
+}
+
+/// Names of the refusals in the log, newest last.
+pub fn audited(server: &Server<'_>) -> Vec<String> {
+    let mut names = Vec::new();
+    let folder = server.dir.join("state/audit");
+    let mut files: Vec<_> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    for file in files {
+        for line in fs::read_to_string(file).unwrap_or_default().lines() {
+            let entry: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            names.extend(entry["outcome"]["refused"].as_str().map(str::to_owned));
+        }
+    }
+    names
+}
+
+/// Every refusal that was provoked is in the log.
+pub fn logged(server: &Server<'_>, checks: &mut Checks, provoked: &[&str]) {
+    let names = audited(server);
+    for name in provoked {
+        let count = names.iter().filter(|seen| seen == name).count();
+        checks.check(&format!("the audit log has `{name}`"), count > 0, "");
+    }
+}
+
+/// The end of the lab leaves nothing.
+pub fn down(server: &Server<'_>, checks: &mut Checks) {
+    let pids = [Some(server.keeper()), server.reader()];
+    let dir = server.world.dir().to_str().expect("a path");
+    let said = run(env!("CARGO_BIN_EXE_vouchsafe"), &["lab", "down", "--dir", dir]);
+    let left =
+        pids.iter().flatten().filter(|pid| Path::new(&format!("/proc/{pid}/exe")).exists()).count();
+    checks.check("`lab down` ends both processes", said.code == 0 && left == 0, said.complaint());
+}
