@@ -8,6 +8,7 @@ xkms_begin() {
 }
 
 # xkms N WORDS..         runs the client with these words; N tells the answers apart
+# xkms-serve PATH        runs the client on a local socket
 # xkms-put NAME TEXT     puts one word into /tmp/NAME: a pass phrase
 # xkms-tamper            changes one byte of the client
 xkms() {
@@ -18,6 +19,10 @@ xkms() {
         shift 2
         answer=$(/bin/vouchsafe-guest "$@" 2>&1 | tr '\n' ' ')
         say "xkms-$number $answer"
+        ;;
+    xkms-serve)
+        /bin/vouchsafe-guest serve "$2" &
+        wait_for "$2" && say "xkms-serves $2"
         ;;
     xkms-put)
         echo "$3" >"/tmp/$2"

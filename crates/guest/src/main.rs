@@ -42,13 +42,7 @@ enum Command {
     /// Bind a key to a name.
     Register {
         #[command(flatten)]
-        name: Name,
-        /// File with the one-time pass phrase.
-        #[arg(long)]
-        phrase_file: PathBuf,
-        /// The key's file; made if it is not there.
-        #[arg(long)]
-        key_file: PathBuf,
+        by: Phrased,
         /// Let the service make the key.
         #[arg(long)]
         generate: bool,
@@ -73,16 +67,7 @@ enum Command {
         phrase_file: Option<PathBuf>,
     },
     /// Have a private key back.
-    Recover {
-        #[command(flatten)]
-        name: Name,
-        /// File with the phrase that the operators' approval gave.
-        #[arg(long)]
-        phrase_file: PathBuf,
-        /// Where the key is put.
-        #[arg(long)]
-        key_file: PathBuf,
-    },
+    Recover(Phrased),
     /// Answer applications on a local socket.
     Serve {
         /// The socket.
@@ -95,6 +80,21 @@ struct Name {
     /// The key's name.
     #[arg(long)]
     name: String,
+}
+
+/// A key whose order a one-time pass phrase allows.
+#[derive(Debug, clap::Args)]
+struct Phrased {
+    /// The key's name.
+    #[arg(long)]
+    name: String,
+    /// File with the one-time pass phrase: an operator's, or that of a recovery's approval.
+    #[arg(long)]
+    phrase_file: PathBuf,
+    /// The key's file: read, or made if it is not there. Where the key is put that the service makes
+    /// or gives back.
+    #[arg(long)]
+    key_file: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -119,14 +119,14 @@ fn run(args: Args) -> Result<ExitCode, String> {
         Command::Attest => Ask::Attest {},
         Command::Locate(Name { name }) => Ask::Locate { name },
         Command::Validate(Name { name }) => Ask::Validate { name },
-        Command::Register { name: Name { name }, phrase_file, key_file, generate } => {
+        Command::Register { by: Phrased { name, phrase_file, key_file }, generate } => {
             Ask::Register { name, phrase_file, key_file, generate }
         }
         Command::Reissue { name: Name { name }, key_file } => Ask::Reissue { name, key_file },
         Command::Revoke { name: Name { name }, key_file, phrase_file } => {
             Ask::Revoke { name, key_file, phrase_file }
         }
-        Command::Recover { name: Name { name }, phrase_file, key_file } => {
+        Command::Recover(Phrased { name, phrase_file, key_file }) => {
             Ask::Recover { name, phrase_file, key_file }
         }
     };
