@@ -5,9 +5,8 @@
 #   make check           formatting, clippy, documentation, dependencies, layers
 #   make guest-image     the demonstration guest's disk image
 #   make guest-client    the static client for VMs, and an image with it
-#   make demo-xkms-guest a guest proves itself to its trust service and uses its keys
 #   make demo-crash      kills every process at random points, many times
-#   make demo-xkms       two trust services, a key-management centre: who knows what, who dies
+#   make demo-xkms       the four layers: guests, trust services, the centre, three PKIs, keys that move
 #   make demo-xkms-crash  kills trust services while keys are registered and moved
 #   make demo-xkms-server  the trust service, asked by our client and by others
 #   make bench-launch    trusted launch against plain QEMU       -> target/bench/launch.json
@@ -35,7 +34,7 @@ install := scripts/install-packages.sh
 client_dir := target/guest-client
 client := $(client_dir)/x86_64-unknown-linux-gnu/release/vouchsafe-guest
 
-.PHONY: help guest-client demo-xkms-guest demo demo-crash demo-xkms demo-xkms-crash demo-xkms-server test check guest-image check-image bench-launch bench-vtpm \
+.PHONY: help guest-client demo demo-crash demo-xkms demo-xkms-crash demo-xkms-server test check guest-image check-image bench-launch bench-vtpm \
 	bench-appraise bench-xkms bench-pki bench-disk bench-disk-crash debug release deny toolchain
 
 help:
@@ -106,27 +105,23 @@ deny:
 
 demo: release guest-image
 	@$(install) test
-	$(cargo) test --release --workspace --test demo
+	$(cargo) test --release --workspace --test demos -- demo
 
 demo-crash: release guest-image
 	@$(install) test
-	$(cargo) test --release --workspace --test crash -- 50
+	$(cargo) test --release --workspace --test demos -- demo-crash 50
 
 demo-xkms-crash: release
 	@$(install) test
-	$(cargo) test --release --workspace --test xkms_crash -- 200
+	$(cargo) test --release --workspace --test demos -- demo-xkms-crash 200
 
 demo-xkms-server: release
 	@$(install) test
-	$(cargo) test --release --workspace --test xkms_server
+	$(cargo) test --release --workspace --test demos -- demo-xkms-server
 
-demo-xkms-guest: release guest-client
+demo-xkms: release guest-client
 	@$(install) test
-	$(cargo) test --release --workspace --test xkms_guest
-
-demo-xkms: release
-	@$(install) test
-	$(cargo) test --release --workspace --test xkms_layers
+	$(cargo) test --release --workspace --test demos -- demo-xkms
 
 bench-launch: release guest-image
 	@$(cargo) bench --workspace --bench launch
