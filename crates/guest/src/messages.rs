@@ -12,8 +12,8 @@ use xkms::{
     dsig::{KeyError, PublicKey},
     message::{
         Answer, AnswerBody, Authentication, Binding, KeyBinding, KeyInfo, KeyInfoItem, KeyUsage,
-        Major, Mechanism, PrototypeKeyBinding, QueryKeyBinding, Request, RequestBody, RequestHead,
-        RespondWith, RevokeProof, Status,
+        Major, Mechanism, Minor, PrototypeKeyBinding, QueryKeyBinding, Request, RequestBody,
+        RequestHead, RespondWith, RevokeProof, Status,
     },
     xenc::EncryptedData,
 };
@@ -175,6 +175,10 @@ fn id<E: std::error::Error>() -> Result<String, MessageError<E>> {
 /// Runs one request to its end over `send`: presents it again if the service wants that, and asks
 /// again while the answer is put off, for as long as `patience`.
 ///
+/// At first the client does not say that it can wait: a service that has to ask others is then as
+/// quick as they are, where it would else put the answer off. Only when it says that this takes longer
+/// is it told that the client waits.
+///
 /// # Errors
 /// [`MessageError`].
 pub fn run<E: std::error::Error>(
@@ -183,8 +187,21 @@ pub fn run<E: std::error::Error>(
     patience: Duration,
     send: &mut impl FnMut(&str) -> Result<Vec<u8>, E>,
 ) -> Result<Answer, MessageError<E>> {
+    let answer = once(client, body.clone(), (vec![Mechanism::Represent], patience), send)?;
+    if answer.head.minor != Some(Minor::NotSynchronous) {
+        return Ok(answer);
+    }
+    once(client, body, (vec![Mechanism::Represent, Mechanism::Pending], patience), send)
+}
+
+fn once<E: std::error::Error>(
+    client: &Client<'_>,
+    body: RequestBody,
+    (mechanisms, patience): (Vec<Mechanism>, Duration),
+    send: &mut impl FnMut(&str) -> Result<Vec<u8>, E>,
+) -> Result<Answer, MessageError<E>> {
     let head = RequestHead {
-        mechanisms: vec![Mechanism::Represent, Mechanism::Pending],
+        mechanisms,
         respond_with: vec![RespondWith::KeyName, RespondWith::KeyValue, RespondWith::X509Chain],
         wants_knowledge: true,
         ..RequestHead::new(&id()?, &client.service)
@@ -241,5 +258,47 @@ fn binding(of: Binding) -> Found {
         key: info.key_value().map(PublicKey::to_spki).map(Bytes),
         certificates: info.certificates().map(|der| Bytes(der.to_vec())).collect(),
         status: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xkms::{client::ServiceTrust, dsig::SignaturePolicy, soap::Version};
+
+    use super::*;
+
+    #[test]
+    fn a_service_is_told_that_the_client_waits_only_if_it_cannot_answer_at_once() {
+        let client = Client {
+            service: "http://a/xkms".to_owned(),
+            version: Version::Bare,
+            signer: None,
+            trust: ServiceTrust::UnsignedAnswersAccepted,
+            signatures: SignaturePolicy::default(),
+        };
+        let mut told = Vec::new();
+        let mut send = |document: &str| {
+            let waits = document.contains("#Pending");
+            told.push(waits);
+            let id =
+                document.split(" Id=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+            let xkms = "http://www.w3.org/2002/03/xkms#";
+            let result =
+                if waits { ("Success", "NoMatch") } else { ("Receiver", "NotSynchronous") };
+            Ok::<_, std::io::Error>(
+                format!(
+                    "<LocateResult xmlns=\"{xkms}\" Id=\"R{}\" RequestId=\"{id}\" \
+                     ResultMajor=\"{xkms}{}\" ResultMinor=\"{xkms}{}\" Service=\"http://a/xkms\"/>",
+                    told.len(),
+                    result.0,
+                    result.1
+                )
+                .into_bytes(),
+            )
+        };
+        let body = RequestBody::Locate(question("alice"));
+        let answer = run(&client, body, Duration::ZERO, &mut send).unwrap();
+        assert_eq!(answer.head.major, Major::Success);
+        assert_eq!(told, [false, true]);
     }
 }
