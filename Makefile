@@ -9,6 +9,7 @@
 #   make demo-xkms       the four layers: guests, trust services, the centre, three PKIs, keys that move
 #   make demo-xkms-crash  kills trust services while keys are registered and moved
 #   make demo-xkms-server  the trust service, asked by our client and by others
+#   make fuzz            every parser with mutated input, a minute each (FUZZ="seconds target...")
 #   make bench-launch    trusted launch against plain QEMU       -> target/bench/launch.json
 #   make bench-vtpm      vTPM manufacture, injection, memory     -> target/bench/vtpm.json
 #   make bench-appraise  appraisals per second                   -> target/bench/appraise.json
@@ -36,7 +37,7 @@ install := scripts/install-packages.sh
 client_dir := target/guest-client
 client := $(client_dir)/x86_64-unknown-linux-gnu/release/vouchsafe-guest
 
-.PHONY: help guest-client demo demo-crash demo-xkms demo-xkms-crash demo-xkms-server test check guest-image check-image bench-launch bench-vtpm \
+.PHONY: help guest-client demo demo-crash demo-xkms demo-xkms-crash demo-xkms-server test check guest-image check-image fuzz bench-launch bench-vtpm \
 	bench-appraise bench-xkms bench-xkms-table bench-xkms-scale bench-pki bench-disk bench-disk-crash debug release deny toolchain
 
 help:
@@ -126,6 +127,10 @@ demo-xkms-server: release
 demo-xkms: release guest-client
 	@$(install) test
 	$(cargo) test --release --workspace --test demos -- demo-xkms
+
+fuzz: toolchain
+	@$(install) fuzz
+	scripts/fuzz.sh $(FUZZ)
 
 bench-launch: release guest-image
 	@$(cargo) bench --workspace --bench launch

@@ -2,7 +2,7 @@
 # Installs the Debian packages that a group of work needs, and says which. Does and says nothing
 # when they are all there. Needs root or sudo only when something is missing.
 #
-#   install-packages.sh GROUP...      groups: build run image test
+#   install-packages.sh GROUP...      groups: build run image test fuzz
 set -euo pipefail
 
 packages_of() {
@@ -15,8 +15,10 @@ packages_of() {
     image) echo mtools dosfstools fdisk e2fsprogs busybox-static cpio systemd-boot-efi binutils gzip ;;
     # Independent tools that the tests compare with.
     test) echo tpm2-tools swtpm-tools cryptsetup-bin libnbd-bin nbdkit fio faketime jq socat openssl curl procps python3-cryptography xmlsec1 libxml2-utils python3-zeep ;;
+    # libFuzzer is C++; real headers and certificates to begin with.
+    fuzz) echo g++ cryptsetup-bin openssl ;;
     *)
-        echo "install-packages: no group '$1'; groups are build, run, image, test" >&2
+        echo "install-packages: no group '$1'; groups are build, run, image, test, fuzz" >&2
         exit 2
         ;;
     esac
@@ -42,7 +44,7 @@ apt_install() {
 }
 
 if [ $# = 0 ]; then
-    echo "usage: install-packages.sh GROUP...   (build run image test)" >&2
+    echo "usage: install-packages.sh GROUP...   (build run image test fuzz)" >&2
     exit 2
 fi
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
