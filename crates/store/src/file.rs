@@ -3,6 +3,7 @@
 //! open and readable by its owner only.
 
 use std::{
+    cell::OnceCell,
     fs::{File, OpenOptions},
     io,
     ops::ControlFlow,
@@ -11,8 +12,8 @@ use std::{
 };
 
 use redb::{
-    Builder, Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable,
-    TableDefinition, WriteTransaction, backends::FileBackend,
+    Builder, Database, DatabaseError, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase,
+    ReadableTable, TableDefinition, WriteTransaction, backends::FileBackend,
 };
 
 use crate::{
@@ -30,22 +31,66 @@ const fn definition(table: Table) -> TableDefinition<'static, Bytes, Bytes> {
     TableDefinition::new(table.name())
 }
 
-impl<T: ReadableTable<Bytes, Bytes>> Rows for PerTable<T> {
+fn get(
+    table: &impl ReadableTable<Bytes, Bytes>,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let row = table.get(key).map_err(StoreError::database("read"))?;
+    Ok(row.map(|row| row.value().to_vec()))
+}
+
+fn scan(
+    table: &impl ReadableTable<Bytes, Bytes>,
+    bounds: &Bounds,
+    visit: &mut Visit<'_>,
+) -> Result<(), StoreError> {
+    let Some(span) = bounds.span() else { return Ok(()) };
+    let rows = table.range::<&[u8]>(span).map_err(StoreError::database("read"))?;
+    for row in rows {
+        let (key, value) = row.map_err(StoreError::database("read"))?;
+        if let ControlFlow::Break(()) = visit(key.value(), value.value())? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Rows for PerTable<redb::Table<'_, Bytes, Bytes>> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = self.of(table).get(key).map_err(StoreError::database("read"))?;
-        Ok(row.map(|row| row.value().to_vec()))
+        get(self.of(table), key)
     }
 
     fn scan(&self, table: Table, bounds: &Bounds, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        let Some(span) = bounds.span() else { return Ok(()) };
-        let rows = self.of(table).range::<&[u8]>(span).map_err(StoreError::database("read"))?;
-        for row in rows {
-            let (key, value) = row.map_err(StoreError::database("read"))?;
-            if let ControlFlow::Break(()) = visit(key.value(), value.value())? {
-                break;
-            }
+        scan(self.of(table), bounds, visit)
+    }
+}
+
+/// A consistent view: a table is opened when it is first looked at, which for a question is one or
+/// two of them.
+struct View {
+    txn: ReadTransaction,
+    open: PerTable<OnceCell<ReadOnlyTable<Bytes, Bytes>>>,
+}
+
+impl View {
+    fn table(&self, table: Table) -> Result<&ReadOnlyTable<Bytes, Bytes>, StoreError> {
+        let cell = self.open.of(table);
+        if let Some(open) = cell.get() {
+            return Ok(open);
         }
-        Ok(())
+        let opened = self.txn.open_table(definition(table));
+        let opened = opened.map_err(StoreError::database("open its tables"))?;
+        Ok(cell.get_or_init(|| opened))
+    }
+}
+
+impl Rows for View {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        get(self.table(table)?, key)
+    }
+
+    fn scan(&self, table: Table, bounds: &Bounds, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        scan(self.table(table)?, bounds, visit)
     }
 }
 
@@ -123,10 +168,7 @@ fn open_file(path: &Path) -> Result<File, StoreError> {
 impl Backing for FileBacking {
     fn read(&self, f: &mut ReadWith<'_>) -> Result<(), StoreError> {
         let txn = self.0.begin_read().map_err(StoreError::database("begin a read"))?;
-        let tables: PerTable<ReadOnlyTable<Bytes, Bytes>> =
-            PerTable::open(|table| txn.open_table(definition(table)))
-                .map_err(StoreError::database("open its tables"))?;
-        f(&tables)
+        f(&View { txn, open: PerTable::default() })
     }
 
     fn write(&self, f: &mut WriteWith<'_>) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use axum::Router;
+use rustix::net::sockopt;
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -96,18 +97,21 @@ impl Server {
         let router = connection::prepare(router);
         let acceptor = self.tls.map(|tls| TlsAcceptor::from(tls.config));
         let mut open = Connections::new(&self.limits);
-        while let Some((permit, stream)) = open.next(&shutdown, || self.listener.accept()).await {
+        // Small answers must not wait for the acknowledgement of the one before. Connections have it
+        // from their listener.
+        let _ = sockopt::set_tcp_nodelay(&self.listener, true);
+        while let Some((permit, stream, address)) =
+            open.next(&shutdown, || self.listener.accept()).await
+        {
             let (router, limits, shutdown) =
                 (router.clone(), self.limits.clone(), shutdown.clone());
             let acceptor = acceptor.clone();
             open.tasks.spawn(async move {
                 let _permit = permit;
-                // Small answers must not wait for the acknowledgement of the one before.
-                let _ = stream.set_nodelay(true);
                 if let Some(acceptor) = acceptor {
-                    serve_tls(stream, acceptor, router, limits, shutdown).await;
+                    serve_tls((stream, address), acceptor, router, limits, shutdown).await;
                 } else {
-                    let peer = Peer::anonymous(stream.peer_addr().ok());
+                    let peer = Peer::anonymous(Some(address));
                     connection::serve(stream, peer, router, limits, shutdown).await;
                 }
             });
@@ -118,13 +122,13 @@ impl Server {
 }
 
 async fn serve_tls(
-    stream: TcpStream,
+    (stream, address): (TcpStream, SocketAddr),
     acceptor: TlsAcceptor,
     router: Router,
     limits: Limits,
     shutdown: Shutdown,
 ) {
-    let address = stream.peer_addr().ok();
+    let address = Some(address);
     let stream = match tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
@@ -176,7 +180,8 @@ impl UnixServer {
     pub async fn run(self, router: Router, shutdown: Shutdown) {
         let router = connection::prepare(router);
         let mut open = Connections::new(&self.limits);
-        while let Some((permit, stream)) = open.next(&shutdown, || self.listener.accept()).await {
+        while let Some((permit, stream, _)) = open.next(&shutdown, || self.listener.accept()).await
+        {
             let Some(peer) = local_peer(&stream) else { continue };
             let (router, limits, shutdown) =
                 (router.clone(), self.limits.clone(), shutdown.clone());
@@ -218,7 +223,7 @@ impl Connections {
         &mut self,
         shutdown: &Shutdown,
         mut accept: impl FnMut() -> F,
-    ) -> Option<(OwnedSemaphorePermit, S)>
+    ) -> Option<(OwnedSemaphorePermit, S, A)>
     where
         F: Future<Output = io::Result<(S, A)>>,
     {
@@ -232,7 +237,7 @@ impl Connections {
                 () = shutdown.requested() => return None,
                 Some(_) = self.tasks.join_next() => {}
                 accepted = accepted => match accepted? {
-                    (permit, Ok((stream, _address))) => return Some((permit, stream)),
+                    (permit, Ok((stream, address))) => return Some((permit, stream, address)),
                     (_, Err(error)) => {
                         // Mostly out of descriptors; waiting lets some come back.
                         tracing::warn!(%error, "cannot accept a connection");

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use crate::{
     engine::{
-        read::{check_revision, past},
-        record::{Commit, Meta, encode_record, hash, parse_version_key},
+        read::{check_revision, current, past},
+        record::{Commit, Meta, encode_record, hash, parse_key, parse_version_key},
         rows::{Bounds, Rows, RowsMut, Table},
     },
     error::{RequestRejection, StoreError},
@@ -42,26 +42,49 @@ pub(crate) fn state_digest(rows: &dyn Rows, revision: Revision) -> Result<[u8; 3
     Ok(digest)
 }
 
-/// Rows of [`Table::Versions`] that no read at `revision` or later can see.
+/// Rows of [`Table::Versions`] that no read at `revision` or later can see: tombstones, and records
+/// whose successor is as old.
 fn superseded(rows: &dyn Rows, revision: Revision) -> Result<Vec<Vec<u8>>, StoreError> {
     let mut gone = Vec::new();
-    let mut latest: Option<(Vec<u8>, Vec<u8>, bool)> = None;
-    let tombstone = |row: &[u8]| row == [0];
+    let mut latest: Option<Row> = None;
     rows.scan(Table::Versions, &Bounds::all(), &mut |row_key, row| {
         let (key, at) = parse_version_key(row_key)?;
         if at > revision {
             return Ok(ControlFlow::Continue(()));
         }
-        if let Some((before, before_row, dead)) =
-            latest.replace((key.to_vec(), row_key.to_vec(), tombstone(row)))
-            && (dead || before == key)
+        let next = Row { key: key.to_vec(), row: row_key.to_vec(), dead: row == [0] };
+        if let Some(before) = latest.replace(next)
+            && (before.key == key || before.is_over(rows, revision)?)
         {
-            gone.push(before_row);
+            gone.push(before.row);
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    gone.extend(latest.and_then(|(_, row, dead)| dead.then_some(row)));
+    if let Some(last) = latest
+        && last.is_over(rows, revision)?
+    {
+        gone.push(last.row);
+    }
     Ok(gone)
+}
+
+/// A row of history.
+struct Row {
+    key: Vec<u8>,
+    row: Vec<u8>,
+    dead: bool,
+}
+
+impl Row {
+    /// Whether the last row of its key up to `revision` is of no use: a tombstone, or a record that
+    /// the present one had replaced by then.
+    fn is_over(&self, rows: &dyn Rows, revision: Revision) -> Result<bool, StoreError> {
+        if self.dead {
+            return Ok(true);
+        }
+        let present = current(rows, &parse_key(&self.key)?)?;
+        Ok(present.is_some_and(|present| present.mod_revision <= revision))
+    }
 }
 
 fn remove_before(

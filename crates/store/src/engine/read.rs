@@ -1,6 +1,6 @@
 //! Reads: one key, a range at present or in the past, the commits that a watch follows.
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 use crate::{
     engine::{
@@ -79,37 +79,53 @@ pub(crate) fn range(rows: &dyn Rows, range: &Range) -> Result<RangeReply, StoreE
     Ok(page.reply(at))
 }
 
-/// Visits the records that were live at revision `at`, in key order.
+/// Visits the records that were live at revision `at`, in key order: present ones that are as old,
+/// and what has been replaced or deleted since. The latter are held in memory.
 pub(crate) fn past(
     rows: &dyn Rows,
     bounds: &Bounds,
     at: Revision,
     visit: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
-    let mut latest: Option<(Vec<u8>, Option<KeyValue>)> = None;
-    let mut stopped = false;
-    rows.scan(Table::Versions, bounds, &mut |row_key, row| {
-        let (key, revision) = parse_version_key(row_key)?;
-        if revision > at {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let entry = decode_version(key, row)?;
-        let finished = match &mut latest {
-            Some((same, slot)) if same == key => {
-                *slot = entry;
-                None
+    let mut older = superseded_since(rows, bounds, at)?;
+    let mut flow = ControlFlow::Continue(());
+    rows.scan(Table::Current, bounds, &mut |key, row| {
+        while let Some(first) = older.first_entry().filter(|first| first.key().as_slice() < key) {
+            flow = first.remove().map_or(ControlFlow::Continue(()), &mut *visit);
+            if flow.is_break() {
+                return Ok(flow);
             }
-            slot => slot.replace((key.to_vec(), entry)),
-        };
-        let flow =
-            finished.and_then(|(_, entry)| entry).map_or(ControlFlow::Continue(()), &mut *visit);
-        stopped = flow.is_break();
+        }
+        let present = decode_record(key, row)?;
+        let before = older.remove(key).flatten();
+        let then = if present.mod_revision <= at { Some(present) } else { before };
+        flow = then.map_or(ControlFlow::Continue(()), &mut *visit);
         Ok(flow)
     })?;
-    if !stopped && let Some((_, Some(entry))) = latest {
-        let _ = visit(entry);
+    let mut rest = older.into_values().flatten();
+    while flow.is_continue()
+        && let Some(entry) = rest.next()
+    {
+        flow = visit(entry);
     }
     Ok(())
+}
+
+/// Of each key with a row of history up to `at`: the last such record, none if that is a tombstone.
+fn superseded_since(
+    rows: &dyn Rows,
+    bounds: &Bounds,
+    at: Revision,
+) -> Result<BTreeMap<Vec<u8>, Option<KeyValue>>, StoreError> {
+    let mut last = BTreeMap::new();
+    rows.scan(Table::Versions, bounds, &mut |row_key, row| {
+        let (key, revision) = parse_version_key(row_key)?;
+        if revision <= at {
+            last.insert(key.to_vec(), decode_version(key, row)?);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(last)
 }
 
 /// What a watch reads in one go.

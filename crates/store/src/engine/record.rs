@@ -13,7 +13,11 @@ use crate::{
 };
 
 /// Version of the tables' format.
-pub(crate) const FORMAT: u8 = 1;
+pub(crate) const FORMAT: u8 = 2;
+
+/// The version before: its [`Table::Versions`] also had a copy of each present record. That is read
+/// the same way, and compaction takes the copies out.
+const BEFORE: u8 = 1;
 
 const META_KEY: &[u8] = b"meta";
 
@@ -39,7 +43,7 @@ impl Meta {
         let Some(row) = rows.get(Table::Meta, META_KEY)? else { return Ok(None) };
         let mut reader = Reader::new(&row, "meta");
         let format = reader.u8()?;
-        if format != FORMAT {
+        if format != FORMAT && format != BEFORE {
             return Err(StoreError::Format { found: format.into() });
         }
         let meta = Self {
@@ -171,11 +175,12 @@ pub(crate) fn parse_version_key(bytes: &[u8]) -> Result<(&[u8], Revision), Store
 const DELETE: u8 = 0;
 const PUT: u8 = 1;
 
-/// A row of [`Table::Versions`]: a record, or the tombstone that a delete leaves.
-pub(crate) fn encode_version(event: &Event) -> Vec<u8> {
-    match event {
-        Event::Put(entry) => Writer::new().u8(PUT).raw(&encode_record(entry)).done(),
-        Event::Delete(_) => Writer::new().u8(DELETE).done(),
+/// A row of [`Table::Versions`]: a record that is not the present one any more, or the tombstone
+/// that a delete leaves.
+pub(crate) fn encode_version(record: Option<&KeyValue>) -> Vec<u8> {
+    match record {
+        Some(entry) => Writer::new().u8(PUT).raw(&encode_record(entry)).done(),
+        None => Writer::new().u8(DELETE).done(),
     }
 }
 

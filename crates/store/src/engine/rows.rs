@@ -25,7 +25,7 @@ pub(crate) enum Table {
     Leases,
     /// One row: format, identifier, revision, compaction, chain, next lease.
     Meta,
-    /// Key, 0, revision -> record or tombstone.
+    /// Key, 0, revision -> record that was replaced or deleted since, or tombstone.
     Versions,
 }
 

@@ -86,6 +86,7 @@ impl Changes {
         let before = current(rows, key)?;
         if let Some(before) = &before {
             lease::unbind(rows, before)?;
+            supersede(rows, before)?;
         }
         let entry = KeyValue {
             key: key.clone(),
@@ -98,23 +99,19 @@ impl Changes {
         lease::bind(rows, &entry)?;
         let version = entry.version;
         rows.put(Table::Current, key.as_bytes(), &encode_record(&entry))?;
-        self.record(rows, Event::Put(entry))?;
+        self.events.push(Event::Put(entry));
         Ok(version)
     }
 
     pub(crate) fn delete(&mut self, rows: &mut dyn RowsMut, key: &Key) -> Result<bool, StoreError> {
         let Some(before) = current(rows, key)? else { return Ok(false) };
         lease::unbind(rows, &before)?;
+        supersede(rows, &before)?;
         rows.remove(Table::Current, key.as_bytes())?;
-        self.record(rows, Event::Delete(key.clone()))?;
+        let row = version_key(key, self.revision);
+        rows.put(Table::Versions, &row, &encode_version(None))?;
+        self.events.push(Event::Delete(key.clone()));
         Ok(true)
-    }
-
-    fn record(&mut self, rows: &mut dyn RowsMut, event: Event) -> Result<(), StoreError> {
-        let key = version_key(event.key(), self.revision);
-        rows.put(Table::Versions, &key, &encode_version(&event))?;
-        self.events.push(event);
-        Ok(())
     }
 
     /// Makes the commit, unless nothing changed.
@@ -124,4 +121,10 @@ impl Changes {
         }
         meta.append(rows, &Commit::Changes(self.events))
     }
+}
+
+/// Keeps a record that is about to be replaced or deleted, for reads of the past.
+fn supersede(rows: &mut dyn RowsMut, before: &KeyValue) -> Result<(), StoreError> {
+    let row = version_key(&before.key, before.mod_revision);
+    rows.put(Table::Versions, &row, &encode_version(Some(before)))
 }

@@ -93,18 +93,22 @@ async fn a_scrub_finds_an_altered_row_in_any_covered_table() {
 
 #[tokio::test]
 async fn a_scrub_finds_an_altered_row_from_before_a_compaction() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("store.redb");
-    let store = LocalStore::open(&path).unwrap();
-    for name in ["a", "b", "c"] {
-        store.txn(Txn::put(key(name), "1")).await.unwrap();
+    // The first row of each: one that still is as it was then, and one that was replaced since.
+    for (table, replaced) in [("current", "c"), ("versions", "a")] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let store = LocalStore::open(&path).unwrap();
+        for name in ["a", "b", "c"] {
+            store.txn(Txn::put(key(name), "1")).await.unwrap();
+        }
+        store.compact(3).await.unwrap();
+        store.txn(Txn::put(key(replaced), "2")).await.unwrap();
+        store.scrub().await.unwrap();
+        drop(store);
+        edit(&path, table, |value| *value.last_mut().unwrap() ^= 1);
+        let store = LocalStore::open(&path).unwrap();
+        assert!(matches!(store.scrub().await, Err(StoreError::Corrupt { .. })), "{table}");
     }
-    store.compact(3).await.unwrap();
-    store.scrub().await.unwrap();
-    drop(store);
-    edit(&path, "versions", |value| *value.last_mut().unwrap() ^= 1);
-    let store = LocalStore::open(&path).unwrap();
-    assert!(matches!(store.scrub().await, Err(StoreError::Corrupt { .. })));
 }
 
 #[tokio::test]
