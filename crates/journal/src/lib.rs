@@ -1,8 +1,11 @@
-//! What happened, in the audit log before the answer leaves: for services that keep a log of their
-//! own (trust service, key-management centre). Refusals are bounded by kind, so that a flood fills
+//! What happened, in the audit log before the answer leaves, and the form of refusals
+//! ([`refusals`]): for services that keep a log of their own (trust service, key-management centre).
+//! Refusals are bounded by kind, so that a flood fills
 //! neither log nor disk: what is over is counted and said with the next one.
 
 #![forbid(unsafe_code)]
+
+mod refusal;
 
 use std::{
     path::Path,

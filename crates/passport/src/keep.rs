@@ -1,6 +1,7 @@
 //! The passport of this process, kept in force.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use serve::{
     clock::SharedClock,
     https::{LiveIdentity, TlsError},
     keys::{KeyError, SigningKey},
+    pem,
     shutdown::Shutdown,
 };
 use thiserror::Error;
@@ -42,6 +44,12 @@ pub enum PassportError {
     /// The anchors cannot be used.
     #[error("the anchors that came with the passport cannot be used")]
     Anchors(#[from] CertRejection),
+    /// One of the anchors was not there before.
+    #[error("the anchors that came with the passport are another authority's than before")]
+    AnchorsChanged,
+    /// The file of the anchors.
+    #[error("the file of the anchors cannot be used")]
+    File(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Certificate and key cannot be used for TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -51,7 +59,11 @@ impl PassportError {
     /// The name of the refusal, if a rule said no.
     #[must_use]
     pub fn refusal(&self) -> Option<&str> {
-        if let Self::Call(call) = self { call.refusal() } else { None }
+        match self {
+            Self::Call(call) => call.refusal(),
+            Self::AnchorsChanged => Some("passport-anchors-changed"),
+            Self::Key(_) | Self::Unfit(_) | Self::Anchors(_) | Self::File(_) | Self::Tls(_) => None,
+        }
     }
 }
 
@@ -109,11 +121,34 @@ pub(crate) struct Inner {
     current: watch::Sender<Option<Arc<Current>>>,
     renewing: tokio::sync::Mutex<()>,
     trouble: Mutex<Option<String>>,
+    /// Where the anchors are remembered from one start to the next.
+    pinned: Option<PathBuf>,
 }
 
 impl Passport {
-    /// None yet: [`Passport::run`] gets it.
+    /// None yet: [`Passport::run`] gets it. The anchors of the first one stand as long as the process
+    /// lives.
     pub fn new(certifier: Arc<dyn Certifier>, service: Service, clock: SharedClock) -> Self {
+        Self::made(certifier, service, clock, None)
+    }
+
+    /// The same; the anchors are remembered in `file` (PEM), and stand from then on: whoever hands
+    /// passports out cannot exchange the authority that peers are believed for.
+    pub fn pinned(
+        certifier: Arc<dyn Certifier>,
+        service: Service,
+        clock: SharedClock,
+        file: PathBuf,
+    ) -> Self {
+        Self::made(certifier, service, clock, Some(file))
+    }
+
+    fn made(
+        certifier: Arc<dyn Certifier>,
+        service: Service,
+        clock: SharedClock,
+        pinned: Option<PathBuf>,
+    ) -> Self {
         let inner = Inner {
             certifier,
             service,
@@ -122,6 +157,7 @@ impl Passport {
             current: watch::Sender::new(None),
             renewing: tokio::sync::Mutex::default(),
             trouble: Mutex::default(),
+            pinned,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -184,6 +220,7 @@ impl Passport {
         let at = (inner.clock.now(), purpose);
         let checked = check_passport(leaf, &none, &trusted, at, &Wanted::any(inner.service));
         let checked = checked.map_err(PassportError::Unfit)?;
+        self.pin(&anchors)?;
         inner.live.replace(&chain, &key.to_pkcs8()?)?;
         let generation = inner.current.borrow().as_ref().map_or(0, |last| last.generation);
         let current = Arc::new(Current {
@@ -198,6 +235,21 @@ impl Passport {
         });
         inner.current.send_replace(Some(Arc::clone(&current)));
         Ok(current)
+    }
+
+    /// Remembers the first anchors, and refuses any other: whoever wants a new authority believed
+    /// removes the file, or puts its CA there.
+    fn pin(&self, anchors: &[Vec<u8>]) -> Result<(), PassportError> {
+        let file = self.inner.pinned.as_deref();
+        let failed = |error: pem::PemError| PassportError::File(Box::new(error));
+        let known = match (&*self.inner.current.borrow(), file) {
+            (Some(current), _) => current.anchors.clone(),
+            (None, Some(file)) if file.exists() => pem::read_certificates(file).map_err(failed)?,
+            (None, Some(file)) => return pem::write_certificates(file, anchors).map_err(failed),
+            (None, None) => return Ok(()),
+        };
+        let same = anchors.iter().all(|one| known.contains(one));
+        if same { Ok(()) } else { Err(PassportError::AnchorsChanged) }
     }
 
     /// Whether the services of a host are to be trusted at this moment.

@@ -28,14 +28,32 @@ pub fn said(facts: &CertFacts, certificate: &Bytes) -> KeyBinding {
 
 /// 32 hexadecimal digits that stand for one certificate.
 fn short_name(facts: &CertFacts) -> String {
+    hex::encode(short_digest(&[&facts.spki, &facts.serial, facts.issuer.as_bytes()]))
+}
+
+/// SHA-256 over the parts, each after its length (8 octets, big-endian): what libraries of
+/// certificates know their records by.
+#[must_use]
+pub fn digest(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
-    for part in [&facts.spki, &facts.serial, facts.issuer.as_bytes()] {
-        let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
-        context.update(&length.to_be_bytes());
+    for part in parts {
+        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         context.update(part);
     }
-    let digest = context.finish();
-    hex::encode(digest.as_ref().iter().take(16).copied().collect::<Vec<u8>>())
+    context.finish().as_ref().try_into().unwrap_or_default()
+}
+
+/// The first 16 octets of it.
+#[must_use]
+pub fn short_digest(parts: &[&[u8]]) -> [u8; 16] {
+    digest(parts).first_chunk().copied().unwrap_or_default()
+}
+
+/// A serial number without leading zeros: as it is compared.
+#[must_use]
+pub fn serial(octets: &[u8]) -> &[u8] {
+    let zeros = octets.iter().take_while(|octet| **octet == 0).count();
+    octets.get(zeros..).unwrap_or_default()
 }
 
 /// Whether a binding has everything that the example says, but its name.
@@ -50,8 +68,6 @@ pub fn agrees(binding: &KeyBinding, example: &KeyExample) -> bool {
 /// Whether the certificate's issuer and serial number are those of the example, if that has any.
 #[must_use]
 pub fn is_named(facts: &CertFacts, example: &KeyExample) -> bool {
-    let serial =
-        |bytes: &[u8]| bytes.iter().copied().skip_while(|octet| *octet == 0).collect::<Vec<u8>>();
     example.issuer_serial.as_ref().is_none_or(|named| {
         serial(&named.serial.0) == serial(&facts.serial)
             && names::canonical_dn(&named.issuer) == names::canonical_dn(&facts.issuer)

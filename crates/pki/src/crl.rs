@@ -217,6 +217,13 @@ impl Crl {
         self.list.names(serial)
     }
 
+    /// The serial numbers (as in certificates) that it names and `older` does not.
+    #[must_use]
+    pub fn names_besides(&self, older: Option<&Self>) -> Vec<Vec<u8>> {
+        let known = |serial: &Vec<u8>| older.is_some_and(|older| older.is_revoked(serial));
+        self.list.own_serials().filter(|serial| !known(serial)).collect()
+    }
+
     /// When the next CRL is due.
     #[must_use]
     pub const fn next_update(&self) -> OffsetDateTime {

@@ -215,6 +215,20 @@ impl SealedTxn {
         self.change(Change::Delete { key, version })
     }
 
+    /// Everything of another transaction as well.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.compares.extend(other.compares);
+        self.changes.extend(other.changes);
+        self
+    }
+
+    /// How many places it writes or looks at.
+    #[must_use]
+    pub const fn places(&self) -> usize {
+        self.compares.len().saturating_add(self.changes.len())
+    }
+
     /// Adds a condition on a key that is not written.
     #[must_use]
     pub fn when(mut self, compare: Compare) -> Self {

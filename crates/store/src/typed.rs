@@ -104,6 +104,18 @@ impl Write {
         Self(self.0.delete(place.0, version))
     }
 
+    /// Everything of another write as well.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0.and(other.0))
+    }
+
+    /// How many places it writes or looks at.
+    #[must_use]
+    pub const fn places(&self) -> usize {
+        self.0.places()
+    }
+
     /// Only if a record still has this version.
     #[must_use]
     pub fn only_if<T>(self, place: Place<T>, version: u64) -> Self {
@@ -139,6 +151,24 @@ impl Records {
         let Some(opened) = self.0.get(&place.0).await? else { return Ok(None) };
         let value = parse(&place.0, opened.value.expose())?;
         Ok(Some(Versioned { value, version: opened.version }))
+    }
+
+    /// A record; if it is not there, the one that `make` makes, once it is durable. None if another
+    /// came between.
+    ///
+    /// # Errors
+    /// [`RecordError`], or that of `make`.
+    pub async fn or_made<T: Serialize + DeserializeOwned, E: From<RecordError>>(
+        &self,
+        place: Place<T>,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Option<T>, E> {
+        if let Some(known) = self.get(&place).await? {
+            return Ok(Some(known.value));
+        }
+        let made = make()?;
+        let written = self.commit(Write::new().put(place, &made, 0)?).await?;
+        Ok(written.then_some(made))
     }
 
     /// Writes all or, if a version has moved, nothing: `false`.
@@ -261,6 +291,23 @@ mod tests {
             records.page::<u64>("n/", Some(Key::new("n/094").unwrap()), 3).await.unwrap();
         assert_eq!(page.iter().map(|(_, n)| n.value).collect::<Vec<_>>(), [95, 96, 97]);
         assert!(more);
+    }
+
+    #[tokio::test]
+    async fn two_writes_become_one_and_what_is_made_is_made_once() {
+        let records = records();
+        let place = |name: &str| Place::<u64>::at(name).unwrap();
+        let put = |name: &str, value: u64| Write::new().put(place(name), &value, 0).unwrap();
+        let both = put("a", 1).and(put("b", 2).only_if(place("c"), 0));
+        assert_eq!(both.places(), 3);
+        assert!(records.commit(both).await.unwrap());
+        assert_eq!(records.get(&place("b")).await.unwrap().unwrap().value, 2);
+        // All of it or nothing.
+        assert!(!records.commit(put("c", 3).and(put("a", 4))).await.unwrap());
+        assert!(records.get(&place("c")).await.unwrap().is_none());
+        let made = |value: u64| records.or_made(place("d"), move || Ok::<_, RecordError>(value));
+        assert_eq!(made(5).await.unwrap(), Some(5));
+        assert_eq!(made(6).await.unwrap(), Some(5));
     }
 
     #[tokio::test]

@@ -95,6 +95,26 @@ fn name_of(outcome: Result<String, CallError>) -> String {
 }
 
 #[tokio::test]
+async fn the_authority_of_the_first_passport_stands_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("anchors.pem");
+    let (right, other) = (ca(), ca());
+    let pinned = |ca: &Arc<Ca>| {
+        let host = Host { ca: Arc::clone(ca), name: "a".parse().unwrap(), life: LONG };
+        Passport::pinned(Arc::new(host), Service::Trust, SystemClock::shared(), file.clone())
+    };
+    let first = pinned(&right);
+    first.renew().await.unwrap();
+    first.renew().await.unwrap();
+    pinned(&right).renew().await.unwrap();
+    let refused = pinned(&other).renew().await.unwrap_err();
+    assert_eq!(refused.refusal(), Some("passport-anchors-changed"));
+    // Who removes the file believes whoever comes next.
+    std::fs::remove_file(&file).unwrap();
+    pinned(&other).renew().await.unwrap();
+}
+
+#[tokio::test]
 async fn each_side_demands_the_right_service_of_the_right_host() {
     let (ca, other) = (ca(), ca());
     let server = passport(&ca, Service::Centre, "c", LONG);

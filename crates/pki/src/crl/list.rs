@@ -206,6 +206,15 @@ impl List {
         self.entries.get(self.issuer_key.as_slice()).is_some_and(|own| own.contains_key(&serial))
     }
 
+    /// The serial numbers (as in certificates) of its own issuer that it names.
+    pub(crate) fn own_serials(&self) -> impl Iterator<Item = Vec<u8>> {
+        let own = self.entries.get(self.issuer_key.as_slice());
+        own.into_iter().flat_map(HashMap::keys).filter_map(|der| {
+            let serial = x509_cert::serial_number::SerialNumber::<Rfc5280>::from_der(der).ok()?;
+            Some(serial.as_bytes().to_vec())
+        })
+    }
+
     /// Verifies its signature with the key of `signer`; the answer is kept.
     pub(crate) fn signed_by(&self, signer: &Cert) -> bool {
         let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
