@@ -129,7 +129,7 @@ impl Centre {
             let lane = Lane::new(settings.limits.bounds(), settings.limits.workers);
             pkis.push(Served { domain, lane });
         }
-        let lists = Lists::open(pkis.iter().map(|pki| &*pki.domain), dir)?;
+        let lists = Lists::open(pkis.iter().map(|pki| &*pki.domain), (&records, dir))?;
         let (dir, threads) = (dir.to_owned(), Mutex::default());
         let questions = AtomicU32::new(0);
         let centre = Self {

@@ -14,9 +14,10 @@ use model::{
     HostId, MigrationId, OrderId,
     api::service::Service,
     centre::{
-        CentreAnswer, CentreOrder, CentreProgress, CentreQuestion, Feed, Hello, MAX_WAIT_S,
-        MigrationReport, Welcome,
+        CentreOrder, CentreProgress, CentreQuestion, Feed, Hello, MAX_WAIT_S, MigrationReport,
+        Welcome,
     },
+    keys::Found,
 };
 use passport::Passport;
 use pki::Wanted;
@@ -178,7 +179,7 @@ async fn question(
     State(app): State<App>,
     caller: TrustService,
     Json(asked): Json<CentreQuestion>,
-) -> Result<Json<CentreAnswer>, Response> {
+) -> Result<Json<Found>, Response> {
     let about = About::new("question", &caller, format!("tenant:{}", asked.tenant));
     done(&app, about, move |centre, host| centre.question(host, &asked)).await.map(Json)
 }

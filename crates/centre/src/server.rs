@@ -44,7 +44,8 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let centre = opened.await??;
     centre.start().context("the centre's threads cannot be started")?;
     let certifier = Arc::new(Agent::at(&config.agent_socket));
-    let passport = Passport::new(certifier, Service::Centre, clock);
+    let anchors = config.state_dir.join("passport-anchors.pem");
+    let passport = Passport::pinned(certifier, Service::Centre, clock, anchors);
     let renewing = tokio::spawn({
         let (passport, shutdown) = (passport.clone(), shutdown.clone());
         async move { passport.run(shutdown).await }

@@ -8,7 +8,7 @@
 //! | `POST /v1/services/hello` | [`Hello`] | [`Welcome`] |
 //! | `POST /v1/orders` | [`CentreOrder`] | [`CentreProgress`], or 429 `queue-full` with `Retry-After` |
 //! | `GET /v1/orders/{id}?wait_s=N` | | [`CentreProgress`], as soon as it is at its end |
-//! | `POST /v1/questions` | [`CentreQuestion`] | [`CentreAnswer`] |
+//! | `POST /v1/questions` | [`CentreQuestion`] | [`Found`](crate::keys::Found), always with its `knowledge` |
 //! | `GET /v1/feed?after=SEQ&wait_s=N` | | [`Feed`], as soon as there is something in it |
 //! | `POST /v1/migrations/{id}/report` | [`MigrationReport`] | nothing |
 //!
@@ -28,7 +28,7 @@ use crate::{
     HostId,
     api::Bytes,
     id::{Domain, MigrationId, OrderId, Tenant},
-    keys::{Found, Knowledge, Query, order::Prototype},
+    keys::{Query, order::Prototype},
 };
 
 /// The longest that a long poll may ask the centre to wait, seconds; more is taken as this.
@@ -172,16 +172,6 @@ pub struct CentreQuestion {
     pub validate: bool,
 }
 
-/// The answer to a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CentreAnswer {
-    /// The bindings; their `knowledge` is the same as below.
-    pub found: Found,
-    /// What the answer rests on: the domain's CA, or the path over the bridge.
-    pub knowledge: Knowledge,
-}
-
 /// A trust service says that it is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -197,10 +187,6 @@ pub struct Hello {
 pub struct Welcome {
     /// The PKIs, by name.
     pub domains: Vec<DomainInfo>,
-    /// The trust services, by host.
-    pub services: Vec<ServiceEntry>,
-    /// Number of the newest feed item.
-    pub newest: u64,
 }
 
 /// A PKI that the centre orders from.
@@ -213,7 +199,8 @@ pub struct DomainInfo {
     pub anchors: Vec<Bytes>,
     /// CAs on the way to its anchors and, over bridges, to those of others, DER.
     pub intermediates: Vec<Bytes>,
-    /// Whether orders need the subject's own request (PKCS #10).
+    /// Whether it certifies only by the subject's own request (PKCS #10): a trust service that has
+    /// none to send cannot use it.
     pub wants_request: bool,
 }
 
@@ -234,8 +221,8 @@ pub struct Feed {
     /// The number to ask after next time.
     pub next: u64,
     /// Whether items were missed because they were forgotten. Then `items` are the newest CRLs and
-    /// the directory; what else the trust service knows from the feed it must take as older than
-    /// these, and may ask about anew.
+    /// the migrations that are open; what else the trust service knows from the feed it must take as
+    /// older than these, and may ask about anew.
     pub resync: bool,
     /// In the order of their numbers.
     pub items: Vec<FeedItem>,
@@ -245,7 +232,7 @@ pub struct Feed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeedItem {
-    /// Its number: each is greater than the one before.
+    /// Its number: greater than the one before; in a resync all have that of the newest.
     pub seq: u64,
     /// When it happened.
     pub at: u64,
@@ -275,8 +262,6 @@ pub enum FeedNews {
         /// The CRL, DER. It is signed; believe it for that alone.
         crl: Bytes,
     },
-    /// A trust service said hello, from a new place.
-    Service(ServiceEntry),
     /// Keys are to move. It concerns the trust services of the two hosts.
     Migrate(MigrationOrder),
 }
@@ -287,12 +272,6 @@ pub enum FeedNews {
 pub struct Bound {
     /// The order.
     pub order: OrderId,
-    /// Whose it was.
-    pub tenant: Tenant,
-    /// The PKI.
-    pub domain: Domain,
-    /// The server whose trust service ordered it.
-    pub host: HostId,
     /// The key's name, if the order had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -300,9 +279,6 @@ pub struct Bound {
     pub certificate: Bytes,
     /// The CAs above it, nearest first, DER.
     pub chain: Vec<Bytes>,
-    /// The certificate (DER) whose place it takes, after a renewal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replaces: Option<Bytes>,
 }
 
 /// Everything of one owner is to move from one trust service to another. The centre names the two
@@ -337,8 +313,6 @@ pub struct MigrationReport {
 pub enum MigrationStage {
     /// Ordered, nothing reported yet.
     Ordered,
-    /// The target holds the keys, inactive.
-    Held,
     /// The source has let go of them.
     Gone,
     /// The target answers for them. This is final.

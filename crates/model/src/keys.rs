@@ -13,11 +13,14 @@
 //! checked and good; the time of an order is the keeper's own, so no request carries one.
 
 pub mod admin;
+mod grade;
 pub mod order;
 pub mod rpc;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use grade::{Allowance, Grades};
 
 use crate::api::Bytes;
 
@@ -233,6 +236,13 @@ impl KeyAspects {
             validity_interval: finding,
             signature: finding,
         }
+    }
+
+    /// Whether a path leads from the certificate to an anchor, whatever is known of revocation.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        let said = [self.issuer_trust, self.signature, self.validity_interval];
+        said.iter().all(|one| *one == KeyFinding::Good)
     }
 
     const fn findings(&self) -> [KeyFinding; 4] {

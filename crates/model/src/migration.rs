@@ -198,10 +198,9 @@ pub fn step(place: &Place, event: Event) -> Result<Step, Rejection> {
 
 fn begin(place: &Place, id: MigrationId, peer: HostId, least: u64) -> Result<Step, Rejection> {
     match place {
-        Place::Here { epoch } => {
-            let epoch = epoch.saturating_add(1).max(least);
-            Ok(to(Place::Offering(Move { id, peer, epoch }), None, Some(Say::Offer)))
-        }
+        Place::Here { epoch } => Ok(offer(*epoch, id, peer, least)),
+        // To the same target this one is the later word: what it had is dropped with the offer.
+        Place::Withdrawing(one, _) if one.peer == peer => Ok(offer(one.epoch, id, peer, least)),
         Place::Absent { epoch: 0 } => Err(Rejection::OwnerUnknown),
         Place::Absent { .. } | Place::Released(_) => Err(Rejection::OwnerMoved),
         Place::Offering(_)
@@ -210,6 +209,11 @@ fn begin(place: &Place, id: MigrationId, peer: HostId, least: u64) -> Result<Ste
         | Place::Ready(_)
         | Place::Held(_) => Err(Rejection::OwnerMigrating),
     }
+}
+
+fn offer(last: u64, id: MigrationId, peer: HostId, least: u64) -> Step {
+    let epoch = last.saturating_add(1).max(least);
+    to(Place::Offering(Move { id, peer, epoch }), None, Some(Say::Offer))
 }
 
 fn withdraw(one: &Move, why: Rejection) -> Step {
@@ -334,8 +338,9 @@ fn activated(place: &Place, of: &Move) -> Result<Step, Rejection> {
 
 fn discarded(place: &Place, of: &Move) -> Result<Step, Rejection> {
     // What is remembered is that an offer of it that is still on its way comes too late.
+    // A later word of the same source covers what it began before.
     let next = if let Place::Ready(one) | Place::Held(one) = place
-        && one == of
+        && (one == of || one.peer == of.peer && one.epoch < of.epoch)
     {
         let absent = Place::Absent { epoch: of.epoch };
         return Ok(to(absent, Some(Change::Drop), Some(Say::Discarded)));

@@ -26,6 +26,9 @@ pub(crate) struct Config {
     pub(crate) address_file: Option<PathBuf>,
     /// The URI that requests must be addressed to; without it, `/xkms` at the bound address.
     pub(crate) service: Option<String>,
+    /// The socket of this server's agent, which gets passports and knows guests: `keeper.centre`,
+    /// `guest` and `peer` need it.
+    pub(crate) agent_socket: Option<PathBuf>,
     /// Certificate and key of the server; without it, it speaks plain HTTP.
     pub(crate) tls: Option<Tls>,
     /// What strangers may ask, and how.
@@ -144,16 +147,15 @@ impl Config {
         let absolute = |path: &mut PathBuf| *path = base.join(&*path);
         absolute(&mut config.state_dir);
         config.address_file.iter_mut().for_each(absolute);
+        config.agent_socket.iter_mut().for_each(absolute);
         if let Some(tls) = &mut config.tls {
             absolute(&mut tls.certificates);
             absolute(&mut tls.key);
         }
         if let Some(peer) = &mut config.peer {
-            absolute(&mut peer.agent_socket);
             peer.address_file.iter_mut().for_each(absolute);
         }
         config.keeper = config.keeper.resolved(base);
-        config.guest = config.guest.map(|guest| guest.resolved(base));
         config.check()?;
         Ok(config)
     }
@@ -170,6 +172,17 @@ impl Config {
         ];
         if let Some((name, _)) = bounds.into_iter().find(|(_, bound)| *bound == 0) {
             return Err(ConfigError::Zero(name));
+        }
+        let centre = self.keeper.centre.as_ref();
+        let asks_agent = centre.is_some() || self.guest.is_some() || self.peer.is_some();
+        if asks_agent && self.agent_socket.is_none() {
+            let wrong = "is missing: `keeper.centre`, `guest` and `peer` need it";
+            return Err(ConfigError::Keeper("agent_socket", wrong));
+        }
+        if centre.is_some_and(|centre| centre.questions_at_once >= front.channels) {
+            let wrong =
+                "must be less than `front.channels`: the library is not to wait behind them";
+            return Err(ConfigError::Keeper("keeper.centre.questions_at_once", wrong));
         }
         if let Some((key, wrong)) = self.guest.as_ref().and_then(GuestSettings::problem) {
             return Err(ConfigError::Keeper(key, wrong));
@@ -207,10 +220,31 @@ mod tests {
             ("[front]\nopen_querys = true\n", "open_querys"),
             ("[keeper]\nescrow = true\n", "keeper.escrow"),
             ("[front]\ntwo_phase = 'sometimes'\n", "two_phase"),
-            ("[guest]\nagent_socket = 'a'\nclient_path = 'b'\n", "guest.client_path"),
+            ("[guest]\n", "agent_socket is missing"),
+            ("[peer]\nlisten = '127.0.0.1:0'\n", "agent_socket is missing"),
+            (&format!("[keeper]\nmanner = 'hybrid'\n{CENTRE}"), "agent_socket is missing"),
         ] {
             let error = load(&format!("{least}{more}")).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
+        let least = format!("{least}agent_socket = 'a'\n");
+        for (more, said) in [
+            ("[guest]\nclient_path = 'b'\n".to_owned(), "guest.client_path"),
+            ("[guest]\nagent_socket = 'b'\n".to_owned(), "agent_socket"),
+            (hybrid("questions_at_once = 8\n"), "keeper.centre.questions_at_once"),
+            (hybrid("questions_at_once = 2\n[front]\nchannels = 2\n"), "questions_at_once"),
+        ] {
+            let error = load(&format!("{least}{more}")).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        let config = load(&format!("{least}{}", hybrid(""))).unwrap();
+        assert!(config.agent_socket.unwrap().is_absolute());
+    }
+
+    const CENTRE: &str = "[keeper.centre]\nurl = 'https://c:1'\ntenant = 't'\ndomain = 'd'\n";
+
+    fn hybrid(more: &str) -> String {
+        // The manner follows from the centre.
+        format!("[keeper]\n{CENTRE}{more}")
     }
 }

@@ -16,6 +16,7 @@
 mod admin;
 mod authorize;
 mod centre;
+mod grade;
 pub mod guest;
 mod import;
 mod issue;
@@ -236,14 +237,9 @@ impl Keeper {
 
     fn dispatch(&self, request: KeyRequest) -> Result<KeyAnswer, Why> {
         Ok(match request {
-            KeyRequest::Locate(query) => {
-                let found = self.locate(&query);
-                KeyAnswer::Found(self.asked(KeyOperation::Locate, &query.binding, found)?)
-            }
-            KeyRequest::Validate(query) => {
-                let found = self.validate(&query);
-                KeyAnswer::Found(self.asked(KeyOperation::Validate, &query.binding, found)?)
-            }
+            KeyRequest::Locate(query) => self.question(KeyOperation::Locate, &query, None)?,
+            KeyRequest::Validate(query) => self.question(KeyOperation::Validate, &query, None)?,
+            KeyRequest::AskedBy { signer, question } => self.signed(&signer, *question)?,
             KeyRequest::AuthenticationKeys { operation, binding } => {
                 KeyAnswer::Keys(self.authentication_keys(operation, &binding)?)
             }
@@ -278,9 +274,9 @@ impl Keeper {
             KeyRequest::CaCertificate => {
                 KeyAnswer::Published(Bytes(self.ca_certificate().to_vec()))
             }
-            KeyRequest::Crl => KeyAnswer::Published(Bytes(self.crl()?)),
-            KeyRequest::DeltaCrl => KeyAnswer::Published(Bytes(self.delta_crl()?)),
-            KeyRequest::Ocsp(request) => KeyAnswer::Published(Bytes(self.ocsp(&request.0)?)),
+            KeyRequest::Crl => self.handed_out("key-crl", self.crl())?,
+            KeyRequest::DeltaCrl => self.handed_out("key-crl", self.delta_crl())?,
+            KeyRequest::Ocsp(request) => self.handed_out("key-ocsp", self.ocsp(&request.0))?,
             KeyRequest::Refused { event, refusal, actor } => {
                 self.journal.named(&actor, &event, "message", (&refusal, ""))?;
                 KeyAnswer::Noted
@@ -293,25 +289,6 @@ impl Keeper {
                 KeyAnswer::Noted
             }
         })
-    }
-
-    /// The answer to a question, with an audit entry if a rule says no.
-    fn asked<T>(
-        &self,
-        operation: KeyOperation,
-        example: &KeyExample,
-        found: Result<T, Why>,
-    ) -> Result<T, Why> {
-        if let Err(Why::Refused(refusal)) = &found {
-            let event = format!("key-{}", operation.name());
-            self.journal.refused(
-                "anyone",
-                &event,
-                &format!("key:{}", subject(example)),
-                *refusal,
-            )?;
-        }
-        found
     }
 
     /// Carries out an order: again if others changed its records meanwhile, and with an audit entry

@@ -46,8 +46,6 @@ pub struct PeerSettings {
     /// Where the bound address is written.
     #[serde(default)]
     pub address_file: Option<PathBuf>,
-    /// The socket of this server's agent, which gets the passport.
-    pub agent_socket: PathBuf,
 }
 
 /// A listener that is bound, before anybody is let in.

@@ -50,6 +50,8 @@ use crate::{
     start::{Identity, Start},
 };
 
+/// The file in the state directory that remembers the authority's CAs.
+const ANCHORS: &str = "passport-anchors.pem";
 /// How long to wait before a reader that died is started again; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// The longest such wait.
@@ -109,9 +111,10 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
         nonce_key: SecretBytes::new(model::Secret::new(random::secret::<32>()?.expose().to_vec())),
         guest_idle_s: config.guest.as_ref().map(|guest| guest.idle_s),
     };
-    let agent = config.guest.as_ref().map(|guest| {
-        let passport = kept(&guest.agent_socket, Certified::TrustGuests, &shutdown);
-        ServerAgent::new(&guest.agent_socket, passport)
+    let socket = config.agent_socket.as_deref().filter(|_| config.guest.is_some());
+    let agent = socket.map(|socket| {
+        let passport = kept(config, socket, Certified::TrustGuests, &shutdown);
+        ServerAgent::new(socket, passport)
     });
     let ports = agent.as_ref().map(ServerAgent::client);
     let guests = config.guest.clone().zip(agent);
@@ -130,14 +133,15 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
 /// The passport that this service shows to other services, if it speaks to any. Its key never leaves
 /// this process; guests see another one.
 fn passport(config: &Config, shutdown: &Shutdown) -> Option<Passport> {
-    let centre = config.keeper.centre.as_ref().map(|centre| &centre.agent_socket);
-    let peer = config.peer.as_ref().map(|peer| &peer.agent_socket);
-    Some(kept(centre.or(peer)?, Certified::Trust, shutdown))
+    let speaks = config.keeper.centre.is_some() || config.peer.is_some();
+    let socket = config.agent_socket.as_deref().filter(|_| speaks)?;
+    Some(kept(config, socket, Certified::Trust, shutdown))
 }
 
 /// A passport that is kept in force as long as the process lives.
-fn kept(socket: &Path, service: Certified, shutdown: &Shutdown) -> Passport {
-    let passport = Passport::new(Arc::new(Agent::at(socket)), service, SystemClock::shared());
+fn kept(config: &Config, socket: &Path, service: Certified, shutdown: &Shutdown) -> Passport {
+    let (agent, anchors) = (Arc::new(Agent::at(socket)), config.state_dir.join(ANCHORS));
+    let passport = Passport::pinned(agent, service, SystemClock::shared(), anchors);
     let (kept, until) = (passport.clone(), shutdown.clone());
     tokio::spawn(async move { kept.run(until).await });
     passport

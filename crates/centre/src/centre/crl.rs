@@ -12,18 +12,18 @@ use std::{
     time::Duration,
 };
 
-use model::Domain;
+use model::{Domain, api::Bytes};
 use pki::{CrlMark, CrlMarks, Evidence, HttpRequest, Method, Transport as _, Validity};
 use serve::fsfile;
 use store::{
-    typed::{RecordError, Write},
+    typed::{RecordError, Records, Write},
     wait,
 };
 
 use super::{
     Centre,
     domain::{Pki, PkiDomain},
-    record::{self, CrlState, StoredNews, digest},
+    record::{self, CrlState, MarksRecord, StoredNews, digest},
     refusal::Fault,
     settings::ProviderSettings,
 };
@@ -48,7 +48,8 @@ pub(crate) struct Lists {
     dir: PathBuf,
     held: Mutex<BTreeMap<Domain, List>>,
     evidence: Mutex<Option<Arc<Evidence>>>,
-    marks: Mutex<CrlMarks>,
+    /// How far series of CRLs have come, and the version of the record that says so.
+    marks: Mutex<(CrlMarks, u64)>,
 }
 
 impl Lists {
@@ -58,8 +59,10 @@ impl Lists {
     /// [`Fault::File`].
     pub(crate) fn open<'a>(
         domains: impl Iterator<Item = &'a PkiDomain>,
-        dir: &Path,
+        (records, dir): (&Records, &Path),
     ) -> Result<Self, Fault> {
+        let known = wait(records.get(&record::crl_marks()?))?;
+        let marks = known.map(|known| (known.value.marks(), known.version)).unwrap_or_default();
         let mut held = BTreeMap::new();
         for domain in domains {
             let file = dir.join(file_name(domain.name()));
@@ -76,7 +79,7 @@ impl Lists {
             dir: dir.to_owned(),
             held: Mutex::new(held),
             evidence: Mutex::default(),
-            marks: Mutex::default(),
+            marks: Mutex::new(marks),
         })
     }
 
@@ -100,6 +103,13 @@ impl Lists {
         if let Some(evidence) = &*known {
             return Arc::clone(evidence);
         }
+        let evidence = Arc::new(self.build(&[]));
+        *known = Some(Arc::clone(&evidence));
+        evidence
+    }
+
+    /// All of them and those that `came` with a question, none older than what was seen before.
+    pub(crate) fn build(&self, came: &[Bytes]) -> Evidence {
         let mut evidence = Evidence::new();
         for (domain, list) in &*self.lists() {
             for der in &list.ders {
@@ -108,17 +118,36 @@ impl Lists {
                 }
             }
         }
-        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        evidence.remember(marks.all().to_vec());
-        drop(marks);
-        let evidence = Arc::new(evidence);
-        *known = Some(Arc::clone(&evidence));
+        for der in came {
+            // One that cannot be read says nothing, and so leaves the status open.
+            let _ = evidence.add_crl(&der.0);
+        }
+        evidence.remember(self.marks().0.all().to_vec());
         evidence
     }
 
-    /// Remembers how far series of CRLs have come.
-    pub(crate) fn keep(&self, marks: &[CrlMark]) {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner).keep(marks);
+    /// Remembers how far series of CRLs have come; durably, because a list that was told as old must
+    /// not become new by a restart.
+    ///
+    /// # Errors
+    /// [`Fault`] if the store cannot be written.
+    pub(crate) fn keep(&self, records: &Records, marks: &[CrlMark]) -> Result<(), Fault> {
+        let mut held = self.marks();
+        let mut next = held.0.clone();
+        next.keep(marks);
+        if next.all() == held.0.all() {
+            return Ok(());
+        }
+        let write = Write::new().put(record::crl_marks()?, &MarksRecord::of(&next), held.1)?;
+        if !wait(records.commit(write))? {
+            return Err(Fault::Contended);
+        }
+        *held = (next, held.1.saturating_add(1));
+        Ok(())
+    }
+
+    fn marks(&self) -> MutexGuard<'_, (CrlMarks, u64)> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -142,7 +171,9 @@ impl Centre {
             match &domain.settings.provider {
                 ProviderSettings::Own(own) => {
                     let held = self.lists.of(domain.name());
-                    let same = known.as_ref().is_some_and(|known| known.value.is_of(&held.ders));
+                    // One that was put there by us is known by its time.
+                    let is_of = |state: &CrlState| held.at == made || state.is_of(&held.ders);
+                    let same = known.as_ref().is_some_and(|known| is_of(&known.value));
                     if !same || age >= own.crl_life_s.saturating_mul(500) {
                         self.publish(domain)?;
                     } else if held.at != made {

@@ -32,9 +32,8 @@ use super::{
 
 /// How long to wait after a failure of our own store or log.
 const TROUBLE_MS: u64 = 1000;
-/// Places in a transaction that one order may take besides its library entry: its record, its
-/// mark, two feed items, the feed's state and an older binding.
-const OWN_PLACES: usize = 6;
+/// Places in a transaction that news take besides the items: the feed's state.
+const FEED_PLACES: usize = 1;
 /// Most places in a transaction: each is compared and written.
 const MAX_PLACES: usize = MAX_TXN_OPS / 2;
 
@@ -147,17 +146,17 @@ impl Centre {
 
     /// The same for the first of them; how many.
     fn settle_some(&self, ended: &[Ended]) -> Result<usize, Why> {
-        let (mut write, mut news, mut places, mut count) = (Write::new(), Vec::new(), 0, 0);
+        let (mut write, mut news, mut count) = (Write::new(), Vec::new(), 0);
         let mut touched = BTreeSet::new();
         for one in ended {
-            let (more, told, taken) = self.written(one)?;
-            let taken = taken.saturating_add(OWN_PLACES);
+            let (more, told) = self.written(one)?;
             // Two orders about one certificate are not in one transaction.
             let again = one.touches().is_some_and(|id| !touched.insert(id));
-            if again || count > 0 && places + taken > MAX_PLACES {
+            let places = [write.places(), more.places(), news.len(), told.len(), FEED_PLACES];
+            if again || count > 0 && places.iter().sum::<usize>() > MAX_PLACES {
                 break;
             }
-            (write, places) = (more(write)?, places.saturating_add(taken));
+            write = write.and(more);
             news.extend(told);
             count += 1;
         }
@@ -190,49 +189,42 @@ impl Centre {
         }?)
     }
 
-    /// What is to be written about an order at its end: how, which news, and how many places in a
-    /// transaction its library entry takes.
-    fn written<'a>(&self, one: &'a Ended) -> Result<(Added<'a>, Vec<StoredNews>, usize), Why> {
+    /// What is to be written about an order at its end, and which news it makes.
+    fn written(&self, one: &Ended) -> Result<(Write, Vec<StoredNews>), Why> {
         let order = &one.turn.record.order;
         let ended = OrderRecord { end: Some(one.end.clone()), ..(*one.turn.record).clone() };
-        let id = order.id;
-        let base = move |write: Write| -> Result<Write, Why> {
-            let write = write.put(record::order(id)?, &ended, 1)?;
-            Ok(write.delete(record::open(id)?, 1))
-        };
-        let nothing = |base| -> Result<(Added<'a>, Vec<StoredNews>, usize), Why> {
-            Ok((base, Vec::new(), 0))
-        };
-        match (&one.end, &order.work) {
+        let write = Write::new().put(record::order(order.id)?, &ended, 1)?;
+        let write = write.delete(record::open(order.id)?, 1);
+        Ok(match (&one.end, &order.work) {
             (End::Done(CentreOutcome::Certified { certificate, chain }), work) => {
                 if library::of_certificate(&self.records, &certificate.0)?.is_some() {
-                    return nothing(Box::new(base));
+                    return Ok((write, Vec::new()));
                 }
                 let bound = bound(&one.turn.record, work, (certificate, chain));
-                let news = vec![StoredNews::Bound(BoundId::of(&certificate.0))];
-                // As many as it would take.
-                let (_, places) = library::add(Write::new(), &bound)?;
-                let add = move |write| Ok(library::add(base(write)?, &bound)?.0);
-                Ok((Box::new(add), news, places))
+                let news = StoredNews::Bound(BoundId::of(&certificate.0));
+                (library::add(write, &bound)?, vec![news])
             }
             (End::Done(CentreOutcome::Revoked { at }), CentreWork::Revoke { certificate, .. }) => {
-                let (domain, at) = (order.domain.clone(), *at);
-                let (tenant, certificate) = (order.tenant.clone(), certificate.clone());
-                let known = library::of_certificate(&self.records, &certificate.0)?;
-                let id = BoundId::of(&certificate.0);
-                let news = StoredNews::Revoked { tenant, domain, certificate, at };
-                let add = move |write| {
-                    let write = base(write)?;
-                    let Some(mut known) = known else { return Ok(write) };
-                    known.value.revoked_at.get_or_insert(at);
-                    Ok(write.put(record::bound(id)?, &known.value, known.version)?)
+                let news = StoredNews::Revoked {
+                    tenant: order.tenant.clone(),
+                    domain: order.domain.clone(),
+                    certificate: certificate.clone(),
+                    at: *at,
                 };
-                Ok((Box::new(add), vec![news], 1))
+                let write = match library::of_certificate(&self.records, &certificate.0)? {
+                    Some(mut known) => {
+                        known.value.revoked_at.get_or_insert(*at);
+                        let place = record::bound(BoundId::of(&certificate.0))?;
+                        write.put(place, &known.value, known.version)?
+                    }
+                    None => write,
+                };
+                (write, vec![news])
             }
             (End::Done(CentreOutcome::Revoked { .. }) | End::Refused { .. }, _) => {
-                nothing(Box::new(base))
+                (write, Vec::new())
             }
-        }
+        })
     }
 
     fn is_ended(&self, id: OrderId) -> Result<bool, Why> {
@@ -241,32 +233,24 @@ impl Centre {
     }
 }
 
-/// Adds to a write what belongs to an order at its end.
-type Added<'a> = Box<dyn FnOnce(Write) -> Result<Write, Why> + 'a>;
-
 fn bound(
     record: &OrderRecord,
     work: &CentreWork,
     (certificate, chain): (&Bytes, &[Bytes]),
 ) -> BoundRecord {
-    let OrderRecord { order, host, .. } = record;
-    let (subject, replaces) = match work {
-        CentreWork::Enrol { subject, .. } => (Some(subject), None),
-        CentreWork::Renew { subject, certificate, .. } => {
-            (Some(subject), Some(certificate.clone()))
-        }
-        CentreWork::Revoke { .. } => (None, None),
+    let order = &record.order;
+    let subject = match work {
+        CentreWork::Enrol { subject, .. } | CentreWork::Renew { subject, .. } => Some(subject),
+        CentreWork::Revoke { .. } => None,
     };
     BoundRecord {
         order: order.id,
         tenant: order.tenant.clone(),
         domain: order.domain.clone(),
-        host: host.clone(),
         name: subject.and_then(|subject| subject.name.clone()),
         use_with: subject.map(|subject| subject.use_with.clone()).unwrap_or_default(),
         certificate: certificate.clone(),
         chain: chain.to_vec(),
-        replaces,
         revoked_at: None,
     }
 }

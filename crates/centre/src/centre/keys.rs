@@ -3,15 +3,12 @@
 
 use std::{path::Path, time::Duration};
 
-use attest::envelope::{Envelope, Kind, SigningError, SoftwareKey};
+use attest::envelope::{SoftwareKey, checkpoints};
 use journal::Signer;
 use model::{Domain, Secret, api::Bytes};
 use pki::{Ca, CaSpec, Validity};
 use serve::{fsfile, keys::SigningKey, pem};
-use store::{
-    typed::{Records, Write},
-    wait,
-};
+use store::{typed::Records, wait};
 use time::OffsetDateTime;
 
 use super::{
@@ -29,12 +26,13 @@ fn own(
     name: &str,
     make: impl FnOnce() -> Result<OwnKey, Fault>,
 ) -> Result<OwnKey, Fault> {
-    if let Some(known) = wait(records.get(&record::own_key(name)?))? {
-        return Ok(known.value);
-    }
-    let made = make()?;
-    let write = Write::new().put(record::own_key(name)?, &made, 0)?;
-    if wait(records.commit(write))? { Ok(made) } else { Err(Fault::Contended) }
+    wait(records.or_made(record::own_key(name)?, make))?.ok_or(Fault::Contended)
+}
+
+/// A new key without a certificate.
+fn bare() -> Result<OwnKey, Fault> {
+    let key = SigningKey::generate().and_then(|key| key.to_pkcs8()).map_err(Fault::key)?;
+    Ok(OwnKey { certificate: Bytes::default(), key: Bytes(key.expose().clone()) })
 }
 
 /// The key that signs checkpoints of the audit log; its public half is `signing.pub`.
@@ -42,17 +40,11 @@ fn own(
 /// # Errors
 /// [`Fault`].
 pub(crate) fn checkpoint(records: &Records, dir: &Path) -> Result<Signer, Fault> {
-    let key = own(records, "checkpoint", || {
-        let key = SigningKey::generate().and_then(|key| key.to_pkcs8()).map_err(Fault::key)?;
-        Ok(OwnKey { certificate: Bytes::default(), key: Bytes(key.expose().clone()) })
-    })?;
+    let key = own(records, "checkpoint", bare)?;
     let key = SoftwareKey::from_pkcs8(&key.key.0).map_err(Fault::key)?;
     let text = pem::encode("PUBLIC KEY", key.spki()).map_err(Fault::key)?;
     fsfile::write_atomic(&dir.join("signing.pub"), text.as_bytes(), 0o644)?;
-    let spki = key.spki().to_vec();
-    Ok(Signer::new(spki, move |payload| {
-        Ok::<_, SigningError>(Envelope::sign_bytes(Kind::Checkpoint, payload, &[&key])?.to_json())
-    }))
+    Ok(Signer::new(key.spki().to_vec(), checkpoints(key)))
 }
 
 /// The centre's own CA in a PKI; its certificate is `ca-<domain>.pem`.
@@ -83,9 +75,6 @@ pub(crate) fn ca(
 /// # Errors
 /// [`Fault`].
 pub(crate) fn account(records: &Records, domain: &Domain) -> Result<Secret<Vec<u8>>, Fault> {
-    let key = own(records, &format!("account/{domain}"), || {
-        let key = SigningKey::generate().and_then(|key| key.to_pkcs8()).map_err(Fault::key)?;
-        Ok(OwnKey { certificate: Bytes::default(), key: Bytes(key.expose().clone()) })
-    })?;
+    let key = own(records, &format!("account/{domain}"), bare)?;
     Ok(Secret::new(key.key.0))
 }

@@ -44,26 +44,23 @@ fn of_use(one: &model::keys::UseWith) -> [u8; 16] {
 }
 
 fn of_serial(issuer: &str, serial: &[u8]) -> [u8; 16] {
-    let start = serial.iter().position(|octet| *octet != 0).unwrap_or(serial.len());
-    let serial = serial.get(start..).unwrap_or_default();
-    digest(&[b"serial", names::canonical_dn(issuer).as_bytes(), serial])
+    digest(&[b"serial", names::canonical_dn(issuer).as_bytes(), binding::serial(serial)])
 }
 
-/// Adds a binding and its rows to a write; how many places it takes.
+/// Adds a binding and its rows to a write.
 ///
 /// # Errors
 /// [`Refusal::CertificateUnreadable`].
-pub(crate) fn add(mut write: Write, one: &BoundRecord) -> Result<(Write, usize), Why> {
+pub(crate) fn add(mut write: Write, one: &BoundRecord) -> Result<Write, Why> {
     let facts = CertFacts::read(&one.certificate.0);
     let facts = facts.map_err(|_| Refusal::CertificateUnreadable)?;
     let id = BoundId::of(&one.certificate.0);
     let digests = digests(&facts, one);
     write = write.put(record::bound(id)?, one, 0)?;
-    let places = digests.len().saturating_add(1);
     for digest in digests {
         write = write.put(record::row(digest, id)?, &(), 0)?;
     }
-    Ok((write, places))
+    Ok(write)
 }
 
 /// The binding of this certificate.

@@ -36,7 +36,7 @@ impl Centre {
             return Err(Refusal::OrderTooLarge.into());
         }
         if let Some(known) = self.find(order.id)? {
-            return self.repeated(&known, &order);
+            return self.repeated(known, &order);
         }
         let none = Prototype::default();
         let subject = match &order.work {
@@ -65,7 +65,7 @@ impl Centre {
             Ok(false) => {
                 served.lane.release(&tenant);
                 let known = self.find(id)?.ok_or(Fault::Contended)?;
-                self.repeated(&known, &record.order)
+                self.repeated(known, &record.order)
             }
             Err(why) => {
                 served.lane.release(&tenant);
@@ -89,21 +89,21 @@ impl Centre {
     /// # Errors
     /// [`Refusal::OrderUnknown`].
     pub fn progress_for(&self, host: &HostId, id: OrderId) -> Result<CentreProgress, Why> {
-        let known = self.find(id)?.ok_or(Refusal::OrderUnknown)?;
-        if self.is_on(&known.order.tenant, host) {
-            self.progress(id)
-        } else {
-            Err(Refusal::OrderUnknown.into())
-        }
+        let known = self.find(id)?.filter(|known| self.is_on(&known.order.tenant, host));
+        self.progress(known.ok_or(Refusal::OrderUnknown)?)
     }
 
-    /// How far an order is.
-    fn progress(&self, id: OrderId) -> Result<CentreProgress, Why> {
-        if let Some((progress, _)) = self.pkis.iter().find_map(|pki| pki.lane.progress(id)) {
-            return Ok(progress);
+    /// How far an order is that was read as this.
+    fn progress(&self, known: OrderRecord) -> Result<CentreProgress, Why> {
+        if known.end.is_some() {
+            return Ok(told(known));
         }
-        let known = self.find(id)?.ok_or(Refusal::OrderUnknown)?;
-        Ok(told(known))
+        let id = known.order.id;
+        match self.pkis.iter().find_map(|pki| pki.lane.progress(id)) {
+            Some((progress, _)) => Ok(progress),
+            // It ended since it was read, or is not in its lane yet.
+            None => Ok(told(self.find(id)?.unwrap_or(known))),
+        }
     }
 
     /// The same, once it is at its end or `patience` is over. Does not block the thread for that.
@@ -134,11 +134,11 @@ impl Centre {
         told.map_err(Fault::key)?
     }
 
-    fn repeated(&self, known: &OrderRecord, order: &CentreOrder) -> Result<CentreProgress, Why> {
+    fn repeated(&self, known: OrderRecord, order: &CentreOrder) -> Result<CentreProgress, Why> {
         if known.order != *order {
             return Err(Refusal::OrderReused.into());
         }
-        self.progress(order.id)
+        self.progress(known)
     }
 
     fn find(&self, id: OrderId) -> Result<Option<OrderRecord>, Why> {

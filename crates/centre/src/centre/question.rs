@@ -16,7 +16,7 @@ use std::sync::{
 use model::{
     Domain, HostId,
     api::Bytes,
-    centre::{CentreAnswer, CentreQuestion},
+    centre::CentreQuestion,
     keys::{Anchor, Found, KeyAspects, KeyBinding, KeyExample, KeyFinding, KeyStatus, Knowledge},
 };
 use pki::{CertFacts, Evidence, Pool, Terms, Usage, Validation, binding, validate};
@@ -44,11 +44,11 @@ struct Candidate {
 }
 
 impl Centre {
-    /// Answers a question.
+    /// Answers a question; the answer says what it rests on.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn question(&self, host: &HostId, asked: &CentreQuestion) -> Result<CentreAnswer, Why> {
+    pub fn question(&self, host: &HostId, asked: &CentreQuestion) -> Result<Found, Why> {
         let _place = Place::take(&self.questions)?;
         let home = &*self.allowed(&asked.tenant, host, &asked.domain)?.domain;
         let example = &asked.query.binding;
@@ -78,8 +78,7 @@ impl Centre {
         let anchor = anchors.into_iter().next().unwrap_or_else(|| Anchor::Ca(ca_name(home)));
         let knowledge = self.knowledge(home, &candidates, anchor);
         let bindings = candidates.into_iter().map(|one| one.binding).collect();
-        let found = Found { bindings, more, knowledge: Some(knowledge.clone()) };
-        Ok(CentreAnswer { found, knowledge })
+        Ok(Found { bindings, more, knowledge: Some(knowledge) })
     }
 
     fn instant(&self, asked: Option<i64>) -> Result<OffsetDateTime, Refusal> {
@@ -93,16 +92,7 @@ impl Centre {
         if example.crls.is_empty() {
             return self.lists.evidence();
         }
-        let mut evidence = Evidence::new();
-        let ours = self.pkis.iter().flat_map(|pki| self.lists.of(pki.domain.name()).ders);
-        for der in ours {
-            let _ = evidence.add_crl(&der);
-        }
-        for der in &example.crls {
-            // One that cannot be read says nothing, and so leaves the status open.
-            let _ = evidence.add_crl(&der.0);
-        }
-        Arc::new(evidence)
+        Arc::new(self.lists.build(&example.crls))
     }
 
     /// Says what is known of a candidate, and whose word that rests on.
@@ -125,7 +115,7 @@ impl Centre {
         let terms = Terms::new(instant, Usage::Any);
         let validation = validate(&leaf.0, &pool, &home.trusted, Some(evidence), &terms);
         let validation = validation.map_err(|_| Refusal::CertificateUnreadable)?;
-        self.lists.keep(validation.crl_marks());
+        self.lists.keep(&self.records, validation.crl_marks())?;
         let mut status = binding::status(validation.status());
         // Our own order to revoke is known before the CRL says so.
         let moment = u64::try_from(binding::millis(instant)).unwrap_or(0);

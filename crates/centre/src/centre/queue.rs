@@ -45,7 +45,6 @@ pub struct FairQueue<T> {
     /// Tag of the turn given last.
     virtual_time: u64,
     open: usize,
-    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -61,7 +60,7 @@ impl<T> FairQueue<T> {
     /// An empty queue.
     #[must_use]
     pub const fn new(bounds: Bounds) -> Self {
-        Self { bounds, lanes: BTreeMap::new(), virtual_time: bounds.credit, open: 0, waiting: 0 }
+        Self { bounds, lanes: BTreeMap::new(), virtual_time: bounds.credit, open: 0 }
     }
 
     /// Keeps a place for an order of this tenant, until [`FairQueue::ended`]; how many of its
@@ -91,13 +90,11 @@ impl<T> FairQueue<T> {
     /// Puts an order that was admitted behind its tenant's others.
     pub fn enter(&mut self, tenant: &Tenant, order: T) {
         self.lane(tenant).waiting.push_back(order);
-        self.waiting = self.waiting.saturating_add(1);
     }
 
     /// Puts an order that had its turn before its tenant's others, for its next try.
     pub fn again(&mut self, tenant: &Tenant, order: T) {
         self.lane(tenant).waiting.push_front(order);
-        self.waiting = self.waiting.saturating_add(1);
     }
 
     /// The next turn.
@@ -107,7 +104,6 @@ impl<T> FairQueue<T> {
         let order = lane.waiting.pop_front()?;
         self.virtual_time = self.virtual_time.max(lane.tag);
         lane.tag = lane.tag.saturating_add(1);
-        self.waiting = self.waiting.saturating_sub(1);
         Some(order)
     }
 
@@ -116,12 +112,6 @@ impl<T> FairQueue<T> {
         let Some(lane) = self.lanes.get_mut(tenant) else { return };
         lane.open = lane.open.saturating_sub(1);
         self.open = self.open.saturating_sub(1);
-    }
-
-    /// How many orders wait for their turn.
-    #[must_use]
-    pub const fn waiting(&self) -> usize {
-        self.waiting
     }
 
     /// How many orders of this tenant wait for their turn.

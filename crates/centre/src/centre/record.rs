@@ -10,19 +10,21 @@
 //! | `ix/<digest>/<id>` | where a key, a name, a use-with, a certificate leads; no content |
 //! | `feed/<number>`, `feed-state` | [`StoredItem`], [`FeedState`] |
 //! | `crl/<domain>` | [`CrlState`]; the CRL itself is a file |
+//! | `crl-marks` | [`MarksRecord`]: how far series of CRLs have come |
 //! | `service/<host>` | [`ServiceRecord`]: a trust service that said hello |
 //! | `migration/<id>`, `moving/<owner>` | [`MigrationRecord`], and which one of an owner is under way |
 //! | `secret/…` | the centre's own keys |
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use model::{
     Domain, HostId, MigrationId, OrderId, Tenant,
     api::Bytes,
     centre::{CentreOrder, CentreOutcome, EndReason, MigrationOrder, MigrationStage},
     keys::UseWith,
 };
+pub(crate) use pki::binding::short_digest as digest;
+use pki::{CrlMark, CrlMarks};
 use serde::{Deserialize, Serialize};
 use store::typed::{Place, RecordError};
 
@@ -54,16 +56,6 @@ impl fmt::Debug for BoundId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// 16 octets of SHA-256 over the parts with their lengths.
-pub(crate) fn digest(parts: &[&[u8]]) -> [u8; 16] {
-    let mut context = Context::new(&SHA256);
-    for part in parts {
-        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        context.update(part);
-    }
-    context.finish().as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 /// An order.
@@ -142,8 +134,6 @@ pub(crate) struct BoundRecord {
     pub(crate) tenant: Tenant,
     /// The PKI.
     pub(crate) domain: Domain,
-    /// The server whose trust service ordered it.
-    pub(crate) host: HostId,
     /// The key's name, if the order had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
@@ -153,9 +143,6 @@ pub(crate) struct BoundRecord {
     pub(crate) certificate: Bytes,
     /// The CAs above it, nearest first.
     pub(crate) chain: Vec<Bytes>,
-    /// The certificate whose place it took.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) replaces: Option<Bytes>,
     /// Since when it is revoked, Unix milliseconds, as far as the centre ordered it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) revoked_at: Option<u64>,
@@ -190,8 +177,6 @@ pub(crate) enum StoredNews {
     },
     /// A PKI has a new CRL: whoever reads this is given the newest.
     Crl(Domain),
-    /// A trust service said hello from a new place.
-    Service(HostId),
     /// Keys are to move.
     Migrate(MigrationId),
 }
@@ -217,6 +202,29 @@ pub(crate) struct CrlState {
     /// Digest of the CRL.
     #[serde(with = "hex")]
     pub(crate) digest: [u8; 16],
+}
+
+/// How far series of CRLs have come, as [`CrlMark`] says it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct MarksRecord(BTreeMap<String, Bytes>);
+
+impl MarksRecord {
+    pub(crate) fn of(marks: &CrlMarks) -> Self {
+        let one = |mark: &CrlMark| (hex::encode(mark.series), Bytes(mark.number.clone()));
+        Self(marks.all().iter().map(one).collect())
+    }
+
+    pub(crate) fn marks(&self) -> CrlMarks {
+        let mut marks = CrlMarks::default();
+        for (series, number) in &self.0 {
+            let mut mark = CrlMark { series: [0; 32], number: number.0.clone() };
+            if hex::decode_to_slice(series, &mut mark.series).is_ok() {
+                marks.keep(&[mark]);
+            }
+        }
+        marks
+    }
 }
 
 /// A trust service that said hello.
@@ -248,7 +256,7 @@ pub(crate) struct MigrationRecord {
 pub(crate) struct OwnKey {
     /// DER; empty without.
     pub(crate) certificate: Bytes,
-    /// PKCS#8; empty if it is in a token.
+    /// PKCS#8.
     pub(crate) key: Bytes,
 }
 
@@ -308,6 +316,11 @@ pub(crate) fn feed_state() -> Result<Place<FeedState>, RecordError> {
 /// The place of what is known of a PKI's newest CRL.
 pub(crate) fn crl(domain: &Domain) -> Result<Place<CrlState>, RecordError> {
     Place::at(format!("crl/{domain}"))
+}
+
+/// The place of how far series of CRLs have come.
+pub(crate) fn crl_marks() -> Result<Place<MarksRecord>, RecordError> {
+    Place::at("crl-marks")
 }
 
 /// A trust service's place.

@@ -6,38 +6,10 @@ use serve::problem::Problem;
 use store::typed::RecordError;
 use thiserror::Error;
 
-macro_rules! rules {
-    ($($(#[$doc:meta])* $name:ident, $code:literal, $status:ident, $says:literal, $hint:literal;)*) => {
-        /// The rule that said no.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-        pub enum Refusal {
-            $($(#[$doc])* #[error($says)] $name,)*
-        }
+journal::refusals! {
+    /// The status of the answer.
+    status: StatusCode;
 
-        impl Refusal {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// Kebab-case name.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$name => $code,)* }
-            }
-
-            /// What an operator can do.
-            #[must_use]
-            pub const fn hint(self) -> &'static str {
-                match self { $(Self::$name => $hint,)* }
-            }
-
-            const fn status(self) -> StatusCode {
-                match self { $(Self::$name => StatusCode::$status,)* }
-            }
-        }
-    };
-}
-
-rules! {
     /// A certificate that the tenant did not order here.
     CertificateForeign, "certificate-foreign", FORBIDDEN, "the tenant did not order this certificate here", "renew and revoke where, and as whom, it was ordered";
     /// A certificate that cannot be read.

@@ -39,11 +39,7 @@ impl Centre {
         if !hello.peer_url.is_empty() {
             self.entered(host, &hello.peer_url)?;
         }
-        Ok(Welcome {
-            domains: self.pkis.iter().map(|pki| pki.domain.info()).collect(),
-            services: self.services()?,
-            newest: self.feed.state().newest,
-        })
+        Ok(Welcome { domains: self.pkis.iter().map(|pki| pki.domain.info()).collect() })
     }
 
     /// Writes down where a trust service is, if that is new.
@@ -65,11 +61,7 @@ impl Centre {
         let version = known.map_or(0, |known| known.version);
         self.journal.done(&format!("trust:{host}"), "service-hello", "centre", &new.peer_url)?;
         let write = Write::new().put(record::service(host)?, &new, version)?;
-        if self.feed.commit(write, vec![StoredNews::Service(host.clone())], self.now())? {
-            Ok(())
-        } else {
-            Err(Fault::Contended.into())
-        }
+        if wait(self.records.commit(write))? { Ok(()) } else { Err(Fault::Contended.into()) }
     }
 
     /// Trust services that said hello.
@@ -139,14 +131,12 @@ impl Centre {
         Ok(Feed { next, resync: false, items })
     }
 
-    /// For a reader that missed what was forgotten: the newest CRLs, the directory, and what keys
-    /// are to move.
+    /// For a reader that missed what was forgotten: the newest CRLs, and what keys are to move.
     fn whole(&self, host: &HostId, newest: u64) -> Result<Feed, Why> {
         let mut all = Vec::new();
         for pki in &self.pkis {
             all.extend(self.told(host, StoredNews::Crl(pki.domain.name().clone()))?);
         }
-        all.extend(self.services()?.into_iter().map(FeedNews::Service));
         let migrations = wait(self.records.all::<MigrationRecord>("migration/"))?;
         let open = migrations
             .into_iter()
@@ -177,9 +167,6 @@ impl Centre {
                     crl: Bytes(der.to_vec()),
                 };
                 ders.into_iter().map(one).collect()
-            }
-            StoredNews::Service(host) => {
-                self.service(&host)?.map(FeedNews::Service).into_iter().collect()
             }
             StoredNews::Migrate(id) => {
                 let known = wait(self.records.get(&record::migration(id)?))?;
@@ -336,22 +323,17 @@ const fn is_final(stage: MigrationStage) -> bool {
 const fn rank(stage: MigrationStage) -> u8 {
     match stage {
         MigrationStage::Ordered => 0,
-        MigrationStage::Held => 1,
-        MigrationStage::Gone => 2,
-        MigrationStage::Active | MigrationStage::Refused => 3,
+        MigrationStage::Gone => 1,
+        MigrationStage::Active | MigrationStage::Refused => 2,
     }
 }
 
 fn bound(one: record::BoundRecord) -> FeedNews {
     FeedNews::Bound(Box::new(Bound {
         order: one.order,
-        tenant: one.tenant,
-        domain: one.domain,
-        host: one.host,
         name: one.name,
         certificate: one.certificate,
         chain: one.chain,
-        replaces: one.replaces,
     }))
 }
 
@@ -363,6 +345,6 @@ fn weight(news: &FeedNews) -> usize {
         }
         FeedNews::Revoked { certificate, .. } => certificate.0.len(),
         FeedNews::Crl { crl, .. } => crl.0.len(),
-        FeedNews::Service(_) | FeedNews::Migrate(_) => MAX_URL,
+        FeedNews::Migrate(_) => MAX_URL,
     }
 }

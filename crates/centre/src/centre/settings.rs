@@ -320,7 +320,9 @@ impl Settings {
         }
         let Limits { tenant_orders, domain_orders, workers, batch, .. } = self.limits;
         let zero = [tenant_orders, domain_orders, workers, batch].contains(&0)
-            || [self.limits.feed_items, self.limits.checkpoint_s].contains(&0);
+            || [self.limits.feed_items, self.limits.checkpoint_s, self.limits.order_life_s]
+                .contains(&0)
+            || self.limits.refusals_per_minute == 0;
         if domains.is_empty() {
             Some(("domain".to_owned(), "there must be one at least"))
         } else if zero || workers > 64 || batch > 64 {
@@ -357,7 +359,11 @@ mod tests {
         assert!(
             says(&format!("{foreign}[[tenant]]\nname='a'\ndomains=[]\n")).1.contains("anchors")
         );
-        assert!(says(&format!("{OWN}{tenant}[limits]\nworkers = 0\n")).0 == "limits");
+        let zero = ["workers", "refusals_per_minute", "order_life_s", "feed_items"];
+        for zero in zero {
+            let text = format!("{OWN}{tenant}[limits]\n{zero} = 0\n");
+            assert_eq!(says(&text).0, "limits", "{zero}");
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@ use serve::{
     clock::{Clock as _, SystemClock},
 };
 
-use crate::support::{World, carried_out, enrol, order, p256, refusal, root, subject};
+use crate::support::{
+    NOWHERE, OWN, OWN_PKI, World, carried_out, enrol, order, p256, refusal, root, subject,
+};
 
 const STUCK: &str = "
     [[domain]]
@@ -16,20 +18,18 @@ const STUCK: &str = "
     anchors = ['root.pem']
     back_off_ms = 100
     patience_s = 4
-    [domain.provider.cmp]
-    url = 'http://127.0.0.1:1/'
-    reference = 'r'
-    secret = { path = 'secret' }
-    [[domain]]
-    name = 'own'
-    [domain.provider.own]
-    ca_name = 'Own CA'
+";
+
+const FEW: &str = "
     [[tenant]]
     name = 'acme'
     domains = ['own', 'stuck']
     [[tenant]]
     name = 'globex'
     domains = ['own', 'stuck']
+    [[tenant]]
+    name = 'initech'
+    domains = ['own']
     [limits]
     tenant_orders = 3
     domain_orders = 5
@@ -42,12 +42,14 @@ async fn who_has_too_many_open_orders_is_told_when_to_come_back_and_others_are_n
     serve::fsfile::write_atomic(&dir.path().join("secret"), b"s", 0o600).unwrap();
     let ca = root("foreign");
     serve::pem::write_certificates(&dir.path().join("root.pem"), &[ca.certificate()]).unwrap();
-    let world = World::new(STUCK, dir.path()).await;
+    let world = World::new(&format!("{STUCK}{NOWHERE}{OWN_PKI}{FEW}"), dir.path()).await;
     let a = world.trust("a").await;
     let stuck = |tenant| {
         let work = CentreWork::Enrol { subject: subject("x", p256()), request: None };
         order(tenant, "stuck", work)
     };
+    let elsewhere = a.post::<_, CentreProgress>("/v1/orders", &stuck("initech")).await;
+    assert_eq!(refusal(elsewhere), "domain-not-allowed");
     let first = stuck("acme");
     for one in [first.clone(), stuck("acme"), stuck("acme")] {
         let progress: CentreProgress = a.post("/v1/orders", &one).await.unwrap();
@@ -90,17 +92,7 @@ async fn who_has_too_many_open_orders_is_told_when_to_come_back_and_others_are_n
     world.end().await;
 }
 
-const BUSY: &str = "
-    [[domain]]
-    name = 'own'
-    [domain.provider.own]
-    ca_name = 'Own CA'
-    [[tenant]]
-    name = 'acme'
-    domains = ['own']
-    [[tenant]]
-    name = 'globex'
-    domains = ['own']
+const ONE_BY_ONE: &str = "
     [limits]
     workers = 1
     batch = 1
@@ -119,15 +111,15 @@ async fn paced(client: &Client, count: u32) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_another_tenant_does_not_keep_orders_waiting_for_it() {
     let dir = tempfile::tempdir().unwrap();
-    let world = World::new(BUSY, dir.path()).await;
+    let world = World::new(&format!("{OWN}{ONE_BY_ONE}"), dir.path()).await;
     let (a, b) = (world.trust("a").await, world.trust("b").await);
     let calm = paced(&a, 20).await;
     // Several hundred orders of another tenant wait.
     let mut flood = tokio::task::JoinSet::new();
-    for n in 0..10 {
+    for n in 0..40 {
         let b = b.clone();
         flood.spawn(async move {
-            for m in 0..60 {
+            for m in 0..15 {
                 let order = enrol("globex", &format!("f{n}-{m}"));
                 b.post::<_, CentreProgress>("/v1/orders", &order).await.unwrap();
             }
@@ -141,9 +133,9 @@ async fn a_flood_of_another_tenant_does_not_keep_orders_waiting_for_it() {
     println!(
         "an order took {calm:.1} ms, and {flooded:.1} ms with {before}..{after} of another waiting"
     );
-    // Each of the twenty waited for the one in work, and at most for another that had its turn
-    // meanwhile; through one lane the first would have waited for all.
+    // Each of the twenty waited for the one in work, and for those that had their turn before it was
+    // there; through one lane the first would have waited for all.
     assert!(before >= 100, "only {before} wait");
-    assert!(before - after <= 3 * 20, "{} of the flood had their turn", before - after);
+    assert!(before - after <= 5 * 20, "{} of the flood had their turn", before - after);
     world.end().await;
 }

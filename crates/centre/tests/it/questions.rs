@@ -4,8 +4,8 @@ use std::{path::Path, time::Duration};
 
 use model::{
     api::Bytes,
-    centre::{CentreAnswer, CentreQuestion},
-    keys::{Anchor, KeyExample, KeyFinding, Query, StatusValue},
+    centre::CentreQuestion,
+    keys::{Anchor, Found, KeyExample, KeyFinding, Knowledge, Query, StatusValue},
 };
 use pki::{Ca, CaSigner, CaSpec, Revocation, RevocationReason, Validity};
 use serve::{
@@ -14,7 +14,10 @@ use serve::{
     pem,
 };
 
-use crate::support::{DAY, OWN, World, carried_out, certificate, enrol, refusal, revoke, root};
+use crate::support::{
+    Authority, DAY, NOWHERE, OWN, OWN_PKI, World, carried_out, certificate, enrol, refusal, revoke,
+    root,
+};
 
 fn by_name(domain: &str, name: &str) -> CentreQuestion {
     let binding = KeyExample { name: Some(name.to_owned()), ..KeyExample::default() };
@@ -35,12 +38,17 @@ fn ask(domain: &str, binding: KeyExample) -> CentreQuestion {
     }
 }
 
-async fn answer(client: &Client, question: &CentreQuestion) -> CentreAnswer {
+async fn answer(client: &Client, question: &CentreQuestion) -> Found {
     client.post("/v1/questions", question).await.unwrap()
 }
 
-fn verdict(answer: &CentreAnswer) -> StatusValue {
-    answer.found.bindings[0].status.as_ref().unwrap().value
+/// What an answer rests on.
+fn basis(answer: &Found) -> &Knowledge {
+    answer.knowledge.as_ref().unwrap()
+}
+
+fn verdict(answer: &Found) -> StatusValue {
+    answer.bindings[0].status.as_ref().unwrap().value
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,27 +58,25 @@ async fn another_trust_service_learns_of_a_key_of_the_same_pki_from_the_pki() {
     let (a, b) = (world.trust("a").await, world.trust("b").await);
     let alice = certificate(&carried_out(&a, &enrol("acme", "alice")).await);
     let found = answer(&b, &by_name("own", "alice")).await;
-    assert_eq!(found.knowledge.anchor, Anchor::Ca("Own CA".to_owned()));
-    assert_eq!(found.knowledge.pki_calls, 1);
-    assert_eq!(found.found.knowledge.as_ref(), Some(&found.knowledge));
-    assert_eq!(verdict(&found), StatusValue::Valid, "{:?}", found.found);
-    assert_eq!(found.found.bindings[0].name.as_deref(), Some("alice"));
-    assert_eq!(found.found.bindings[0].certificates[0].0, alice);
+    assert_eq!(basis(&found).anchor, Anchor::Ca("Own CA".to_owned()));
+    assert_eq!(basis(&found).pki_calls, 1);
+    assert_eq!(verdict(&found), StatusValue::Valid, "{:?}", found);
+    assert_eq!(found.bindings[0].name.as_deref(), Some("alice"));
+    assert_eq!(found.bindings[0].certificates[0].0, alice);
     // By certificate and by key too; nobody else is like it.
     assert_eq!(verdict(&answer(&b, &by_certificate("own", &alice)).await), StatusValue::Valid);
-    let key =
-        KeyExample { key: Some(found.found.bindings[0].key.clone()), ..KeyExample::default() };
-    assert_eq!(answer(&b, &ask("own", key)).await.found.bindings.len(), 1);
+    let key = KeyExample { key: Some(found.bindings[0].key.clone()), ..KeyExample::default() };
+    assert_eq!(answer(&b, &ask("own", key)).await.bindings.len(), 1);
     let nobody = answer(&b, &by_name("own", "bob")).await;
-    assert!(nobody.found.bindings.is_empty() && nobody.knowledge.pki_calls == 1);
+    assert!(nobody.bindings.is_empty() && basis(&nobody).pki_calls == 1);
     let empty = ask("own", KeyExample::default());
-    let empty = b.post::<_, CentreAnswer>("/v1/questions", &empty).await;
+    let empty = b.post::<_, Found>("/v1/questions", &empty).await;
     assert_eq!(refusal(empty), "example-empty");
     // Revoked is known at once, CRL or not.
     carried_out(&a, &revoke("acme", &alice)).await;
     let revoked = answer(&b, &by_name("own", "alice")).await;
     assert_eq!(verdict(&revoked), StatusValue::Invalid);
-    let status = revoked.found.bindings[0].status.as_ref().unwrap();
+    let status = revoked.bindings[0].status.as_ref().unwrap();
     assert_eq!(status.aspects.revocation_status, KeyFinding::Bad);
     world.end().await;
 }
@@ -134,18 +140,34 @@ const BRIDGED: &str = "
     cross = ['cross.pem']
     crls = ['root.crl', 'bridge.crl']
     crl_every_s = 1
-    [domain.provider.cmp]
-    url = 'http://127.0.0.1:1/'
-    reference = 'r'
-    secret = { path = 'secret' }
-    [[domain]]
-    name = 'own'
-    [domain.provider.own]
-    ca_name = 'Own CA'
+";
+
+const BOTH: &str = "
     [[tenant]]
     name = 'acme'
     domains = ['own', 'a']
 ";
+
+/// A centre with a bridge, over the state of one without.
+async fn bridged(authority: Authority, dir: &Path) -> World {
+    World::of(authority, &format!("{BRIDGED}{NOWHERE}{OWN_PKI}{BOTH}"), dir).await
+}
+
+/// Asks until the answer is no longer `before`.
+async fn changed(client: &Client, question: &CentreQuestion, before: StatusValue) -> Found {
+    for _ in 0..100 {
+        let found = answer(client, question).await;
+        if verdict(&found) != before {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it stays {before:?}");
+}
+
+fn why(answer: &Found) -> Option<&str> {
+    answer.bindings[0].status.as_ref().unwrap().refusal.as_deref()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_another_pki_is_judged_over_the_bridge_and_without_it_not_at_all() {
@@ -158,17 +180,17 @@ async fn a_key_of_another_pki_is_judged_over_the_bridge_and_without_it_not_at_al
     let authority = world.end().await;
     let bridge = Bridge::to(&own);
     bridge.write(dir.path(), 2, &[]);
-    let world = World::of(authority, BRIDGED, dir.path()).await;
+    let world = bridged(authority, dir.path()).await;
     let b = world.trust("b").await;
     let over = answer(&b, &by_name("a", "alice")).await;
     let path = ["Own CA", "Bridge", "CA A"].map(str::to_owned).to_vec();
-    assert_eq!(over.knowledge.anchor, Anchor::Bridge { path });
-    assert_eq!(over.knowledge.pki_calls, 2);
-    assert_eq!(verdict(&over), StatusValue::Valid, "{:?}", over.found.bindings[0].status);
-    assert_eq!(over.found.bindings[0].certificates.len(), 4);
+    assert_eq!(basis(&over).anchor, Anchor::Bridge { path });
+    assert_eq!(basis(&over).pki_calls, 2);
+    assert_eq!(verdict(&over), StatusValue::Valid, "{:?}", over.bindings[0].status);
+    assert_eq!(over.bindings[0].certificates.len(), 4);
     // The list of the foreign PKI says how old the answer is.
     let now = SystemClock.unix_ms();
-    assert!(over.knowledge.as_of <= now && over.knowledge.as_of + 60_000 > now);
+    assert!(basis(&over).as_of <= now && basis(&over).as_of + 60_000 > now);
     // The bridge takes its certificate back.
     let serial = pki::CertFacts::read(&bridge.crosses[1]).unwrap().serial;
     let revoked = Revocation {
@@ -177,23 +199,28 @@ async fn a_key_of_another_pki_is_judged_over_the_bridge_and_without_it_not_at_al
         reason: RevocationReason::Superseded,
     };
     bridge.write(dir.path(), 2, &[revoked]);
-    let mut last = verdict(&over);
-    for _ in 0..100 {
-        last = verdict(&answer(&b, &by_name("a", "alice")).await);
-        if last == StatusValue::Invalid {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!(last, StatusValue::Invalid);
+    let asked = by_name("a", "alice");
+    assert_eq!(verdict(&changed(&b, &asked, StatusValue::Valid).await), StatusValue::Invalid);
+    // The list before it is not believed any more, wherever it comes from, nor after a restart.
+    bridge.write(dir.path(), 2, &[]);
+    let old = changed(&b, &asked, StatusValue::Invalid).await;
+    assert_eq!((verdict(&old), why(&old)), (StatusValue::Indeterminate, Some("crl-rolled-back")));
+    let mut brings = asked.clone();
+    brings.query.binding.crls = vec![Bytes(std::fs::read(dir.path().join("bridge.crl")).unwrap())];
+    let old = answer(&b, &brings).await;
+    assert_eq!((verdict(&old), why(&old)), (StatusValue::Indeterminate, Some("crl-rolled-back")));
+    let world = bridged(world.end().await, dir.path()).await;
+    let b = world.trust("b").await;
+    let old = answer(&b, &asked).await;
+    assert_eq!((verdict(&old), why(&old)), (StatusValue::Indeterminate, Some("crl-rolled-back")));
     let authority = world.end().await;
     // Without the cross-certificate there is no path, and nothing is said to be good.
     bridge.write(dir.path(), 1, &[]);
-    let world = World::of(authority, BRIDGED, dir.path()).await;
+    let world = bridged(authority, dir.path()).await;
     let b = world.trust("b").await;
     let without = answer(&b, &by_certificate("a", &alice)).await;
     assert_eq!(verdict(&without), StatusValue::Indeterminate);
-    assert_eq!(without.knowledge.anchor, Anchor::Ca("CA A".to_owned()));
+    assert_eq!(basis(&without).anchor, Anchor::Ca("CA A".to_owned()));
     // For a tenant of its own PKI it is as good as ever.
     let home = answer(&b, &by_name("own", "alice")).await;
     assert_eq!(verdict(&home), StatusValue::Valid);

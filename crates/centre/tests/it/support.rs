@@ -122,6 +122,22 @@ pub(crate) fn settings(text: &str, dir: &Path) -> Settings {
     settings
 }
 
+/// A PKI of the centre's own.
+pub(crate) const OWN_PKI: &str = "
+    [[domain]]
+    name = 'own'
+    [domain.provider.own]
+    ca_name = 'Own CA'
+";
+
+/// A provider that nobody answers for, for the domain before it.
+pub(crate) const NOWHERE: &str = "
+    [domain.provider.cmp]
+    url = 'http://127.0.0.1:1/'
+    reference = 'r'
+    secret = { path = 'secret' }
+";
+
 /// One PKI of the centre's own, two tenants.
 pub(crate) const OWN: &str = "
     [[domain]]

@@ -205,6 +205,7 @@ fn unexpected(reply: AdminReply) -> Failure {
         | AdminReply::RecoveryApproved { .. }
         | AdminReply::AuditExported { .. }
         | AdminReply::Migration(_)
+        | AdminReply::Grades(_)
         | AdminReply::Expected { .. }
         | AdminReply::Status(_) => {
             Failure::error("the trust service gave another kind of reply", "is it this version?")

@@ -140,7 +140,6 @@ pub(super) fn trust(
             "any_use_with": true,
             "centre": {
                 "url": centre.url,
-                "agent_socket": agent_socket,
                 "tenant": TENANT,
                 "domain": "own",
             },
@@ -150,10 +149,10 @@ pub(super) fn trust(
         "state_dir": dir.join("state"),
         "listen": listen,
         "address_file": dir.join("address"),
+        "agent_socket": agent_socket,
         "peer": {
             "listen": peer,
             "address_file": dir.join("peer-address"),
-            "agent_socket": agent_socket,
         },
         "front": {"open_queries": true, "two_phase": "under-load", "sha1_in_macs": true},
         "keeper": keeper,

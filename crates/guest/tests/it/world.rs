@@ -55,8 +55,8 @@ impl World {
         let config = dir.path().join("trust.toml");
         let digest = |byte: u8| Digest::sha256([byte; 32]);
         let text = format!(
-            "state_dir = 'state'\nlisten = '127.0.0.1:0'\n[front]\nopen_queries = true\n\
-             [guest]\nagent_socket = 'agent'\nclients = ['{}']\nsoftware = ['{}']\n",
+            "state_dir = 'state'\nlisten = '127.0.0.1:0'\nagent_socket = 'agent'\n\
+             [front]\nopen_queries = true\n[guest]\nclients = ['{}']\nsoftware = ['{}']\n",
             digest(3),
             digest(2)
         );

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{KeyBinding, KeyUse, UseWith, order::KeyOperation};
+use super::{Allowance, Grades, KeyBinding, KeyUse, UseWith, order::KeyOperation};
 use crate::{HostId, api::Bytes, keys::order::SecretBytes, migration::Place};
 
 /// Name of the socket in the state directory.
@@ -84,6 +84,32 @@ pub enum AdminRequest {
         owner: String,
         /// Who says so.
         operator: String,
+    },
+    /// Gives an owner's identity a grade: [`AdminReply::Grades`].
+    Grade {
+        /// Whose: a VM's name.
+        owner: String,
+        /// The identity: a key name, whether there is such a key or not yet.
+        name: String,
+        /// Its grade; 0 takes it away.
+        grade: u8,
+        /// Who says so.
+        operator: String,
+    },
+    /// Allows an owner's identities of a lower grade to ask about its keys of a higher one, or takes
+    /// that back: [`AdminReply::Grades`].
+    Allow {
+        /// Whose: a VM's name.
+        owner: String,
+        /// What is allowed; neither to locate nor to validate takes it back.
+        allowance: Allowance,
+        /// Who says so.
+        operator: String,
+    },
+    /// What was set of an owner's identities: [`AdminReply::Grades`].
+    Grades {
+        /// Whose.
+        owner: String,
     },
     /// How it stands: [`AdminReply::Status`].
     Status,
@@ -198,6 +224,8 @@ pub enum AdminReply {
     },
     /// To [`AdminRequest::Migrate`] and the like.
     Migration(OwnerView),
+    /// To [`AdminRequest::Grade`] and the like.
+    Grades(Grades),
     /// To [`AdminRequest::Status`].
     Status(KeeperStatus),
     /// To [`AdminRequest::ExportAudit`].

@@ -26,6 +26,14 @@ pub enum KeyRequest {
     Locate(Query),
     /// Keys like this one and what is known of them: [`KeyAnswer::Found`] with status.
     Validate(Query),
+    /// A question in a message that this key (SubjectPublicKeyInfo, DER) signed, as the reader
+    /// verified: the answer to the question.
+    AskedBy {
+        /// The key.
+        signer: Bytes,
+        /// The question: [`KeyRequest::Locate`] or [`KeyRequest::Validate`].
+        question: Box<KeyRequest>,
+    },
     /// The keys that may authenticate an order about this binding: [`KeyAnswer::Keys`].
     AuthenticationKeys {
         /// Which kind of order.

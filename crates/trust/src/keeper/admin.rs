@@ -94,6 +94,13 @@ impl Keeper {
                 let until = self.expect((&owner, &operator), &from, ca)?;
                 AdminReply::Expected { owner, from, until }
             }
+            AdminRequest::Grade { owner, name, grade, operator } => {
+                AdminReply::Grades(self.grade((&owner, &operator), &name, grade)?)
+            }
+            AdminRequest::Allow { owner, allowance, operator } => {
+                AdminReply::Grades(self.allow((&owner, &operator), allowance)?)
+            }
+            AdminRequest::Grades { owner } => AdminReply::Grades(self.grades(&owner)?),
             AdminRequest::Migration { owner } => AdminReply::Migration(self.whereabouts(&owner)?),
             AdminRequest::CancelMigration { owner, operator } => {
                 AdminReply::Migration(self.cancel(&owner, &operator)?)
@@ -164,6 +171,11 @@ fn about(request: &AdminRequest) -> (&'static str, String, String) {
         | AdminRequest::CancelMigration { owner, operator } => {
             ("key-migration", by(operator), format!("owner:{owner}"))
         }
+        AdminRequest::Grade { owner, operator, .. }
+        | AdminRequest::Allow { owner, operator, .. } => {
+            ("key-grade", by(operator), format!("owner:{owner}"))
+        }
+        AdminRequest::Grades { owner } => ("key-grade", by(""), format!("owner:{owner}")),
         AdminRequest::Migration { owner } => ("key-migration", by(""), format!("owner:{owner}")),
         AdminRequest::Status => ("trust-status", by(""), "trust".to_owned()),
         AdminRequest::ExportAudit => ("audit-export", by(""), "trust".to_owned()),

@@ -200,7 +200,7 @@ impl Keeper {
                 continue;
             }
             // A phrase whose owner's keys are on their way opens nothing here meanwhile.
-            let Ok(guard) = self.guard(value.owner.as_deref()) else { continue };
+            let Some(guard) = self.guard_now(value.owner.as_deref())? else { continue };
             value.tries = value.tries.saturating_add(1);
             if value.tries >= most {
                 ended.push(id);
@@ -223,7 +223,10 @@ impl Keeper {
         }
         value.tries = value.tries.saturating_add(1);
         let ended = value.tries >= self.settings.phrase_tries;
-        let write = Write::new().put(record::recovery(id)?, &value, held.version)?;
+        // So with a recovery: what is on its way is counted where it arrives.
+        let owner = self.library.get(&record::entry(id)?)?.and_then(|entry| entry.value.owner);
+        let Some(guard) = self.guard_now(owner.as_deref())? else { return Ok(None) };
+        let write = guard.on(Write::new()).put(record::recovery(id)?, &value, held.version)?;
         if !self.library.commit(write)? {
             return Err(Fault::Contended.into());
         }

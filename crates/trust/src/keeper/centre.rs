@@ -23,6 +23,7 @@ mod outcome;
 use std::{
     collections::BTreeMap,
     fmt::Debug,
+    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -32,12 +33,10 @@ use std::{
 
 use model::{
     HostId, MigrationId, OrderId,
-    centre::{
-        CentreAnswer, CentreOrder, CentreProgress, CentreQuestion, Feed, MigrationReport, Welcome,
-    },
-    keys::admin::CentreStanding,
+    centre::{CentreOrder, CentreProgress, CentreQuestion, Feed, MigrationReport, Welcome},
+    keys::{Found, admin::CentreStanding},
 };
-use pki::Anchors;
+use pki::{Anchors, Crl};
 use serve::clock::SharedClock;
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -100,7 +99,7 @@ pub trait Centre: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`CentreError`].
-    fn ask(&self, question: &CentreQuestion) -> Result<CentreAnswer, CentreError>;
+    fn ask(&self, question: &CentreQuestion) -> Result<Found, CentreError>;
 
     /// Says how far a migration is that it ordered.
     ///
@@ -125,8 +124,10 @@ pub(super) struct Line {
     domain: DomainRecord,
     anchors: Anchors,
     began: OffsetDateTime,
-    /// The newest CRL of the PKI and when its next one is due.
-    crl: Mutex<Option<(Vec<u8>, OffsetDateTime)>>,
+    /// Where CRLs are kept.
+    dir: PathBuf,
+    /// The newest CRL of each CA of the PKI, by what the CA is called: DER, and as it was verified.
+    crls: Mutex<BTreeMap<String, (Vec<u8>, Crl)>>,
     /// When the library was complete, Unix milliseconds.
     as_of: AtomicU64,
     forwarded: Forwarded,
@@ -175,8 +176,11 @@ impl Line {
         Known { as_of, until: as_of.saturating_add(self.at.max_age_s.saturating_mul(1000)) }
     }
 
+    /// The CRL that stands longest, DER.
     pub(super) fn crl(&self) -> Option<Vec<u8>> {
-        held(&self.crl).as_ref().map(|(der, _)| der.clone())
+        let crls = held(&self.crls);
+        let newest = crls.values().max_by_key(|(_, crl)| crl.next_update());
+        newest.map(|(der, _)| der.clone())
     }
 
     /// How the line stands.
@@ -250,6 +254,5 @@ const fn order_id(id: EntryId) -> OrderId {
 /// By what a foreign certificate's binding is known: issuer and serial number.
 pub(super) fn foreign_id(issuer: &str, serial: &[u8]) -> EntryId {
     let issuer = pki::names::canonical_dn(issuer);
-    let start = serial.iter().take_while(|octet| **octet == 0).count();
-    record::short_digest(&[b"certificate", issuer.as_bytes(), serial.get(start..).unwrap_or(&[])])
+    record::short_digest(&[b"certificate", issuer.as_bytes(), pki::binding::serial(serial)])
 }

@@ -39,7 +39,7 @@ use thiserror::Error;
 pub use self::settings::GuestSettings;
 use super::{Fault, Keeper};
 
-/// Certificate chain (leaf first, DER) and key (PKCS#8 DER) of the service, and for how long.
+/// Certificate chain (leaf first, DER) and key (PKCS#8 DER) of the service.
 #[derive(Debug)]
 pub struct PassportKeys {
     /// The chain.

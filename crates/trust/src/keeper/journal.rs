@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use attest::envelope::{Envelope, Kind, SigningError, SoftwareKey};
+use attest::envelope::{SoftwareKey, checkpoints};
 use journal::Signer;
 use serve::clock::SharedClock;
 
@@ -26,11 +26,7 @@ impl Journal {
         signer: SoftwareKey,
         refusals_per_minute: u32,
     ) -> Result<Self, Fault> {
-        let spki = signer.spki().to_vec();
-        let signer = Signer::new(spki, move |payload| {
-            let kind = Kind::Checkpoint;
-            Ok::<_, SigningError>(Envelope::sign_bytes(kind, payload, &[&signer])?.to_json())
-        });
+        let signer = Signer::new(signer.spki().to_vec(), checkpoints(signer));
         let log = journal::Journal::open(LOG, dir, clock, (signer, refusals_per_minute));
         log.map(Self).map_err(Fault::audit)
     }

@@ -136,15 +136,16 @@ impl Keyring {
         let (issuer, message, library) = match centre {
             None => full(&records, settings, clock.now())?,
             Some(centre) => {
-                let message = own(&records, "message", || plain(Vec::new()))?;
-                let (line, message) = centre::open(&records, settings, clock, centre, message)?;
+                let message = own(&records, "message", bare)?;
+                let (line, message) =
+                    centre::open((&records, dir), settings, clock, centre, message)?;
                 let library = Arc::new(Library::new(records.clone(), None));
                 (Issuer::Centre(Arc::new(line)), message, library)
             }
         };
         let ca = dir.join("ca.pem");
         pem::write_certificates(&ca, &[issuer.certificate()]).map_err(Fault::key)?;
-        let checkpoint = own(&records, "checkpoint", || plain(Vec::new()))?;
+        let checkpoint = own(&records, "checkpoint", bare)?;
         let checkpoint = SoftwareKey::from_pkcs8(&checkpoint.key.0).map_err(Fault::key)?;
         let text = pem::encode("PUBLIC KEY", checkpoint.spki()).map_err(Fault::key)?;
         fsfile::write_atomic(&dir.join("signing.pub"), text.as_bytes(), 0o644)
@@ -159,7 +160,7 @@ fn full(
     settings: &Settings,
     now: OffsetDateTime,
 ) -> Result<(Issuer, OwnKey, Arc<Library>), Fault> {
-    if settings.manner != Manner::Full {
+    if settings.manner() != Manner::Full {
         return Err(Fault::ca(std::io::Error::other("this manner needs a centre")));
     }
     if centre::has_centre(records)? {
@@ -193,22 +194,18 @@ fn own(
     name: &str,
     make: impl FnOnce() -> Result<OwnKey, Fault>,
 ) -> Result<OwnKey, Fault> {
-    if let Some(known) = wait(records.get(&record::own_key(name)?))? {
-        return Ok(known.value);
-    }
-    let made = make()?;
-    let write = Write::new().put(record::own_key(name)?, &made, 0)?;
-    if wait(records.commit(write))? { Ok(made) } else { Err(Fault::Contended) }
+    wait(records.or_made(record::own_key(name)?, make))?.ok_or(Fault::Contended)
 }
 
-fn plain(certificate: Vec<u8>) -> Result<OwnKey, Fault> {
-    let key = SigningKey::generate().map_err(Fault::key)?.to_pkcs8().map_err(Fault::key)?;
-    Ok(OwnKey { certificate: Bytes(certificate), key: Bytes(key.expose().clone()) })
+/// A new key without a certificate.
+fn bare() -> Result<OwnKey, Fault> {
+    let key = SigningKey::generate().and_then(|key| key.to_pkcs8()).map_err(Fault::key)?;
+    Ok(OwnKey { certificate: Bytes::default(), key: Bytes(key.expose().clone()) })
 }
 
 /// The message key, with a new certificate if the one it has is past its half.
 fn message_key(records: &Records, ca: &Ca, now: OffsetDateTime) -> Result<OwnKey, Fault> {
-    let mut own_key = own(records, "message", || plain(Vec::new()))?;
+    let mut own_key = own(records, "message", bare)?;
     let half = time::Duration::days(i64::from(MESSAGE_DAYS / 2));
     let facts = pki::CertFacts::read(&own_key.certificate.0);
     if facts.is_ok_and(|facts| now.saturating_add(half) < facts.not_after) {

@@ -7,7 +7,7 @@
 use model::{Digest, api::Bytes, keys::order::SecretBytes, migration};
 use serde::{Deserialize, Serialize};
 use store::{
-    Prefix, Range,
+    Key, Prefix, Range,
     typed::{Place, RecordError, Versioned, Write},
     wait,
 };
@@ -15,7 +15,7 @@ use store::{
 use super::{
     Keeper,
     record::{EntryId, short_digest},
-    refusal::{Refusal, Why},
+    refusal::{Fault, Refusal, Why},
 };
 
 /// Where an owner's keys are, and what a migration of them needs to go on after a crash.
@@ -76,9 +76,17 @@ pub(crate) fn place(owner: &str) -> Result<Place<OwnerRecord>, RecordError> {
     Place::at(format!("{OWNERS}{}", short_digest(&[owner.as_bytes()])))
 }
 
+/// Beginning of the rows that name owners' records.
+pub(crate) const OWNED: &str = "owned/";
+
 /// Beginning of the rows that name an owner's records.
 pub(crate) fn owned(owner: &str) -> String {
-    format!("owned/{}/", short_digest(&[owner.as_bytes()]))
+    format!("{OWNED}{}/", short_digest(&[owner.as_bytes()]))
+}
+
+/// The record that a row names.
+pub(crate) fn named_by(row: &Key) -> Option<&str> {
+    row.as_str().strip_prefix(OWNED)?.split_once('/').map(|(_, key)| key)
 }
 
 /// A binding that moved away. Its certificate is still of our CA, if it ever was.
@@ -143,6 +151,15 @@ impl Keeper {
         let Some(known) = known else { return Ok(Guard(Some((owner.to_owned(), 0)))) };
         known.value.place.takes_orders().map_err(refusal)?;
         Ok(Guard(Some((owner.to_owned(), known.version))))
+    }
+
+    /// The same; none while the owner's keys are on their way or elsewhere.
+    pub(super) fn guard_now(&self, owner: Option<&str>) -> Result<Option<Guard>, Fault> {
+        match self.guard(owner) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(Why::Refused(_)) => Ok(None),
+            Err(Why::Fault(fault)) => Err(fault),
+        }
     }
 
     /// Where the owner's keys are.

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use model::{api::Bytes, keys::rpc::KeyAnswer};
 use pki::{Ca, CrlEntry, CrlPlan, OcspStatus, Responder, Revocation, Validity};
 use store::{
     Prefix, Range, Revision,
@@ -93,6 +94,18 @@ impl Keeper {
             return Ok(0);
         }
         Ok(self.published()?.number)
+    }
+
+    /// What is published, with an audit entry if a rule says no.
+    pub(super) fn handed_out(
+        &self,
+        event: &str,
+        made: Result<Vec<u8>, Why>,
+    ) -> Result<KeyAnswer, Why> {
+        if let Err(Why::Refused(refusal)) = &made {
+            self.journal.refused("anyone", event, "trust", *refusal)?;
+        }
+        Ok(KeyAnswer::Published(Bytes(made?)))
     }
 
     /// Publishes what is due.

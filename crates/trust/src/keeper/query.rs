@@ -2,9 +2,11 @@
 //! about them may be authenticated. Reads only.
 
 use model::Secret;
+use model::api::Bytes;
 use model::keys::{
-    Found, KeyExample, KeyUse, Knowledge, Query,
-    order::{AuthenticationKey, KeyOperation, NamedKey, SecretBytes},
+    Found, KeyExample, KeyUse, Knowledge, Query, StatusValue,
+    order::{AuthenticationKey, KeyFailure, KeyOperation, NamedKey, SecretBytes},
+    rpc::{KeyAnswer, KeyRequest},
 };
 use time::OffsetDateTime;
 
@@ -25,10 +27,45 @@ const MAX_KEYS: usize = 4;
 pub(super) const MAX_AUTHORIZATIONS: usize = 16;
 
 impl Keeper {
+    /// The answer to a question, with an audit entry if a rule says no. `signer`: the key that signed
+    /// it, if one did.
+    pub(super) fn question(
+        &self,
+        operation: KeyOperation,
+        query: &Query,
+        signer: Option<&Bytes>,
+    ) -> Result<KeyAnswer, Why> {
+        let found = if operation == KeyOperation::Locate {
+            self.locate(query, signer)
+        } else {
+            self.validate(query, signer)
+        };
+        if let Err(Why::Refused(refusal)) = &found {
+            let by = signer.map(|key| format!("key:{}", record::short_digest(&[&key.0])));
+            let by = by.as_deref().unwrap_or("anyone");
+            let event = format!("key-{}", operation.name());
+            let subject = format!("key:{}", super::subject(&query.binding));
+            self.journal.refused(by, &event, &subject, *refusal)?;
+        }
+        found.map(KeyAnswer::Found)
+    }
+
+    /// The same, in a signed message.
+    pub(super) fn signed(&self, signer: &Bytes, question: KeyRequest) -> Result<KeyAnswer, Why> {
+        if let KeyRequest::Locate(query) = &question {
+            self.question(KeyOperation::Locate, query, Some(signer))
+        } else if let KeyRequest::Validate(query) = &question {
+            self.question(KeyOperation::Validate, query, Some(signer))
+        } else {
+            Ok(KeyAnswer::Failed(KeyFailure::NotSupported))
+        }
+    }
+
     /// Keys like this one that are in force; nothing is said of them.
-    pub(super) fn locate(&self, query: &Query) -> Result<Found, Why> {
+    fn locate(&self, query: &Query, signer: Option<&Bytes>) -> Result<Found, Why> {
         let instant = self.instant(query)?;
         let found = self.library.find(&query.binding, limit(query))?;
+        self.check_grades(&found, signer, false)?;
         if let Some(found) = self.elsewhere(query, instant, (&found, false))? {
             return Ok(found);
         }
@@ -45,9 +82,10 @@ impl Keeper {
     }
 
     /// Keys like this one and what is known of them.
-    pub(super) fn validate(&self, query: &Query) -> Result<Found, Why> {
+    fn validate(&self, query: &Query, signer: Option<&Bytes>) -> Result<Found, Why> {
         let instant = self.instant(query)?;
         let found = self.library.find(&query.binding, limit(query))?;
+        self.check_grades(&found, signer, true)?;
         if let Some(found) = self.elsewhere(query, instant, (&found, true))? {
             return Ok(found);
         }
@@ -198,15 +236,18 @@ impl Keeper {
             return Ok(None);
         }
         let found = self.library.find(hint, MAX_KEYS)?;
+        let mut all = found.entries.into_iter().map(|(_, entry)| entry.value);
+        let good = all.find(|entry| self.signs_now(entry));
+        Ok(good.map(|entry| AuthenticationKey::Public(entry.key)))
+    }
+
+    /// Whether a binding is in force and its key may sign.
+    pub(super) fn signs_now(&self, entry: &Entry) -> bool {
         let now = self.now();
         let until = self.issuer.knowledge(now).until;
         let instant = i64::try_from(now).unwrap_or(i64::MAX);
-        let good = found.entries.into_iter().map(|(_, entry)| entry.value).find(|entry| {
-            let status = status::of_entry(entry, instant, now, until);
-            status.value == model::keys::StatusValue::Valid
-                && entry.uses.contains(&KeyUse::Signature)
-        });
-        Ok(good.map(|entry| AuthenticationKey::Public(entry.key)))
+        let status = status::of_entry(entry, instant, now, until);
+        status.value == StatusValue::Valid && entry.uses.contains(&KeyUse::Signature)
     }
 }
 

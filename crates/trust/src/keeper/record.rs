@@ -12,12 +12,12 @@
 //! | `escrow/<id>`, `recovery/<id>` | [`Escrowed`] private key, [`Recovery`] under way |
 //! | `made/<id>` | [`Escrowed`]: a private key that its owner may not have got yet |
 //! | `owner/<digest>`, `owned/<digest>/<key>` | [`OwnerRecord`](super::owner::OwnerRecord): where an owner's keys are; and what records are the owner's |
+//! | `grade/<owner digest>` | [`Grades`](model::keys::Grades): the grades of an owner's identities |
 //! | `moved/<id>`, `moved/<name digest>` | that a binding, a name, moved away with its owner |
 //! | `secret/…`, `crl` | the keeper's own keys; [`CrlState`] |
 
 use std::fmt;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use model::{
     api::Bytes,
     keys::{
@@ -25,6 +25,7 @@ use model::{
         order::{KeyFailure, KeyOperation, Prototype},
     },
 };
+pub(crate) use pki::binding::digest as long_digest;
 use serde::{Deserialize, Serialize};
 use store::typed::{Place, RecordError};
 
@@ -307,18 +308,7 @@ pub(crate) struct OwnKey {
 
 /// The first 16 octets of a SHA-256 over the parts with their lengths.
 pub(crate) fn short_digest(parts: &[&[u8]]) -> EntryId {
-    let whole = long_digest(parts);
-    EntryId(whole.first_chunk().copied().unwrap_or_default())
-}
-
-/// SHA-256 over the parts with their lengths.
-pub(crate) fn long_digest(parts: &[&[u8]]) -> [u8; 32] {
-    let mut all = Vec::with_capacity(parts.iter().map(|part| part.len().saturating_add(8)).sum());
-    for part in parts {
-        all.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        all.extend_from_slice(part);
-    }
-    digest(&SHA256, &all).as_ref().try_into().unwrap_or_default()
+    EntryId(pki::binding::short_digest(parts))
 }
 
 /// Where an entry is.

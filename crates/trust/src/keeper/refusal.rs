@@ -5,40 +5,10 @@ use model::keys::order::KeyFailure;
 use store::typed::RecordError;
 use thiserror::Error;
 
-macro_rules! refusals {
-    ($($(#[$doc:meta])* $name:ident, $code:literal, $failure:ident, $says:literal, $hint:literal;)*) => {
-        /// The rule that said no.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-        pub enum Refusal {
-            $($(#[$doc])* #[error($says)] $name,)*
-        }
+journal::refusals! {
+    /// What the client is told.
+    failure: KeyFailure;
 
-        impl Refusal {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// Kebab-case name.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$name => $code,)* }
-            }
-
-            /// What the client is told.
-            #[must_use]
-            pub const fn failure(self) -> KeyFailure {
-                match self { $(Self::$name => KeyFailure::$failure,)* }
-            }
-
-            /// What an operator can do.
-            #[must_use]
-            pub const fn hint(self) -> &'static str {
-                match self { $(Self::$name => $hint,)* }
-            }
-        }
-    };
-}
-
-refusals! {
     /// An operator must agree, and the client cannot wait.
     ApprovalNeeded, "approval-needed", NotSynchronous, "an operator must agree and the client cannot wait", "the client must offer #Pending, or set `keeper.approval = \"none\"`";
     /// None of the keys that may authenticate the order verified.
@@ -89,6 +59,8 @@ refusals! {
     MigrationUnexpected, "migration-unexpected", Refused, "nobody announced here that this owner's keys come from that host", "`vouchsafe key expect --owner NAME --from HOST` on the target";
     /// No such migration here.
     MigrationUnknown, "migration-unknown", Refused, "this service knows of no such migration", "`vouchsafe key migrate` begins one";
+    /// A question about a key of a higher grade than the asker's.
+    GradeTooLow, "grade-too-low", Refused, "the key has a higher grade than whoever asks", "`vouchsafe key allow` allows it; questions count as the key's that signed them";
     /// Authenticated by the key of another binding.
     HolderOther, "holder-other", NoAuthentication, "authenticated by another key than that of the binding", "sign with the binding's own key";
     /// An instant before there was this service.
@@ -105,8 +77,6 @@ refusals! {
     KeyRevoked, "key-revoked", Refused, "a binding of this key was revoked", "register another key";
     /// No name, or one that cannot be certified.
     NameInvalid, "name-invalid", Refused, "the key's name is missing or cannot be certified", "1 to 64 printable characters";
-    /// Another name than the pass phrase is for.
-    NameNotAuthorized, "name-not-authorized", Refused, "the pass phrase is for another name", "`vouchsafe key authorize --name NAME`";
     /// The private key is not in escrow.
     NotEscrowed, "not-escrowed", Refused, "the private key is not in escrow", "only keys that were made here with escrow are";
     /// No order that waits has this name.

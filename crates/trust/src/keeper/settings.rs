@@ -7,11 +7,10 @@ use serde::Deserialize;
 use serve::config::SecretSource;
 
 /// Who certifies, and what is answered here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Manner {
     /// A CA of its own: everything is done here.
-    #[default]
     Full,
     /// Questions are answered from the library; what needs a CA is ordered from the centre.
     Hybrid,
@@ -37,8 +36,6 @@ impl Manner {
 pub struct AtCentre {
     /// Where it is: `https://HOST:PORT`.
     pub url: String,
-    /// The agent of this host, which certifies this service.
-    pub agent_socket: PathBuf,
     /// Whose orders ours are.
     pub tenant: Tenant,
     /// The PKI that certifies.
@@ -89,8 +86,8 @@ pub enum Approval {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Who certifies.
-    pub manner: Manner,
+    /// Who certifies; without it the centre's PKI where there is a centre (`hybrid`), else we do.
+    pub manner: Option<Manner>,
     /// The key-management centre, in the manners other than `full`.
     pub centre: Option<AtCentre>,
     /// Common name of the CA, when it is made.
@@ -143,7 +140,7 @@ impl Default for Settings {
     fn default() -> Self {
         const DAY: u64 = 86_400;
         Self {
-            manner: Manner::Full,
+            manner: None,
             centre: None,
             ca_name: "Vouchsafe trust service".to_owned(),
             pass_phrases: false,
@@ -179,15 +176,19 @@ impl Settings {
         self.anchors.iter_mut().for_each(under);
         self.intermediates.iter_mut().for_each(under);
         self.crls.iter_mut().for_each(under);
-        if let Some(centre) = &mut self.centre {
-            under(&mut centre.agent_socket);
-        }
         for source in [&mut self.root_key, &mut self.escrow_key].into_iter().flatten() {
             if let SecretSource::Path(path) = source {
                 under(path);
             }
         }
         self
+    }
+
+    /// Who certifies.
+    #[must_use]
+    pub fn manner(&self) -> Manner {
+        let usual = if self.centre.is_some() { Manner::Hybrid } else { Manner::Full };
+        self.manner.unwrap_or(usual)
     }
 
     /// What is wrong with the values, if anything: the key and the problem.
@@ -206,9 +207,9 @@ impl Settings {
             Some(("keeper.phrase_tries", "must be between 1 and 100"))
         } else if !within(self.order_life_s, 60, YEAR) {
             Some(("keeper.order_life_s", "must be between 60 and 31536000"))
-        } else if (self.manner == Manner::Full) != self.centre.is_none() {
+        } else if (self.manner() == Manner::Full) != self.centre.is_none() {
             Some(("keeper.centre", "belongs to the manners `hybrid` and `proxy`, and they need it"))
-        } else if self.manner != Manner::Full && self.generate_keys {
+        } else if self.manner() != Manner::Full && self.generate_keys {
             Some(("keeper.generate_keys", "needs `manner = \"full\"`: no keys are made elsewhere"))
         } else if self.escrow && !self.generate_keys {
             Some(("keeper.escrow", "needs `generate_keys`: no other private key is ever here"))

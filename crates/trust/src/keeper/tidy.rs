@@ -5,11 +5,15 @@
 use std::{io, sync::Arc, thread, time::Duration};
 
 use serve::{exit::chain, shutdown::Shutdown};
-use store::{typed::RecordError, wait};
+use store::{
+    typed::{Place, RecordError, Write},
+    wait,
+};
 
 use super::{
     Keeper,
     centre::{MIGRATIONS, MovingRecord},
+    owner::{OWNED, named_by},
     record::{
         Authorization, Escrowed, Issuing, OrderRecord, OrderState, REVOKED, ReceiptRecord,
         Recovery, Revoked,
@@ -23,6 +27,8 @@ const TICK: Duration = Duration::from_millis(500);
 const EVERY: Duration = Duration::from_secs(3600);
 /// Revisions of history that are kept.
 const HISTORY: u64 = 1000;
+/// Rows that are looked at together.
+const PAGE: usize = 256;
 
 impl Keeper {
     pub(super) fn keep_house(self: &Arc<Self>, stop: Shutdown) -> io::Result<()> {
@@ -78,13 +84,40 @@ impl Keeper {
         wait(records.forget(MIGRATIONS, |one: &MovingRecord| one.is_over() && old(one.at)))?;
         wait(records.forget("made/", |one: &Escrowed| now >= one.until))?;
         wait(records.forget("ledger/", |one: &Issuing| one.issued))?;
+        let rows = self.tidy_owned()?;
         let store = records.sealed().store();
         let state = wait(store.state()).map_err(RecordError::from)?;
         let until = state.revision.saturating_sub(HISTORY);
         if until > state.compacted {
             wait(store.compact(until)).map_err(RecordError::from)?;
         }
-        tracing::debug!(orders, phrases, "tidied up");
+        tracing::debug!(orders, phrases, rows, "tidied up");
         Ok(())
+    }
+
+    /// Forgets rows that name an owner's records which were forgotten; how many. A row is written with
+    /// its record: one without is of no use any more.
+    fn tidy_owned(&self) -> Result<usize, Fault> {
+        let records = self.library.records();
+        let (mut count, mut after): (usize, _) = (0, None);
+        loop {
+            let (page, more) = wait(records.page::<()>(OWNED, after, PAGE))?;
+            for (key, row) in &page {
+                let Some(named) = named_by(key) else { continue };
+                let place: Place<serde_json::Value> = Place::at(named)?;
+                if self.library.get(&place)?.is_some() {
+                    continue;
+                }
+                let dead: Place<()> = Place::at(key.as_str())?;
+                let write = Write::new().delete(dead, row.version).only_if(place, 0);
+                if self.library.commit(write)? {
+                    count = count.saturating_add(1);
+                }
+            }
+            after = page.last().map(|(key, _)| key.clone());
+            if !more || after.is_none() {
+                return Ok(count);
+            }
+        }
     }
 }

@@ -128,11 +128,8 @@ impl Foreign {
         };
         let terms = Terms::new(at, Usage::Any);
         let leads = |anchors: &Anchors| {
-            validate(&entry.certificate.0, &pool, anchors, None, &terms).is_ok_and(|found| {
-                let found = binding::status(found.status()).aspects;
-                let good = [found.issuer_trust, found.signature, found.validity_interval];
-                good.iter().all(|one| *one == model::keys::KeyFinding::Good)
-            })
+            let found = validate(&entry.certificate.0, &pool, anchors, None, &terms);
+            found.is_ok_and(|found| binding::status(found.status()).aspects.leads())
         };
         leads(self.anchors()) || pinned.is_some_and(leads)
     }

@@ -58,15 +58,24 @@ pub(super) async fn run(
 ) {
     loop {
         let leaving = blocking(&keeper, |keeper| keeper.leaving().map_err(Why::from)).await;
-        for owner in leaving.unwrap_or_default() {
-            if let Err(stop) = go_on(&keeper, &passport, &owner).await {
-                tracing::warn!(owner, error = chain(&stop), "a migration waits");
+        // Whatever begins is told: as long as nothing is under way, nothing is looked for.
+        let again = leaving.as_ref().map_or(true, |owners| !owners.is_empty());
+        match leaving {
+            Ok(owners) => {
+                for owner in owners {
+                    if let Err(stop) = go_on(&keeper, &passport, &owner).await {
+                        tracing::warn!(owner, error = chain(&stop), "a migration waits");
+                    }
+                }
+            }
+            Err(stop) => {
+                tracing::error!(error = chain(&stop), "which keys are to move cannot be read");
             }
         }
         tokio::select! {
             () = shutdown.requested() => return,
             () = wanted.notified() => {}
-            () = tokio::time::sleep(AGAIN) => {}
+            () = tokio::time::sleep(AGAIN), if again => {}
         }
     }
 }

@@ -105,6 +105,7 @@ impl Link {
             KeyRequest::Guest(GuestRequest::Ask { request, .. }) => self.pool(request),
             KeyRequest::Locate(_)
             | KeyRequest::Validate(_)
+            | KeyRequest::AskedBy { .. }
             | KeyRequest::AuthenticationKeys { .. }
             | KeyRequest::MessageKey(_)
             | KeyRequest::Progress(_)

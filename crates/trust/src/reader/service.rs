@@ -32,11 +32,13 @@ const WHOLE: [RespondWith; 3] =
 pub(super) struct Kept<'l> {
     link: &'l Link,
     caller: &'l Caller,
+    /// The key of whoever signed the message: only with a good signature is anything asked of it.
+    signer: Option<Bytes>,
 }
 
 impl<'l> Kept<'l> {
     pub(super) const fn new(link: &'l Link, caller: &'l Caller) -> Self {
-        Self { link, caller }
+        Self { link, caller, signer: None }
     }
 
     fn ask(&self, request: KeyRequest) -> KeyAnswer {
@@ -49,6 +51,16 @@ impl<'l> Kept<'l> {
             .contains(&RespondWith::X509Crl)
             .then(|| expected::published(self.ask(KeyRequest::Crl)).ok().map(|der| der.0));
         Wanted::new(kinds, crl.flatten())
+    }
+
+    /// A question as that of whoever signed it.
+    fn signed(&self, question: KeyRequest) -> KeyRequest {
+        match &self.signer {
+            Some(signer) => {
+                KeyRequest::AskedBy { signer: signer.clone(), question: Box::new(question) }
+            }
+            None => question,
+        }
     }
 
     fn found(&self, request: KeyRequest) -> Result<model::keys::Found, Failure> {
@@ -88,7 +100,7 @@ fn about(of: &Order<'_>, binding: &KeyBinding) -> AboutBinding {
 
 impl KeyService for Kept<'_> {
     fn locate(&mut self, of: &Query<'_>) -> Result<Found<UnverifiedKeyBinding>, Failure> {
-        let found = self.found(KeyRequest::Locate(query(of)))?;
+        let found = self.found(self.signed(KeyRequest::Locate(query(of))))?;
         let wanted = self.wanted(of.respond_with);
         let bindings = found.bindings.into_iter().map(|binding| wanted.unverified(binding));
         let (more, knowledge) = (found.more, found.knowledge);
@@ -96,7 +108,7 @@ impl KeyService for Kept<'_> {
     }
 
     fn validate(&mut self, of: &Query<'_>) -> Result<Found<KeyBinding>, Failure> {
-        let found = self.found(KeyRequest::Validate(query(of)))?;
+        let found = self.found(self.signed(KeyRequest::Validate(query(of))))?;
         let wanted = self.wanted(of.respond_with);
         let bindings = found.bindings.into_iter().map(|binding| wanted.verified(binding));
         let (more, knowledge) = (found.more, found.knowledge);
@@ -127,7 +139,11 @@ impl KeyService for Kept<'_> {
     fn message_key(&mut self, hint: Option<&KeyInfo>) -> Option<AuthenticationKey> {
         let example = translate::example_of(hint?);
         let answer = self.ask(KeyRequest::MessageKey(example));
-        expected::key(answer).ok().flatten().and_then(translate::authentication_key)
+        let key = expected::key(answer).ok().flatten()?;
+        if let model::keys::order::AuthenticationKey::Public(spki) = &key {
+            self.signer = Some(spki.clone());
+        }
+        translate::authentication_key(key)
     }
 
     fn register(

@@ -2,30 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use model::{
-    centre::MigrationStage,
-    keys::{
-        Anchor, KeyExample, Query, StatusValue,
-        admin::{AdminReply, AdminRequest},
-        order::{KeyFailure, KeyOperation, KeyOutcome, Order, Receipt},
-        rpc::{Collected, KeyAnswer, KeyRequest},
-    },
+use model::keys::{
+    Anchor, KeyExample, Query, StatusValue,
+    admin::{AdminReply, AdminRequest},
+    order::{KeyFailure, KeyOperation, KeyOutcome, Order, Receipt},
+    rpc::{Collected, KeyAnswer, KeyRequest},
 };
 use serve::{keys::SigningKey, shutdown::Shutdown};
 use trust::keeper::{AtCentre, Keeper, Manner, Settings};
 
 use crate::{
     fake::Fake,
-    migrate::{announce, incoming, migrate, next, owned, settle},
-    support::{
-        Rig, by_certificate, by_key, held, key, named, open_settings, order, prototype, receipt,
-    },
+    support::{Rig, by_key, held, key, named, open_settings, order, prototype, receipt},
 };
 
 pub(crate) fn settings(manner: Manner) -> Settings {
     let centre = AtCentre {
         url: "https://127.0.0.1:1".to_owned(),
-        agent_socket: "agent.sock".into(),
         tenant: "acme".parse().unwrap(),
         domain: "own".parse().unwrap(),
         max_age_s: 300,
@@ -33,23 +26,23 @@ pub(crate) fn settings(manner: Manner) -> Settings {
         wait_s: 5,
         questions_at_once: 4,
     };
-    Settings { manner, centre: Some(centre), ..open_settings() }
+    Settings { manner: Some(manner), centre: Some(centre), ..open_settings() }
 }
 
-fn attended(rig: &Rig) -> Shutdown {
+pub(crate) fn attended(rig: &Rig) -> Shutdown {
     let stop = Shutdown::new();
     rig.keeper.attend_centre(&stop).unwrap();
     stop
 }
 
-fn rig(manner: Manner) -> (Rig, Arc<Fake>, Shutdown) {
+pub(crate) fn rig(manner: Manner) -> (Rig, Arc<Fake>, Shutdown) {
     let fake = Arc::new(Fake::new());
     let rig = Rig::at_centre(settings(manner), fake.clone());
     let stop = attended(&rig);
     (rig, fake, stop)
 }
 
-fn eventually<T>(what: impl Fn() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: impl Fn() -> Option<T>) -> T {
     for _ in 0..200 {
         if let Some(value) = what() {
             return value;
@@ -64,7 +57,12 @@ fn ask(rig: &Rig, name: &str, pair: &SigningKey, under: &str) -> Receipt {
     ask_by(rig, (name, &rig.authorize(name)), pair, under)
 }
 
-fn ask_by(rig: &Rig, (name, phrase): (&str, &str), pair: &SigningKey, under: &str) -> Receipt {
+pub(crate) fn ask_by(
+    rig: &Rig,
+    (name, phrase): (&str, &str),
+    pair: &SigningKey,
+    under: &str,
+) -> Receipt {
     let holder = rig.holder(KeyOperation::Register, &named(name), phrase).unwrap();
     let order = Order { receipt: receipt(under), may_wait: true, ..order(holder, Some(pair)) };
     let asked = prototype(name, Some(pair));
@@ -73,7 +71,7 @@ fn ask_by(rig: &Rig, (name, phrase): (&str, &str), pair: &SigningKey, under: &st
     receipt(under)
 }
 
-fn collected(rig: &Rig, under: &Receipt) -> bool {
+pub(crate) fn collected(rig: &Rig, under: &Receipt) -> bool {
     let answer = rig.keeper.serve(KeyRequest::Collect(under.clone()));
     matches!(answer, KeyAnswer::Collected(Some(Collected::Outcome(KeyOutcome::Done(_)))))
 }
@@ -207,15 +205,6 @@ fn a_binding_that_was_revoked_is_so_here_at_once_and_at_the_pki_in_the_end() {
 }
 
 #[test]
-fn what_the_pki_revokes_by_itself_is_revoked_here() {
-    let (rig, fake, _stop) = rig(Manner::Hybrid);
-    let pair = key();
-    let binding = rig.register("bob", &pair);
-    fake.revoke_by_itself(&binding.certificates[0]);
-    eventually(|| (rig.verdict(by_key(&pair)) == StatusValue::Invalid).then_some(()));
-}
-
-#[test]
 fn a_reissue_takes_the_place_of_the_old_certificate() {
     let (rig, _fake, _stop) = rig(Manner::Hybrid);
     let pair = key();
@@ -277,70 +266,6 @@ fn no_ca_and_no_user_key_is_made_here() {
     assert_eq!(centre.manner, "hybrid");
     let generate = Settings { generate_keys: true, ..settings(Manner::Hybrid) };
     assert_eq!(generate.problem().unwrap().0, "keeper.generate_keys");
-}
-
-#[test]
-fn an_order_and_a_revocation_are_not_lost_while_keys_move_between_two_such_services() {
-    let (a, fake, _stop_a) = rig(Manner::Hybrid);
-    let b = Rig::at_centre(settings(Manner::Hybrid), fake.clone());
-    let _stop_b = attended(&b);
-    for rig in [&a, &b] {
-        rig.keeper.moves(Arc::default());
-    }
-    let (bob, carol) = (key(), key());
-    let phrase = a.authorize_as(owned("bob", "v1")).unwrap();
-    let done = a.register_by(&phrase, &prototype("bob", Some(&bob)), Some(&bob)).unwrap();
-    let certificate = done.bindings[0].certificates[0].clone();
-    let phrase = a.authorize_as(owned("carol", "v1")).unwrap();
-    fake.away(true);
-    let under = ask_by(&a, ("carol", &phrase), &carol, "1");
-    announce(&b, "v1", ("a", None));
-    migrate(&a, "v1", "b").unwrap();
-    let mut said = 0;
-    while let Some(statement) = next(&a, "v1", "a") {
-        let answer = incoming(&b, &statement, "b", true).unwrap();
-        a.keeper.heard("v1", &answer, true).unwrap();
-        said += 1;
-        if said == 1 {
-            // The parcel is on its way: what becomes known now finds nothing that may change.
-            fake.away(false);
-            fake.revoke_by_itself(&certificate);
-            std::thread::sleep(Duration::from_millis(1500));
-            assert!(!collected(&a, &under));
-        }
-    }
-    // The old service has nothing of its own to say any more.
-    let knowledge = a.locate(named("bob")).knowledge.unwrap();
-    assert!(matches!(knowledge.anchor, Anchor::Ca(_)));
-    assert_eq!(b.verdict(by_certificate(&certificate)), StatusValue::Invalid);
-    eventually(|| collected(&b, &under).then_some(()));
-    assert_eq!(b.verdict(by_key(&carol)), StatusValue::Valid);
-    assert_eq!(fake.certificates_of(&carol), 1);
-}
-
-#[test]
-fn a_migration_that_the_centre_orders_is_begun_once_and_reported() {
-    let (a, fake, _stop_a) = rig(Manner::Hybrid);
-    let b = Rig::at_centre(settings(Manner::Hybrid), fake.clone());
-    a.keeper.moves(Arc::default());
-    b.keeper.moves(Arc::default());
-    let bob = key();
-    let phrase = a.authorize_as(owned("bob", "v1")).unwrap();
-    a.register_by(&phrase, &prototype("bob", Some(&bob)), Some(&bob)).unwrap();
-    announce(&b, "v1", ("a", None));
-    let id = fake.order_migration("v1", ("a", "b"));
-    fake.order_migration("v1", ("a", "b"));
-    let first = eventually(|| next(&a, "v1", "a"));
-    assert_eq!(first.id, id);
-    settle(&a, &b, "v1", ("a", "b"));
-    eventually(|| fake.reports().contains(&(id, MigrationStage::Active)).then_some(()));
-    assert_eq!(b.locate(named("bob")).knowledge.unwrap().anchor, Anchor::TrustService);
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(
-        fake.reports().iter().filter(|(_, stage)| *stage == MigrationStage::Active).count(),
-        1
-    );
-    assert!(!a.refusals().contains(&"owner-moved".to_owned()));
 }
 
 #[test]

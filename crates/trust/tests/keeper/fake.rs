@@ -15,13 +15,13 @@ use model::{
     HostId, MigrationId, OrderId,
     api::Bytes,
     centre::{
-        Bound, CentreAnswer, CentreOrder, CentreOutcome, CentreProgress, CentreQuestion,
-        CentreWork, DomainInfo, Feed, FeedItem, FeedNews, MigrationOrder, MigrationReport,
-        MigrationStage, ServiceEntry, Welcome,
+        Bound, CentreOrder, CentreOutcome, CentreProgress, CentreQuestion, CentreWork, DomainInfo,
+        Feed, FeedItem, FeedNews, MigrationOrder, MigrationReport, MigrationStage, ServiceEntry,
+        Welcome,
     },
     keys::{Anchor, Found, Knowledge},
 };
-use pki::{Ca, CaSpec, CertFacts, Profile, Validity, binding};
+use pki::{Ca, CaSpec, CertFacts, Profile, Revocation, RevocationReason, Validity, binding};
 use serve::{
     clock::{Clock as _, SystemClock},
     keys::SigningKey,
@@ -34,8 +34,13 @@ const LIFE: Duration = Duration::from_secs(86_400);
 #[derive(Debug)]
 pub(crate) struct Fake {
     ca: Ca,
+    /// Above the CA, if that is not the anchor itself.
+    root: Option<Ca>,
     away: AtomicBool,
+    busy: AtomicBool,
     confused: AtomicBool,
+    forgot: AtomicBool,
+    wants_request: AtomicBool,
     refuses: Mutex<Option<String>>,
     lose: AtomicU32,
     slow_ms: AtomicU64,
@@ -47,18 +52,34 @@ pub(crate) struct Fake {
     reports: Mutex<Vec<(MigrationId, MigrationReport)>>,
 }
 
+fn spec(name: &str, path_length: u8) -> CaSpec {
+    CaSpec { common_name: name.to_owned(), path_length, validity: validity(2 * LIFE) }
+}
+
 fn validity(life: Duration) -> Validity {
     Validity::backdated(SystemClock.now(), Duration::from_secs(120), life)
 }
 
 impl Fake {
     pub(crate) fn new() -> Self {
-        let common_name = "Centre CA".to_owned();
-        let spec = CaSpec { common_name, path_length: 0, validity: validity(2 * LIFE) };
+        Self::of(Ca::create_root(&spec("Centre CA", 0)).unwrap().0, None)
+    }
+
+    /// One whose CA is below another.
+    pub(crate) fn below_a_root() -> Self {
+        let (root, _) = Ca::create_root(&spec("Root", 1)).unwrap();
+        Self::of(root.create_sub(&spec("Centre CA", 0)).unwrap().0, Some(root))
+    }
+
+    fn of(ca: Ca, root: Option<Ca>) -> Self {
         Self {
-            ca: Ca::create_root(&spec).unwrap().0,
+            ca,
+            root,
             away: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
             confused: AtomicBool::new(false),
+            forgot: AtomicBool::new(false),
+            wants_request: AtomicBool::new(false),
             refuses: Mutex::default(),
             lose: AtomicU32::new(0),
             slow_ms: AtomicU64::new(0),
@@ -72,7 +93,40 @@ impl Fake {
     }
 
     pub(crate) fn anchor(&self) -> &[u8] {
-        self.ca.certificate()
+        self.root.as_ref().unwrap_or(&self.ca).certificate()
+    }
+
+    /// The CAs between certificates and the anchor.
+    pub(crate) fn between(&self) -> Vec<Bytes> {
+        self.root.iter().map(|_| Bytes(self.ca.certificate().to_vec())).collect()
+    }
+
+    /// Its PKI certifies only by the subject's own request.
+    pub(crate) fn want_requests(&self) {
+        self.wants_request.store(true, Ordering::SeqCst);
+    }
+
+    /// It has too much to do.
+    pub(crate) fn busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::SeqCst);
+    }
+
+    /// Who asks for news the next time has missed some.
+    pub(crate) fn forget_news(&self) {
+        self.forgot.store(true, Ordering::SeqCst);
+    }
+
+    /// Publishes a CRL that names these certificates.
+    pub(crate) fn publish(&self, number: u64, revoked: &[&Bytes]) {
+        let at = SystemClock.now() - Duration::from_secs(60);
+        let one = |der: &&Bytes| Revocation {
+            serial: CertFacts::read(&der.0).unwrap().serial.as_slice().try_into().unwrap(),
+            at,
+            reason: RevocationReason::Unspecified,
+        };
+        let revoked: Vec<Revocation> = revoked.iter().map(one).collect();
+        let crl = Bytes(self.ca.issue_crl(number, validity(LIFE), &revoked).unwrap());
+        self.tell(FeedNews::Crl { domain: "own".parse().unwrap(), crl });
     }
 
     pub(crate) fn away(&self, away: bool) {
@@ -158,6 +212,9 @@ impl Fake {
         if self.away.load(Ordering::SeqCst) {
             return Err(CentreError::Away("the test says so".to_owned()));
         }
+        if self.busy.load(Ordering::SeqCst) {
+            return Err(CentreError::Busy);
+        }
         Ok(())
     }
 
@@ -180,15 +237,12 @@ impl Fake {
         let certificate = Bytes(self.certify(name.as_deref(), &spki));
         self.tell(FeedNews::Bound(Box::new(Bound {
             order: order.id,
-            tenant: order.tenant.clone(),
-            domain: order.domain.clone(),
-            host: "a".parse().unwrap(),
             name,
             certificate: certificate.clone(),
-            chain: Vec::new(),
-            replaces: None,
+            chain: self.between(),
         })));
-        CentreProgress::Done(CentreOutcome::Certified { certificate, chain: Vec::new() })
+        let chain = self.between();
+        CentreProgress::Done(CentreOutcome::Certified { certificate, chain })
     }
 }
 
@@ -202,10 +256,10 @@ impl Centre for Fake {
         let domain = DomainInfo {
             domain: "own".parse().unwrap(),
             anchors: vec![Bytes(self.anchor().to_vec())],
-            intermediates: Vec::new(),
-            wants_request: false,
+            intermediates: self.between(),
+            wants_request: self.wants_request.load(Ordering::SeqCst),
         };
-        Ok(Welcome { domains: vec![domain], services: Vec::new(), newest: 0 })
+        Ok(Welcome { domains: vec![domain] })
     }
 
     fn submit(&self, order: &CentreOrder) -> Result<CentreProgress, CentreError> {
@@ -226,9 +280,12 @@ impl Centre for Fake {
         known.ok_or_else(|| CentreError::Refused("order-unknown".to_owned()))
     }
 
-    fn ask(&self, question: &CentreQuestion) -> Result<CentreAnswer, CentreError> {
+    fn ask(&self, question: &CentreQuestion) -> Result<Found, CentreError> {
         self.there()?;
         self.questions.fetch_add(1, Ordering::SeqCst);
+        if let Some(name) = self.refuses.lock().unwrap().clone() {
+            return Err(CentreError::Refused(name));
+        }
         thread::sleep(Duration::from_millis(self.slow_ms.load(Ordering::SeqCst)));
         let example = &question.query.binding;
         let all = self.certificates.lock().unwrap();
@@ -244,9 +301,7 @@ impl Centre for Fake {
             .map(|(_, der)| binding::said(&CertFacts::read(der).unwrap(), &Bytes(der.clone())));
         let anchor = Anchor::Ca("CN=Centre CA".to_owned());
         let knowledge = Knowledge { anchor, as_of: SystemClock.unix_ms(), pki_calls: 1 };
-        let knows = Some(knowledge.clone());
-        let found = Found { bindings: bindings.collect(), more: false, knowledge: knows };
-        Ok(CentreAnswer { found, knowledge })
+        Ok(Found { bindings: bindings.collect(), more: false, knowledge: Some(knowledge) })
     }
 
     fn report(&self, id: MigrationId, report: &MigrationReport) -> Result<(), CentreError> {
@@ -265,7 +320,8 @@ impl Centre for Fake {
             let next = all.last().map_or(after, |item| item.seq);
             drop(all);
             if !items.is_empty() || SystemClock.monotonic() >= until {
-                return Ok(Feed { next, resync: false, items });
+                let resync = self.forgot.swap(false, Ordering::SeqCst);
+                return Ok(Feed { next, resync, items });
             }
             thread::sleep(Duration::from_millis(10));
         }

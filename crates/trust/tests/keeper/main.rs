@@ -5,11 +5,17 @@ mod centre;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod foreign;
 #[cfg(test)]
+mod grade;
+#[cfg(test)]
 mod migrate;
+#[cfg(test)]
+mod news;
 #[cfg(test)]
 mod orders;
 #[cfg(test)]

@@ -13,13 +13,9 @@ use model::{
         order::KeyOperation,
         rpc::KeyRequest,
     },
-    migration::{self, Body, Statement},
+    migration::{Body, Statement},
 };
-use serve::{
-    clock::{Clock as _, SystemClock},
-    hpke::{self, HpkePublic},
-    keys::SigningKey,
-};
+use serve::keys::SigningKey;
 use trust::keeper::{Own, Refusal, Settings, Why};
 
 use crate::support::{Rig, authorize, by_key, held, key, named, open_settings, prototype};
@@ -34,7 +30,7 @@ pub(crate) fn host(name: &str) -> HostId {
 }
 
 /// A keeper that may move keys.
-fn rig() -> Rig {
+pub(crate) fn rig() -> Rig {
     let settings = Settings { generate_keys: true, escrow: true, ..open_settings() };
     let rig = Rig::new(settings);
     rig.keeper.moves(Arc::default());
@@ -46,7 +42,7 @@ pub(crate) fn owned(name: &str, owner: &str) -> Authorize {
 }
 
 /// Registers a key of an owner.
-fn register(rig: &Rig, name: &str, owner: &str, key: Option<&SigningKey>) {
+pub(crate) fn register(rig: &Rig, name: &str, owner: &str, key: Option<&SigningKey>) {
     let phrase = rig.authorize_as(owned(name, owner)).unwrap();
     rig.register_by(&phrase, &prototype(name, key), key).unwrap();
 }
@@ -57,19 +53,19 @@ pub(crate) fn migrate(rig: &Rig, owner: &str, to: &str) -> Result<OwnerView, Str
     view(rig.keeper.administer(AdminRequest::Migrate { owner, host: host(to), url, operator }))
 }
 
-fn view(reply: AdminReply) -> Result<OwnerView, String> {
+pub(crate) fn view(reply: AdminReply) -> Result<OwnerView, String> {
     if let AdminReply::Refused { name, .. } = reply {
         return Err(name);
     }
     Ok(held!(reply, AdminReply::Migration(view) => view))
 }
 
-fn place(rig: &Rig, owner: &str) -> &'static str {
+pub(crate) fn place(rig: &Rig, owner: &str) -> &'static str {
     let asked = AdminRequest::Migration { owner: owner.to_owned() };
     view(rig.keeper.administer(asked)).unwrap().place.name()
 }
 
-fn cancel(rig: &Rig, owner: &str) -> Result<OwnerView, String> {
+pub(crate) fn cancel(rig: &Rig, owner: &str) -> Result<OwnerView, String> {
     let (owner, operator) = (owner.to_owned(), "alice".to_owned());
     view(rig.keeper.administer(AdminRequest::CancelMigration { owner, operator }))
 }
@@ -110,7 +106,7 @@ pub(crate) fn settle(a: &Rig, b: &Rig, owner: &str, (from, to): (&str, &str)) {
 }
 
 /// How many of the two answer for a key name.
-fn answering(rigs: [&Rig; 2], name: &str) -> [usize; 2] {
+pub(crate) fn answering(rigs: [&Rig; 2], name: &str) -> [usize; 2] {
     rigs.map(|rig| rig.locate(named(name)).bindings.len())
 }
 
@@ -337,137 +333,4 @@ fn flipped(body: &Body) -> Body {
     let mut ciphertext = ciphertext;
     ciphertext.0[0] ^= 1;
     Body::Parcel { enc, ciphertext }
-}
-
-#[test]
-fn without_peers_nothing_moves() {
-    let a = Rig::open();
-    assert_eq!(migrate(&a, "v1", "b").unwrap_err(), "peers-off");
-}
-
-/// A source that was measured, and lies: what it seals for the target is the test's own.
-fn sealed(ready: &Statement, content: &serde_json::Value) -> Statement {
-    let Body::Ready { key } = &ready.body else { panic!("not ready") };
-    let mut said = Statement { verdict: own("a").verdict, ..ready.clone() };
-    let info = migration::info(&said, &said.verdict, &ready.verdict);
-    let text = serde_json::to_vec(content).unwrap();
-    let sealed = hpke::seal(&HpkePublic(key.0.clone()), &info, b"", &text).unwrap();
-    said.body = Body::Parcel { enc: Bytes(sealed.enc), ciphertext: Bytes(sealed.ciphertext) };
-    said
-}
-
-/// An entry as it is sent, of what a keeper answers for a name.
-fn entry_of(rig: &Rig, name: &str, owner: &str) -> serde_json::Value {
-    let binding = rig.locate(named(name)).bindings.remove(0);
-    let id = binding.id.trim_start_matches('k').to_owned();
-    let entry = serde_json::json!({
-        "certificate": binding.certificates[0],
-        "key": binding.key,
-        "name": name,
-        "uses": binding.uses,
-        "use_with": binding.use_with,
-        "not_before": binding.not_before,
-        "not_on_or_after": binding.not_on_or_after,
-        "escrowed": false,
-        "owner": owner,
-        "chain": [binding.certificates[1]],
-    });
-    serde_json::json!({ "entry": [id, entry] })
-}
-
-#[test]
-fn what_a_lying_source_sends_is_not_believed() {
-    let (a, b) = (rig(), rig());
-    register(&a, "web", "v1", Some(&key()));
-    register(&b, "mine", "v2", None);
-    announce(&b, "v1", ("a", Some(&a)));
-    migrate(&a, "v1", "b").unwrap();
-    let offer = next(&a, "v1", "a").unwrap();
-    let ready = incoming(&b, &offer, "b", true).unwrap();
-    let good = entry_of(&a, "web", "v1");
-    let changed = |field: &str, value: serde_json::Value| {
-        let mut entry = good.clone();
-        entry["entry"][1][field] = value;
-        entry
-    };
-    let other = Bytes(key().spki().to_vec());
-    let theirs = entry_of(&b, "mine", "v1");
-    let stolen = serde_json::json!({ "private": [theirs["entry"][0], Bytes(vec![1; 32]), 0] });
-    let lies = [
-        vec![changed("name", "bank".into())],
-        vec![changed("key", serde_json::to_value(&other).unwrap())],
-        vec![changed("not_on_or_after", i64::MAX.into())],
-        vec![changed("uses", serde_json::json!(["encryption"]))],
-        vec![changed("owner", "v2".into())],
-        vec![changed("chain", serde_json::json!([]))],
-        // Another owner's binding and private key, under their own certificate.
-        vec![theirs],
-        vec![good.clone(), stolen],
-    ];
-    for lie in lies {
-        let said = sealed(&ready, &serde_json::json!(lie));
-        assert_eq!(incoming(&b, &said, "b", true).unwrap_err(), "parcel-unfit", "{lie:?}");
-    }
-    assert_eq!(answering([&a, &b], "mine"), [0, 1]);
-    let said = sealed(&ready, &serde_json::json!([good]));
-    assert!(incoming(&b, &said, "b", true).is_ok());
-}
-
-#[test]
-fn keys_are_taken_only_from_where_they_were_announced_and_under_the_announced_ca() {
-    let (a, b) = (rig(), rig());
-    register(&a, "web", "v1", Some(&key()));
-    migrate(&a, "v1", "b").unwrap();
-    let offer = next(&a, "v1", "a").unwrap();
-    assert_eq!(incoming(&b, &offer, "b", true).unwrap_err(), "migration-unexpected");
-    announce(&b, "v1", ("c", Some(&a)));
-    assert_eq!(incoming(&b, &offer, "b", true).unwrap_err(), "migration-unexpected");
-    // What nobody announced leaves no trace, whatever epoch it claims.
-    let discard = Statement { body: Body::Discard, ..offer.clone() };
-    incoming(&b, &discard, "b", true).unwrap();
-    for epoch in [0, u64::MAX] {
-        let far = Statement { epoch, ..discard.clone() };
-        assert_eq!(incoming(&b, &far, "b", true).unwrap_err(), "epoch-ahead");
-    }
-    announce(&b, "v1", ("a", None));
-    let ready = incoming(&b, &offer, "b", true).unwrap();
-    a.keeper.heard("v1", &ready, true).unwrap();
-    let parcel = next(&a, "v1", "a").unwrap();
-    assert_eq!(incoming(&b, &parcel, "b", true).unwrap_err(), "parcel-unfit");
-    announce(&b, "v1", ("a", Some(&a)));
-    assert!(incoming(&b, &parcel, "b", true).is_ok());
-}
-
-#[test]
-fn an_operator_of_the_target_can_drop_what_only_was_offered() {
-    let (a, b) = (rig(), rig());
-    register(&a, "web", "v1", Some(&key()));
-    announce(&b, "v1", ("a", Some(&a)));
-    migrate(&a, "v1", "b").unwrap();
-    let offer = next(&a, "v1", "a").unwrap();
-    incoming(&b, &offer, "b", true).unwrap();
-    assert_eq!(place(&b, "v1"), "ready");
-    cancel(&b, "v1").unwrap();
-    assert_eq!(place(&b, "v1"), "absent");
-    assert_eq!(incoming(&b, &offer, "b", true).unwrap_err(), "migration-stale");
-}
-
-#[test]
-fn the_issuing_service_can_still_revoke_what_moved_and_the_other_says_what_it_cannot() {
-    let (a, b) = (rig(), rig());
-    let web = key();
-    register(&a, "web", "v1", Some(&web));
-    let id = a.locate(named("web")).bindings.remove(0).id;
-    announce(&b, "v1", ("a", Some(&a)));
-    migrate(&a, "v1", "b").unwrap();
-    settle(&a, &b, "v1", ("a", "b"));
-    let about = b.about(KeyOperation::Reissue, by_key(&web), &web);
-    let _ = b.keeper.serve(KeyRequest::Reissue(about));
-    assert_eq!(b.last_refusal(), "issuer-elsewhere");
-    let operator = "alice".to_owned();
-    let reply = a.keeper.administer(AdminRequest::Revoke { id: id.clone(), operator });
-    assert!(matches!(reply, AdminReply::Revoked { .. }), "{reply:?}");
-    let crl = a.published(KeyRequest::Crl);
-    let crl = pki::Crl::verify(&crl, a.keeper.ca_certificate(), SystemClock.now()).unwrap();
-    assert!(crl.is_revoked(&hex::decode(id.trim_start_matches('k')).unwrap()));
 }

@@ -229,6 +229,11 @@ impl Rig {
         held!(self.keeper.serve(request), KeyAnswer::Published(bytes) => bytes.0)
     }
 
+    /// Why a request is not answered.
+    pub(crate) fn failure(&self, request: KeyRequest) -> KeyFailure {
+        held!(self.keeper.serve(request), KeyAnswer::Failed(failure) => failure)
+    }
+
     /// The audit log.
     pub(crate) fn audit(&self) -> Vec<AuditEntry> {
         audit(self.dir.path())

@@ -117,14 +117,12 @@ impl Keeper {
         Ok(())
     }
 
-    /// The keys of an owner are here now: their orders go on here, and what the newest CRL says of
+    /// The keys of an owner are here now: their orders go on here, and what the newest CRLs say of
     /// their certificates counts.
-    pub(in crate::keeper) fn arrived(&self, owner: &str) -> Result<(), Fault> {
+    pub(in crate::keeper) fn arrived(&self, owner: &str) -> Result<(), Why> {
         let Some(line) = self.issuer.line() else { return Ok(()) };
-        if let Some(crl) = line.crl().and_then(|der| line.verified(&der)) {
-            self.compare(line, &crl)?;
-        }
-        self.take_up(line, Some(owner))
+        self.compare_owned(line, owner)?;
+        Ok(self.take_up(line, Some(owner))?)
     }
 
     /// Takes one errand a step further, if one is due soon.
@@ -150,10 +148,8 @@ impl Keeper {
             return Ok(true);
         }
         // Orders of keys that are on their way go on where those arrive.
-        match self.guard(held.value.owner.as_deref()) {
-            Ok(_) => {}
-            Err(Why::Refused(_)) => return Ok(false),
-            Err(Why::Fault(fault)) => return Err(fault),
+        if self.guard_now(held.value.owner.as_deref())?.is_none() {
+            return Ok(false);
         }
         let Some(order) = self.as_order(line, id, &held.value)? else { return Ok(true) };
         match line.advance(&order, tries) {

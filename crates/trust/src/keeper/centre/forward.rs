@@ -184,7 +184,7 @@ impl Line {
             query: query.clone(),
             validate,
         };
-        let answer = self.call(|centre| centre.ask(&question)).map_err(|error| match error {
+        let mut found = self.call(|centre| centre.ask(&question)).map_err(|error| match error {
             CentreError::Away(_) => Refusal::CentreAway,
             CentreError::Busy => Refusal::CentreBusy,
             CentreError::Refused(name) => {
@@ -193,14 +193,12 @@ impl Line {
             }
         })?;
         self.forwarded.forwarded.fetch_add(1, Ordering::Relaxed);
-        let mut found = answer.found;
         let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
         found.more |= found.bindings.len() > limit;
         found.bindings.truncate(limit);
         if !validate {
             found.bindings.iter_mut().for_each(|binding| binding.status = None);
         }
-        found.knowledge = Some(answer.knowledge);
         Ok(found)
     }
 }

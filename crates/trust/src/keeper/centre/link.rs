@@ -9,10 +9,8 @@ use std::{
 use model::{
     HostId, MigrationId, OrderId,
     api::service::Service,
-    centre::{
-        CentreAnswer, CentreOrder, CentreProgress, CentreQuestion, Feed, Hello, MigrationReport,
-        Welcome,
-    },
+    centre::{CentreOrder, CentreProgress, CentreQuestion, Feed, Hello, MigrationReport, Welcome},
+    keys::Found,
 };
 use passport::{Current, Passport};
 use pki::Wanted;
@@ -127,7 +125,7 @@ impl Centre for CentreLink {
         self.call(Ok(call.answer_within(wait.saturating_add(ANSWER))))
     }
 
-    fn ask(&self, question: &CentreQuestion) -> Result<CentreAnswer, CentreError> {
+    fn ask(&self, question: &CentreQuestion) -> Result<Found, CentreError> {
         self.post("/v1/questions", question)
     }
 

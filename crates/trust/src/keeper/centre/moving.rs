@@ -85,6 +85,7 @@ impl Keeper {
             open = true;
             let known = self.library.get(&place(&one.order)?)?;
             let Some(Versioned { mut value, version }) = known else { continue };
+            let before = (value.begun, value.told);
             let report = if value.begun {
                 self.stage(&value.order)?
             } else {
@@ -103,6 +104,9 @@ impl Keeper {
                     }
                     Err(CentreError::Away(_) | CentreError::Busy) => {}
                 },
+            }
+            if (value.begun, value.told) == before {
+                continue;
             }
             let write = Write::new().put(place(&value.order)?, &value, version)?;
             if !self.library.commit(write)? {

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
@@ -10,9 +11,8 @@ use std::{
 
 use model::centre::{Bound, CentreOutcome, Feed, FeedNews};
 use pki::{CertFacts, Crl};
-use serve::{exit::chain, shutdown::Shutdown};
+use serve::{exit::chain, fsfile, shutdown::Shutdown};
 use store::typed::{Versioned, Write};
-use store::wait;
 
 use super::{
     CentreError, Line, foreign_id, held,
@@ -33,27 +33,57 @@ const SOON: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(300);
 /// How far the durable mark of our knowledge may lag behind, milliseconds.
 const LAG_MS: u64 = 5000;
-/// Entries of one page when the library is compared with a CRL.
-const PAGE: usize = 256;
+/// Longest CRL.
+const MAX_CRL: usize = 8 << 20;
+/// A CRL that was verified, and what the CA is called that signed it.
+pub(super) type Listed = (Crl, String);
 
 impl Line {
-    /// Takes a CRL, if the PKI signed it and it is no older than the one that is here.
-    pub(super) fn take_crl(&self, der: &[u8]) -> Option<Crl> {
-        let crl = self.verified(der)?;
-        let mut known = held(&self.crl);
-        if known.as_ref().is_some_and(|(_, due)| *due > crl.next_update()) {
+    /// Takes a CRL, if a CA of the PKI signed it and it is no older than the one of that CA that is
+    /// here; with that one.
+    pub(super) fn take_crl(&self, der: &[u8]) -> Option<(Listed, Option<Crl>)> {
+        let (crl, issuer) = self.verified(der)?;
+        let mut known = held(&self.crls);
+        let older = known.get(&issuer).map(|(_, older)| older.clone());
+        if older.as_ref().is_some_and(|older| older.next_update() > crl.next_update()) {
             return None;
         }
-        *known = Some((der.to_vec(), crl.next_update()));
-        Some(crl)
+        known.insert(issuer.clone(), (der.to_vec(), crl.clone()));
+        Some(((crl, issuer), older))
     }
 
-    /// A CRL that the PKI signed and that is in force.
-    pub(super) fn verified(&self, der: &[u8]) -> Option<Crl> {
+    /// A CRL that a CA of the PKI signed and that is in force.
+    fn verified(&self, der: &[u8]) -> Option<Listed> {
         let anchors = self.domain.anchors.iter().map(|der| der.0.as_slice());
-        let issuers = anchors.chain(self.domain.above.iter().map(Vec::as_slice));
+        let mut issuers = anchors.chain(self.domain.above.iter().map(Vec::as_slice));
         let now = self.clock.now();
-        issuers.filter_map(|issuer| Crl::verify(der, issuer, now).ok()).next()
+        issuers.find_map(|issuer| {
+            let crl = Crl::verify(der, issuer, now).ok()?;
+            Some((crl, CertFacts::read(issuer).ok()?.subject))
+        })
+    }
+
+    /// The CRLs that are here.
+    fn lists(&self) -> Vec<Listed> {
+        let crls = held(&self.crls);
+        crls.iter().map(|(issuer, (_, crl))| (crl.clone(), issuer.clone())).collect()
+    }
+
+    /// Where the CRL of this CA is kept: with many revocations it is more than a record holds.
+    fn list_file(&self, issuer: &str) -> PathBuf {
+        let name = pki::binding::short_digest(&[b"crl", issuer.as_bytes()]);
+        self.dir.join(format!("centre-{}.crl", hex::encode(name)))
+    }
+
+    /// Takes the CRLs that were kept before a restart. One that cannot be read comes again.
+    pub(super) fn read_lists(&self) {
+        let anchors = self.domain.anchors.iter().map(|der| der.0.as_slice());
+        for issuer in anchors.chain(self.domain.above.iter().map(Vec::as_slice)) {
+            let Ok(facts) = CertFacts::read(issuer) else { continue };
+            if let Ok(der) = fsfile::read_limited(&self.list_file(&facts.subject), MAX_CRL) {
+                self.take_crl(&der);
+            }
+        }
     }
 }
 
@@ -122,12 +152,12 @@ impl Keeper {
         for item in feed.items {
             if let FeedNews::Crl { domain, crl } = &item.news
                 && *domain == line.at.domain
-                && let Some(read) = line.take_crl(&crl.0)
+                && let Some((listed, older)) = line.take_crl(&crl.0)
             {
-                record.crl = crl.clone();
-                if feed.resync {
-                    self.compare(line, &read)?;
-                }
+                // What an older one named was seen to, unless news were missed meanwhile.
+                self.compare(&listed, older.as_ref().filter(|_| !feed.resync))?;
+                let file = line.list_file(&listed.1);
+                fsfile::write_atomic(&file, &crl.0, 0o644).map_err(Fault::key)?;
             }
             self.take(line, item.news)?;
         }
@@ -152,8 +182,8 @@ impl Keeper {
                 self.revoked_elsewhere(foreign_id(&facts.issuer, &facts.serial), at, ends)
             }
             FeedNews::Migrate(order) => self.take_migration(line, order),
-            // CRLs were taken before; where others are, who moves keys asks for.
-            FeedNews::Crl { .. } | FeedNews::Service(_) => Ok(()),
+            // Taken before.
+            FeedNews::Crl { .. } => Ok(()),
         }
     }
 
@@ -186,7 +216,7 @@ impl Keeper {
             // What is stored, whoever is answered from it now.
             if let Some(held) = self.library.get(&record::entry(id)?)?
                 && held.value.revoked_at.is_none()
-                && let Ok(guard) = self.guard(held.value.owner.as_deref())
+                && let Some(guard) = self.guard_now(held.value.owner.as_deref())?
             {
                 let mut value = held.value;
                 value.revoked_at = Some(at);
@@ -206,29 +236,35 @@ impl Keeper {
         }
     }
 
-    /// Revokes what the CRL names, after news were missed.
-    pub(super) fn compare(&self, line: &Line, crl: &Crl) -> Result<(), Fault> {
-        let anchor = CertFacts::read(line.anchor()).map_err(Fault::ca)?.subject;
-        let mut after = None;
-        loop {
-            let records = self.library.records();
-            let (page, more) = wait(records.page::<Entry>("entry/", after, PAGE))?;
-            for (key, entry) in &page {
-                let id = key.as_str().strip_prefix("entry/").and_then(EntryId::from_hex);
-                let facts = CertFacts::read(&entry.value.certificate.0).ok();
-                let named = facts
-                    .filter(|facts| {
-                        pki::names::canonical_dn(&facts.issuer) == pki::names::canonical_dn(&anchor)
-                    })
-                    .is_some_and(|facts| crl.is_revoked(&facts.serial));
-                if let Some(id) = id.filter(|_| named) {
-                    self.revoked_elsewhere(id, self.now(), entry.value.not_on_or_after)?;
-                }
-            }
-            after = page.last().map(|(key, _)| key.clone());
-            if !more || after.is_none() {
-                return Ok(());
+    /// Revokes what a CRL names and `older` does not.
+    fn compare(&self, (crl, issuer): &Listed, older: Option<&Crl>) -> Result<(), Fault> {
+        for serial in crl.names_besides(older) {
+            let id = foreign_id(issuer, &serial);
+            if let Some(entry) = self.library.get(&record::entry(id)?)? {
+                self.revoked_elsewhere(id, self.now(), entry.value.not_on_or_after)?;
             }
         }
+        Ok(())
     }
+
+    /// Revokes what the CRLs that are here name of one owner's certificates.
+    pub(super) fn compare_owned(&self, line: &Line, owner: &str) -> Result<(), Why> {
+        let lists = line.lists();
+        for key in self.owned_keys(owner, usize::MAX)? {
+            let Some(id) = key.strip_prefix("entry/").and_then(EntryId::from_hex) else { continue };
+            let Some(entry) = self.library.get(&record::entry(id)?)? else { continue };
+            if lists.iter().any(|listed| names(listed, &entry.value)) {
+                self.revoked_elsewhere(id, self.now(), entry.value.not_on_or_after)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a CRL names the certificate of an entry.
+fn names((crl, issuer): &Listed, entry: &Entry) -> bool {
+    CertFacts::read(&entry.certificate.0).is_ok_and(|facts| {
+        let issued = pki::names::canonical_dn(&facts.issuer) == pki::names::canonical_dn(issuer);
+        issued && crl.is_revoked(&facts.serial)
+    })
 }

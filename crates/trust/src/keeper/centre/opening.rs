@@ -2,6 +2,7 @@
 //! messages. Both are kept, so that a later start needs no centre.
 
 use std::{
+    path::Path,
     sync::{Arc, Condvar, Mutex, atomic::AtomicU64},
     thread,
     time::Duration,
@@ -31,6 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long one question after the certificate may wait at the centre.
 const POLL: Duration = Duration::from_secs(5);
+
+/// Why a PKI cannot be used from here.
+const WANTS_REQUEST: &str = "the centre's PKI certifies only by the subject's own request (PKCS #10), \
+     which no trust service has: choose another `keeper.centre.domain`";
 
 /// What is remembered of the centre's PKI.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -67,8 +72,6 @@ mod ders {
 pub(super) struct NewsRecord {
     pub(super) after: u64,
     pub(super) as_of: u64,
-    /// The newest CRL, DER; empty if none came.
-    pub(super) crl: Bytes,
 }
 
 fn domain_place() -> Result<Place<DomainRecord>, RecordError> {
@@ -86,7 +89,7 @@ pub(in crate::keeper) fn has_centre(records: &Records) -> Result<bool, Fault> {
 
 /// The line to the centre, and the message key with a certificate of its PKI and those above it.
 pub(in crate::keeper) fn open(
-    records: &Records,
+    (records, dir): (&Records, &Path),
     settings: &Settings,
     clock: &SharedClock,
     centre: Arc<dyn Centre>,
@@ -116,11 +119,12 @@ pub(in crate::keeper) fn open(
         began,
         centre,
         clock: Arc::clone(clock),
-        manner: settings.manner,
+        manner: settings.manner(),
         forwarded: Forwarded::new(&at),
         at,
         domain,
-        crl: Mutex::new(None),
+        dir: dir.to_owned(),
+        crls: Mutex::default(),
         as_of: AtomicU64::new(news.as_of),
         errands: Mutex::default(),
         errand_added: Condvar::new(),
@@ -128,13 +132,12 @@ pub(in crate::keeper) fn open(
         order_ended: Condvar::new(),
         pause: Mutex::new(Pause::default()),
     };
-    if !news.crl.0.is_empty() {
-        line.take_crl(&news.crl.0);
-    }
+    line.read_lists();
     Ok((line, message))
 }
 
-/// Again until the centre answers, for a minute.
+/// Again until the centre answers, for a minute. What a rule says no to stays so, unless it is about
+/// our passport or a clock: those become right.
 fn patiently<T>(
     clock: &SharedClock,
     ask: impl Fn() -> Result<Option<T>, CentreError>,
@@ -144,6 +147,9 @@ fn patiently<T>(
         let problem = match ask() {
             Ok(Some(answer)) => return Ok(answer),
             Ok(None) => trouble("the centre is not done"),
+            Err(CentreError::Refused(name)) if !passes(&name) => {
+                return Err(Fault::ca(CentreError::Refused(name)));
+            }
             Err(error) => Fault::ca(error),
         };
         if clock.monotonic() >= deadline {
@@ -151,6 +157,11 @@ fn patiently<T>(
         }
         thread::sleep(PAUSE);
     }
+}
+
+/// Whether a refusal by this name may pass by itself.
+fn passes(name: &str) -> bool {
+    name.starts_with("passport-") || name == "clock-skew"
 }
 
 fn domain(
@@ -165,6 +176,9 @@ fn domain(
     let welcome = patiently(clock, || centre.hello().map(Some))?;
     let ours = welcome.domains.into_iter().find(|one| one.domain == at.domain);
     let ours = ours.ok_or_else(|| trouble("the centre has no PKI of this name"))?;
+    if ours.wants_request {
+        return Err(trouble(WANTS_REQUEST));
+    }
     let known = DomainRecord {
         anchors: ours.anchors,
         above: ours.intermediates.into_iter().map(|der| der.0).collect(),

@@ -1,11 +1,7 @@
 //! What the centre hands over becomes the end of an order: looked at first, then in the library and
 //! in the order's record in one transaction.
 
-use model::{
-    api::Bytes,
-    centre::CentreOutcome,
-    keys::{KeyFinding, order::KeyOperation},
-};
+use model::{api::Bytes, centre::CentreOutcome, keys::order::KeyOperation};
 use pki::{CertFacts, Pool, Terms, Usage, validate};
 use store::typed::{Versioned, Write};
 
@@ -35,9 +31,8 @@ impl Line {
         let terms = Terms::new(self.clock.now(), Usage::Any);
         let validation =
             validate(certificate, &pool, &self.anchors, None, &terms).map_err(unfit)?;
-        let found = pki::binding::status(validation.status()).aspects;
-        let good = [found.issuer_trust, found.signature, found.validity_interval];
-        if facts.spki == key.0 && good.iter().all(|one| *one == KeyFinding::Good) {
+        let leads = pki::binding::status(validation.status()).aspects.leads();
+        if leads && facts.spki == key.0 {
             Ok(validation.path().to_vec())
         } else {
             Err(Refusal::CertificateUnfit)

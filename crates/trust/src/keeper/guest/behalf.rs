@@ -36,6 +36,7 @@ fn ordered(request: &KeyRequest) -> Option<Ordered<'_>> {
         KeyRequest::Recover(about) => (KeyOperation::Recover, about),
         KeyRequest::Locate(_)
         | KeyRequest::Validate(_)
+        | KeyRequest::AskedBy { .. }
         | KeyRequest::AuthenticationKeys { .. }
         | KeyRequest::AuthenticationFailed { .. }
         | KeyRequest::MessageKey(_)

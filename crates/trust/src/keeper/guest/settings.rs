@@ -1,7 +1,5 @@
 //! What is asked of guests' clients, from the configuration.
 
-use std::path::{Path, PathBuf};
-
 use model::{Digest, HashAlg};
 use serde::Deserialize;
 
@@ -9,8 +7,6 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestSettings {
-    /// The socket of this server's agent: it says which VMs run and what was measured in them.
-    pub agent_socket: PathBuf,
     /// SHA-256 of each client that is approved. None: no guest is served.
     #[serde(default)]
     pub clients: Vec<Digest>,
@@ -51,13 +47,6 @@ const fn proofs_per_minute() -> u32 {
 }
 
 impl GuestSettings {
-    /// Paths made absolute.
-    #[must_use]
-    pub fn resolved(mut self, base: &Path) -> Self {
-        self.agent_socket = base.join(&self.agent_socket);
-        self
-    }
-
     /// What cannot be meant: the setting, and why.
     #[must_use]
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
