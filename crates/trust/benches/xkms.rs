@@ -4,13 +4,16 @@
 //!   both sign with P-256 each time and get a new connection for each request, from 16 clients.
 //! - `validate-vs-sign`: the same against bare P-256 signatures on two threads.
 //! - `validate-kept`: with connections that are kept, from 16 clients.
-//! - `validate-cpu`, `locate-cpu`, `kept-cpu`: processor time of both processes for one answer, against
-//!   the OCSP responder's; a busy machine hardly changes it.
+//! - `validate-cpu-vs-ocsp`, `locate-cpu-vs-ocsp`, `kept-cpu`: processor time of the server, all its
+//!   processes, for one answer, against the OCSP responder's; a busy machine hardly changes it, and
+//!   the clients, which share the processors with both servers, are not in it.
+//! - `client-cpu`: what the clients themselves take for one question, ours and the peer's.
 //! - `http-cpu`, `http-kept-cpu`: the same of an answer that nothing is asked for: HTTP alone.
 //! - `stage-N`: processor time of the parts of an answer, each on one thread.
 //! - `p99-8`, `p99-64`, `p99-512`: the slowest in a hundred, so many clients on kept connections.
 //! - `latency-N`, `memory-N`: one client's median, and memory of both processes, with a library of
-//!   N entries; `latency-N` has the library of one entry as its peer.
+//!   N entries, asked about up to 20,000 of them in turn; `latency-N` has the library of one entry as
+//!   its peer.
 //!
 //! `QUICK=1` makes the runs short and leaves out libraries of more than 1,000 entries. `CASE=a,b`
 //! runs only the groups (`stages`, `rates`, `p99`, `libraries`) whose name has one of these parts.
@@ -83,7 +86,7 @@ fn row(
     let ratio = peer.map(|(peer, _)| if larger { ours / peer } else { peer / ours });
     let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.3}"));
     println!(
-        "{case:<18} {ours:>11.3} {:>11} {unit:<4} {:>7}   {}",
+        "{case:<20} {ours:>11.3} {:>11} {unit:<4} {:>7}   {}",
         shown(peer.map(|(peer, _)| peer)),
         shown(ratio),
         peer.map_or("", |(_, name)| name)
@@ -101,7 +104,7 @@ fn wanted(group: &str) -> bool {
 fn main() {
     let plan = Plan::new();
     println!(
-        "case                      ours        peer unit   ratio   (ratio: larger is better for us)"
+        "case                        ours        peer unit   ratio   (ratio: larger is better for us)"
     );
     let mut rows = Vec::new();
     if wanted("stages") {
@@ -135,9 +138,9 @@ fn stages(plan: Plan) -> Vec<Value> {
     {
         let keeper = service.keeper();
         let question = service.question(true, true);
-        let spki = service.key.to_spki();
+        let spki = service.keys[0].to_spki();
         for (number, (name, us)) in
-            stages::measure(&keeper, &spki, &question.body).into_iter().enumerate()
+            stages::measure(&keeper, &spki, &question.bodies[0]).into_iter().enumerate()
         {
             println!("                   stage {number}: {name}");
             rows.push(row(&format!("stage-{number}"), "us", us, None, false, 1));
@@ -156,7 +159,7 @@ fn stages(plan: Plan) -> Vec<Value> {
 fn rates(service: &Service, plan: Plan) -> Vec<Value> {
     let (validate, locate) = (service.question(true, false), service.question(false, false));
     let kept = service.question(true, true);
-    let mut seen: [Vec<f64>; 9] = Default::default();
+    let mut seen: [Vec<f64>; 11] = Default::default();
     for _ in 0..plan.runs {
         let asked = |question: &Question| question.ask(CLIENTS, plan.length);
         // For its turn only: a worker of it that idles may spin.
@@ -168,11 +171,12 @@ fn rates(service: &Service, plan: Plan) -> Vec<Value> {
         let (bare, kept) = (signatures(plan.length), asked(&kept));
         let rates = [validate.per_second, ocsp.per_second, locate.per_second, bare];
         let times = [kept.per_second, validate.cpu_us, ocsp.cpu_us, locate.cpu_us, kept.cpu_us];
-        for (all, one) in seen.iter_mut().zip(rates.into_iter().chain(times)) {
+        let clients = [validate.client_us, ocsp.client_us];
+        for (all, one) in seen.iter_mut().zip(rates.into_iter().chain(times).chain(clients)) {
             all.push(one);
         }
     }
-    let [validate, ocsp, locate, bare, kept, validate_us, ocsp_us, locate_us, kept_us] =
+    let [validate, ocsp, locate, bare, kept, validate_us, ocsp_us, locate_us, kept_us, ours, peers] =
         seen.map(median);
     let (name, runs) = ("openssl ocsp -multi 2", plan.runs);
     let limit = "P-256 signatures on two threads";
@@ -181,9 +185,10 @@ fn rates(service: &Service, plan: Plan) -> Vec<Value> {
         row("locate-vs-ocsp", "/s", locate, Some((ocsp, name)), true, runs),
         row("validate-vs-sign", "/s", validate, Some((bare, limit)), true, runs),
         row("validate-kept", "/s", kept, Some((bare, limit)), true, runs),
-        row("validate-cpu", "us", validate_us, Some((ocsp_us, name)), false, runs),
-        row("locate-cpu", "us", locate_us, Some((ocsp_us, name)), false, runs),
+        row("validate-cpu-vs-ocsp", "us", validate_us, Some((ocsp_us, name)), false, runs),
+        row("locate-cpu-vs-ocsp", "us", locate_us, Some((ocsp_us, name)), false, runs),
         row("kept-cpu", "us", kept_us, Some((ocsp_us, name)), false, runs),
+        row("client-cpu", "us", ours, Some((peers, name)), false, runs),
     ]
 }
 

@@ -101,6 +101,8 @@ pub struct Keeper {
     movers: OnceLock<Arc<Notify>>,
     /// One word of a migration at a time.
     migrating: Mutex<()>,
+    /// One import at a time.
+    importing: Mutex<()>,
 }
 
 /// An authenticated requester, as [`Keeper::serve`] named it when it gave the key.
@@ -201,6 +203,7 @@ impl Keeper {
             codes,
             movers: OnceLock::new(),
             migrating: Mutex::default(),
+            importing: Mutex::default(),
         };
         keeper.publish()?;
         keeper.journal.done("trust", "trust-started", "trust", "")?;

@@ -20,6 +20,7 @@ mod openapi;
 mod routes;
 mod service;
 mod translate;
+mod turn;
 mod wsdl;
 
 use std::{net::TcpListener, num::NonZero, os::fd::OwnedFd, sync::Arc, thread, time::Duration};
@@ -33,7 +34,7 @@ use serve::{
     shutdown::Shutdown,
 };
 
-use self::{front::Front, guest::Guests, link::Link, routes::App};
+use self::{front::Front, guest::Guests, link::Link, routes::App, turn::Turns};
 use crate::{
     args::ReaderArgs,
     start::{self, Identity, Start},
@@ -98,7 +99,7 @@ async fn serve(
             let _ = tokio::task::spawn_blocking(move || noting.tidy()).await;
         }
     });
-    let app = App::new(Arc::clone(&front), start, turns);
+    let app = App::new(Arc::clone(&front), start, Turns::new(turns));
     if let Some((ports, idle)) = ports.zip(start.guest_idle_s) {
         let idle = Duration::from_secs(idle);
         Guests::new(Arc::clone(&front), start, idle, shutdown.clone())?.attend(ports)?;

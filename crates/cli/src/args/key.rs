@@ -81,6 +81,13 @@ pub enum KeyVerb {
         #[arg(long)]
         cancel: bool,
     },
+    /// Certify and record bindings from a file, without pass phrases; what is bound already is left
+    /// as it is, so an import that was cut short is repeated.
+    Import {
+        /// One JSON object a line: name, key (SubjectPublicKeyInfo in base64), and, if wanted, uses,
+        /// use_with, not_before, not_on_or_after; `-` is standard input.
+        file: PathBuf,
+    },
     /// List bindings and orders that wait.
     List,
     /// End a binding at once.

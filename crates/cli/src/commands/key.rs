@@ -1,5 +1,6 @@
 //! `vouchsafe key ...`: on the operators' socket of a trust service.
 
+mod import;
 mod migrate;
 
 use std::{
@@ -70,6 +71,7 @@ pub(super) fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(), Failu
             let asked = AdminRequest::CancelMigration { owner, operator };
             migrate::show(&migrate::view_of(ask(&asked)?)?, printer)
         }
+        KeyVerb::Import { file } => import::run(ask, &file, &operator, printer),
         KeyVerb::List => list(ask, printer),
         KeyVerb::Revoke { id } => revoked(ask(&AdminRequest::Revoke { id, operator })?, printer),
         KeyVerb::Approve { order, refuse } => {
@@ -207,6 +209,8 @@ fn unexpected(reply: AdminReply) -> Failure {
         | AdminReply::Migration(_)
         | AdminReply::Grades(_)
         | AdminReply::Expected { .. }
+        | AdminReply::Imported { .. }
+        | AdminReply::Unfit { .. }
         | AdminReply::Status(_) => {
             Failure::error("the trust service gave another kind of reply", "is it this version?")
         }

@@ -4,8 +4,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Allowance, Grades, KeyBinding, KeyUse, UseWith, order::KeyOperation};
-use crate::{HostId, api::Bytes, keys::order::SecretBytes, migration::Place};
+use super::{
+    Allowance, Grades, KeyBinding, KeyUse, UseWith,
+    order::{KeyOperation, Prototype, SecretBytes},
+};
+use crate::{HostId, api::Bytes, migration::Place};
 
 /// Name of the socket in the state directory.
 pub const SOCKET: &str = "admin.sock";
@@ -82,6 +85,14 @@ pub enum AdminRequest {
     CancelMigration {
         /// Whose keys.
         owner: String,
+        /// Who says so.
+        operator: String,
+    },
+    /// Certifies and records many bindings at once; those that are there already are left as they
+    /// are: [`AdminReply::Imported`], or [`AdminReply::Unfit`].
+    Import {
+        /// The bindings, each with a key and a name.
+        bindings: Vec<Prototype>,
         /// Who says so.
         operator: String,
     },
@@ -224,6 +235,24 @@ pub enum AdminReply {
     },
     /// To [`AdminRequest::Migrate`] and the like.
     Migration(OwnerView),
+    /// To [`AdminRequest::Import`].
+    Imported {
+        /// Bindings that were made.
+        made: u64,
+        /// Bindings that were there before.
+        present: u64,
+    },
+    /// To [`AdminRequest::Import`]: one cannot be made, and nothing was.
+    Unfit {
+        /// Which, from 0.
+        at: u32,
+        /// Name of the rule that says no.
+        name: String,
+        /// What it says.
+        detail: String,
+        /// What the operator can do next.
+        hint: String,
+    },
     /// To [`AdminRequest::Grade`] and the like.
     Grades(Grades),
     /// To [`AdminRequest::Status`].

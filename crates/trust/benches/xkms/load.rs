@@ -9,13 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// What is asked.
 #[derive(Debug)]
 pub struct Question {
     pub address: SocketAddr,
     pub path: &'static str,
     pub content_type: &'static str,
-    pub body: Vec<u8>,
+    /// Clients go through them one by one, each from a place of its own.
+    pub bodies: Vec<Vec<u8>>,
+    /// The status of a good answer.
+    pub status: &'static [u8],
     /// What a good answer has in it.
     pub good: &'static [u8],
     /// Whether a connection is used again.
@@ -30,21 +35,23 @@ pub struct Load {
     pub per_second: f64,
     /// Processor time of the server for one answer, microseconds: the machine may be busy otherwise.
     pub cpu_us: f64,
+    /// Processor time of the clients for one answer, microseconds.
+    pub client_us: f64,
     pub median_ms: f64,
     pub p99_ms: f64,
 }
 
 impl Question {
-    fn text(&self) -> Vec<u8> {
+    fn text(&self, body: &[u8]) -> Vec<u8> {
         let head = format!(
             "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: {}\r\ncontent-length: {}\r\n{}\r\n",
             self.path,
             self.address,
             self.content_type,
-            self.body.len(),
+            body.len(),
             if self.keep { "" } else { "connection: close\r\n" },
         );
-        [head.as_bytes(), &self.body].concat()
+        [head.as_bytes(), body].concat()
     }
 
     fn connect(&self) -> TcpStream {
@@ -53,41 +60,50 @@ impl Question {
         stream
     }
 
+    /// Looks at the status of every answer, and through all of every eighth: it is the server that
+    /// is to be measured.
+    fn check(&self, answer: &[u8], whole: bool) {
+        let status = answer.get(9..12) == Some(self.status);
+        let good = || answer.windows(self.good.len()).any(|part| part == self.good);
+        assert!(status && (!whole || good()), "{}", String::from_utf8_lossy(answer));
+    }
+
     /// Asks with `clients` at once for `length`.
     pub fn ask(&self, clients: usize, length: Duration) -> Load {
-        let text = self.text();
+        let texts: Vec<Vec<u8>> = self.bodies.iter().map(|body| self.text(body)).collect();
         let stop = AtomicBool::new(false);
-        let spent = processor_s(self.server);
+        let (spent, own) = (processor_s(self.server), own_processor_s());
         let since = Instant::now();
         let mut times: Vec<f64> = thread::scope(|scope| {
-            let client = || {
+            let client = |number: usize| {
+                let mut texts = texts.iter().cycle().skip(number * texts.len() / clients);
                 let mut times = Vec::new();
                 let mut kept = None;
                 let mut answer = Vec::with_capacity(16 << 10);
                 while !stop.load(Ordering::Relaxed) {
                     let begun = Instant::now();
                     let mut stream = kept.take().unwrap_or_else(|| self.connect());
-                    stream.write_all(&text).expect("it takes the request");
+                    let text = texts.next().expect("a question");
+                    stream.write_all(text).expect("it takes the request");
                     read(&mut stream, &mut answer, self.keep);
-                    let good = answer.windows(self.good.len()).any(|part| part == self.good);
-                    assert!(good, "{}", String::from_utf8_lossy(&answer));
+                    self.check(&answer, times.len() % 8 == 0);
                     times.push(begun.elapsed().as_secs_f64() * 1000.0);
                     kept = self.keep.then_some(stream);
                 }
                 times
             };
-            let running: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
+            let running: Vec<_> = (0..clients).map(|n| scope.spawn(move || client(n))).collect();
             thread::sleep(length);
             stop.store(true, Ordering::Relaxed);
             running.into_iter().flat_map(|client| client.join().expect("a client")).collect()
         });
         let elapsed = since.elapsed().as_secs_f64();
-        let spent = processor_s(self.server) - spent;
+        let (spent, own) = (processor_s(self.server) - spent, own_processor_s() - own);
         times.sort_by(f64::total_cmp);
         let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
         let count = f64::from(u32::try_from(times.len()).expect("fewer"));
-        let cpu_us = spent * 1e6 / count;
-        Load { per_second: count / elapsed, cpu_us, median_ms: at(50), p99_ms: at(99) }
+        let (cpu_us, client_us) = (spent * 1e6 / count, own * 1e6 / count);
+        Load { per_second: count / elapsed, cpu_us, client_us, median_ms: at(50), p99_ms: at(99) }
     }
 }
 
@@ -119,6 +135,13 @@ pub fn family(pid: u32) -> Vec<u32> {
     let children = children.unwrap_or_default();
     let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
     std::iter::once(pid).chain(children).collect()
+}
+
+/// Processor time that the clients have used.
+fn own_processor_s() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let whole = f64::from(u32::try_from(time.tv_sec).expect("seconds"));
+    whole + f64::from(u32::try_from(time.tv_nsec).expect("nanoseconds")) / 1e9
 }
 
 /// Processor time that a process and its children have used.

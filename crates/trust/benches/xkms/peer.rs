@@ -73,7 +73,8 @@ impl Responder {
             address: self.address,
             path: "/",
             content_type: "application/ocsp-request",
-            body: fs::read(self.dir.path().join("ask.der")).expect("a request"),
+            bodies: vec![fs::read(self.dir.path().join("ask.der")).expect("a request")],
+            status: b"200",
             // id-pkix-ocsp-basic: an answer, not a failure.
             good: &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x01, 0x01],
             keep: false,

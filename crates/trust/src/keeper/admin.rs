@@ -13,6 +13,8 @@ use store::{Key, typed::RecordError, wait};
 
 use super::{
     Keeper,
+    authorize::check_operator,
+    import::{Imported, Unfit},
     record::{Entry, EntryId},
     refusal::{Refusal, Why},
     retried, status,
@@ -105,6 +107,18 @@ impl Keeper {
             AdminRequest::CancelMigration { owner, operator } => {
                 AdminReply::Migration(self.cancel(&owner, &operator)?)
             }
+            AdminRequest::Import { bindings, operator } => {
+                let by = format!("operator:{}", check_operator(&operator)?);
+                match self.imported(&bindings, &by)? {
+                    Ok(Imported { made, present }) => AdminReply::Imported { made, present },
+                    Err(Unfit { at, refusal }) => AdminReply::Unfit {
+                        at: u32::try_from(at).unwrap_or(u32::MAX),
+                        name: refusal.name().to_owned(),
+                        detail: refusal.to_string(),
+                        hint: refusal.hint().to_owned(),
+                    },
+                }
+            }
             AdminRequest::Status => AdminReply::Status(self.standing()?),
             AdminRequest::ExportAudit => {
                 let dir = self.dir.join("audit-export");
@@ -177,6 +191,9 @@ fn about(request: &AdminRequest) -> (&'static str, String, String) {
         }
         AdminRequest::Grades { owner } => ("key-grade", by(""), format!("owner:{owner}")),
         AdminRequest::Migration { owner } => ("key-migration", by(""), format!("owner:{owner}")),
+        AdminRequest::Import { operator, .. } => {
+            ("keys-import", by(operator), "library".to_owned())
+        }
         AdminRequest::Status => ("trust-status", by(""), "trust".to_owned()),
         AdminRequest::ExportAudit => ("audit-export", by(""), "trust".to_owned()),
     }

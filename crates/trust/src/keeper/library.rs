@@ -5,8 +5,8 @@
 //! sealed entry itself.
 
 mod memo;
+mod stored;
 
-use der::{Reader as _, SliceReader, Tag, TagNumber, asn1::AnyRef};
 use model::keys::{KeyExample, KeyUse, UseWith};
 use pki::{CertFacts, names};
 use store::{
@@ -16,6 +16,7 @@ use store::{
 };
 
 use self::memo::Memo;
+pub(crate) use self::stored::serial_of;
 use super::{
     centre::foreign_id,
     owner,
@@ -173,6 +174,24 @@ impl Library {
         }
     }
 
+    /// Whether a binding of this name that is not revoked is like this.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(super) fn names(
+        &self,
+        name: &str,
+        like: impl Fn(&Entry) -> bool,
+    ) -> Result<bool, RecordError> {
+        for id in self.rows(&by_name(name))?.0 {
+            let entry = self.entry(id)?.map(|entry| entry.value);
+            if entry.is_some_and(|entry| entry.revoked_at.is_none() && like(&entry)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn rows(&self, prefix: &str) -> Result<(Vec<EntryId>, bool), RecordError> {
         let range = Range::prefix(Prefix::new(prefix)?).limit(MAX_ROWS);
         let reply = wait(self.records.sealed().store().range(range))?;
@@ -247,18 +266,4 @@ fn fits(entry: &Entry, example: &KeyExample) -> bool {
         && example.name.as_ref().is_none_or(|name| *name == entry.name)
         && example.uses.iter().all(serves)
         && example.use_with.iter().all(has)
-}
-
-/// The serial number in a certificate; nothing else of it is looked at.
-pub(crate) fn serial_of(certificate: &[u8]) -> Option<&[u8]> {
-    let whole: AnyRef<'_> = SliceReader::new(certificate).ok()?.decode().ok()?;
-    let mut body = SliceReader::new(whole.value()).ok()?;
-    let tbs: AnyRef<'_> = body.decode().ok()?;
-    let mut fields = SliceReader::new(tbs.value()).ok()?;
-    let mut field: AnyRef<'_> = fields.decode().ok()?;
-    let version = Tag::ContextSpecific { constructed: true, number: TagNumber(0) };
-    if der::Tagged::tag(&field) == version {
-        field = fields.decode().ok()?;
-    }
-    Some(field.value())
 }

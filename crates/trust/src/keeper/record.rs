@@ -71,11 +71,12 @@ impl fmt::Debug for EntryId {
 
 /// A certificate of our own and the binding that it stands for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub(crate) struct Entry {
     /// The certificate, DER.
     pub(crate) certificate: Bytes,
-    /// Its key (SubjectPublicKeyInfo, DER).
+    /// Its key (SubjectPublicKeyInfo, DER): read from the certificate, not stored beside it.
+    #[serde(default, skip_serializing)]
     pub(crate) key: Bytes,
     /// The key's name.
     pub(crate) name: String,
@@ -100,7 +101,7 @@ pub(crate) struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) revocation_code: Option<Bytes>,
     /// Whether the private key is in escrow.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) escrowed: bool,
     /// Whose it is: a VM's name. It moves with the owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -74,7 +74,7 @@ impl Keeper {
     }
 
     /// A key that was revoked once is never bound again.
-    fn check_key(&self, key: &Bytes) -> Result<(), Why> {
+    pub(super) fn check_key(&self, key: &Bytes) -> Result<(), Why> {
         let example = KeyExample { key: Some(key.clone()), ..KeyExample::default() };
         let found = self.library.find(&example, MAX_OF_KEY)?;
         let gone = self.library.get(&super::owner::revoked_key(&key.0)?)?.is_some();

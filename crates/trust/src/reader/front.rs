@@ -16,7 +16,9 @@ use xkms::{
     xml::Limits,
 };
 
-use super::{caller::Caller, link::Link, load::Rate, notes::Notes, service::Kept, translate};
+use super::{
+    caller::Caller, link::Link, load::Rate, notes::Notes, service::Kept, translate, turn::Turn,
+};
 use crate::{config, start::Start};
 
 /// The reader cannot begin.
@@ -78,8 +80,8 @@ impl Front {
         })
     }
 
-    /// Answers one document. Blocks while the keeper works.
-    pub(super) fn answer(&self, bytes: &[u8], from: &Caller) -> Reply {
+    /// Answers one document, in its turn. Blocks while the keeper works.
+    pub(super) fn answer(&self, bytes: &[u8], from: &Caller, turn: &Turn) -> Reply {
         let now = SystemClock.now();
         let second = now.unix_timestamp();
         let requester = from.requester();
@@ -96,7 +98,7 @@ impl Front {
                 [0; 16]
             })
         };
-        let mut service = Kept::new(&self.link, from);
+        let mut service = Kept::new(&self.link, from, turn);
         let reply = self.responder.respond(&mut service, bytes, circumstances, &mut random);
         if failed {
             return unanswered();
@@ -106,7 +108,8 @@ impl Front {
         }
         if let Some(refusal) = reply.refusal.filter(|name| !is_the_keepers(name)) {
             let event = reply.operation.map_or("unread", translate::operation_name);
-            self.notes.refused(&self.link, (&format!("xkms-{event}"), refusal), from, second);
+            let refused = (format!("xkms-{event}"), refusal);
+            turn.wait(|| self.notes.refused(&self.link, (&refused.0, refused.1), from, second));
         }
         reply
     }

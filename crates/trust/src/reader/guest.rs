@@ -33,7 +33,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use serve::{clock::SystemClock, https::ServerTls, shutdown::Shutdown};
 use tokio::{runtime::Handle, time::Instant};
 
-use super::front::Front;
+use super::{front::Front, turn::Turn};
 
 /// How long a passport that was asked for is shown before it is asked for again.
 const FRESH: Duration = Duration::from_secs(10);
@@ -115,7 +115,7 @@ impl Guests {
 
     async fn ask(&self, request: GuestRequest) -> GuestAnswer {
         let front = Arc::clone(&self.front);
-        let asked = move || front.link.ask(&KeyRequest::Guest(request));
+        let asked = move || front.link.ask(&KeyRequest::Guest(request), &Turn::aside());
         match tokio::task::spawn_blocking(asked).await {
             Ok(KeyAnswer::Guest(answer)) => answer,
             Ok(_) | Err(_) => GuestAnswer::Failed,

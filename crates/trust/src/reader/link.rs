@@ -1,11 +1,17 @@
 //! The reader's channels to the keeper: one request at a time on each, so many at once as there are
 //! channels. Questions and orders have channels of their own, so that orders that wait for the disk
 //! hold up no question.
+//!
+//! **Invariant:** a channel that comes free goes to whoever waits longest; nobody overtakes.
 
 use std::{
-    io::BufReader,
+    collections::VecDeque,
+    io::{self, BufRead as _, BufReader},
     os::{fd::OwnedFd, unix::net::UnixStream},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Receiver, SyncSender},
+    },
     time::Duration,
 };
 
@@ -17,10 +23,19 @@ use model::{
         rpc::{KeyAnswer, KeyRequest},
     },
 };
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 use serve::exit::chain;
+
+use super::turn::Turn;
 
 /// How long a request waits for a free channel before it is told to come later.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a request has its turn while it waits for an answer, 10 ms.
+const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// One channel.
 #[derive(Debug)]
@@ -30,46 +45,97 @@ struct Channel {
 }
 
 impl Channel {
-    fn ask(&mut self, request: &KeyRequest) -> Result<KeyAnswer, child::FrameError> {
+    /// Gives up its turn if the answer takes long: of a question, because the keeper asks others.
+    fn ask(&mut self, request: &KeyRequest, turn: &Turn) -> Result<KeyAnswer, child::FrameError> {
         child::send(self.answers.get_mut(), request)?;
+        if !self.comes_soon()? {
+            turn.wait(|| self.answers.fill_buf().map(drop))?;
+        }
         child::receive(&mut self.answers)?
-            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
+    }
+
+    fn comes_soon(&self) -> io::Result<bool> {
+        let mut end = [PollFd::new(self.answers.get_ref(), PollFlags::IN)];
+        match poll(&mut end, Some(&SOON)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
-/// Channels that are free.
+/// Channels that are free, or who waits for one; never both.
 #[derive(Debug, Default)]
-struct Pool {
-    free: Mutex<Vec<Channel>>,
-    freed: Condvar,
+struct Line {
+    free: Vec<Channel>,
+    waiting: VecDeque<SyncSender<Channel>>,
 }
+
+/// Channels for requests of one kind.
+#[derive(Debug, Default)]
+struct Pool(Mutex<Line>);
 
 impl Pool {
     fn new(sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
         let channel =
             |fd| Channel { answers: BufReader::with_capacity(16 << 10, UnixStream::from(fd)) };
-        Self { free: Mutex::new(sockets.into_iter().map(channel).collect()), freed: Condvar::new() }
+        let free = sockets.into_iter().map(channel).collect();
+        Self(Mutex::new(Line { free, waiting: VecDeque::new() }))
     }
 
     /// A panic ends the process, so nobody leaves the lock behind.
-    fn free(&self) -> MutexGuard<'_, Vec<Channel>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A channel, or where one will come.
+    fn queue(&self) -> Result<Channel, Receiver<Channel>> {
+        let mut line = self.line();
+        line.free.pop().ok_or_else(|| {
+            let (give, got) = mpsc::sync_channel(1);
+            line.waiting.push_back(give);
+            got
+        })
     }
 
     fn take(&self) -> Option<Channel> {
-        let waiting = self.freed.wait_timeout_while(self.free(), PATIENCE, |free| free.is_empty());
-        waiting.unwrap_or_else(PoisonError::into_inner).0.pop()
+        let got = match self.queue() {
+            Ok(channel) => return Some(channel),
+            Err(got) => got,
+        };
+        if let Ok(channel) = got.recv_timeout(PATIENCE) {
+            return Some(channel);
+        }
+        // One may have come in the very moment; once `got` is gone, none can be given any more.
+        let _line = self.line();
+        let came = got.try_recv().ok();
+        drop(got);
+        came
     }
 
-    fn ask(&self, request: &KeyRequest) -> KeyAnswer {
+    fn give_back(&self, mut channel: Channel) {
+        let mut line = self.line();
+        while let Some(next) = line.waiting.pop_front() {
+            match next.try_send(channel) {
+                Ok(()) => return,
+                // That one has left.
+                Err(mpsc::TrySendError::Disconnected(back) | mpsc::TrySendError::Full(back)) => {
+                    channel = back;
+                }
+            }
+        }
+        line.free.push(channel);
+    }
+
+    fn ask(&self, request: &KeyRequest, turn: &Turn) -> KeyAnswer {
         let Some(mut channel) = self.take() else {
             tracing::warn!(rejection = "channels-busy", "no channel to the keeper came free");
             return KeyAnswer::Failed(KeyFailure::Busy);
         };
-        match channel.ask(request) {
+        match channel.ask(request, turn) {
             Ok(answer) => {
-                self.free().push(channel);
-                self.freed.notify_one();
+                self.give_back(channel);
                 answer
             }
             Err(error) => {
@@ -95,33 +161,84 @@ impl Link {
         Self { questions: Pool::new(sockets), orders: Pool::new(for_orders) }
     }
 
-    /// Asks the keeper, and waits for the answer.
-    pub(crate) fn ask(&self, request: &KeyRequest) -> KeyAnswer {
-        self.pool(request).ask(request)
+    /// Asks the keeper, and waits for the answer; what waits for a disk gives up its turn.
+    pub(super) fn ask(&self, request: &KeyRequest, turn: &Turn) -> KeyAnswer {
+        if is_question(request) {
+            self.questions.ask(request, turn)
+        } else {
+            turn.wait(|| self.orders.ask(request, &Turn::aside()))
+        }
+    }
+}
+
+/// Whether the keeper answers without waiting for a disk.
+fn is_question(request: &KeyRequest) -> bool {
+    match request {
+        KeyRequest::Guest(GuestRequest::Ask { request, .. }) => is_question(request),
+        KeyRequest::Locate(_)
+        | KeyRequest::Validate(_)
+        | KeyRequest::AskedBy { .. }
+        | KeyRequest::AuthenticationKeys { .. }
+        | KeyRequest::MessageKey(_)
+        | KeyRequest::Progress(_)
+        | KeyRequest::CaCertificate
+        | KeyRequest::Crl
+        | KeyRequest::DeltaCrl
+        | KeyRequest::Ocsp(_)
+        | KeyRequest::Health => true,
+        KeyRequest::AuthenticationFailed { .. }
+        | KeyRequest::Register { .. }
+        | KeyRequest::Reissue(_)
+        | KeyRequest::Revoke(_)
+        | KeyRequest::Recover(_)
+        | KeyRequest::Collect(_)
+        | KeyRequest::Guest(_)
+        | KeyRequest::Refused { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use super::*;
+
+    fn pool(count: usize) -> Pool {
+        Pool::new((0..count).map(|_| UnixStream::pair().unwrap().0.into()))
     }
 
-    fn pool(&self, request: &KeyRequest) -> &Pool {
-        match request {
-            KeyRequest::Guest(GuestRequest::Ask { request, .. }) => self.pool(request),
-            KeyRequest::Locate(_)
-            | KeyRequest::Validate(_)
-            | KeyRequest::AskedBy { .. }
-            | KeyRequest::AuthenticationKeys { .. }
-            | KeyRequest::MessageKey(_)
-            | KeyRequest::Progress(_)
-            | KeyRequest::CaCertificate
-            | KeyRequest::Crl
-            | KeyRequest::DeltaCrl
-            | KeyRequest::Ocsp(_)
-            | KeyRequest::Health => &self.questions,
-            KeyRequest::AuthenticationFailed { .. }
-            | KeyRequest::Register { .. }
-            | KeyRequest::Reissue(_)
-            | KeyRequest::Revoke(_)
-            | KeyRequest::Recover(_)
-            | KeyRequest::Collect(_)
-            | KeyRequest::Guest(_)
-            | KeyRequest::Refused { .. } => &self.orders,
-        }
+    #[test]
+    fn a_channel_goes_to_whoever_waits_longest() {
+        let pool = Arc::new(pool(1));
+        let held = pool.take().unwrap();
+        let (had, seen) = mpsc::channel();
+        let threads: Vec<_> = (0..6)
+            .map(|number| {
+                let (mine, had) = (Arc::clone(&pool), had.clone());
+                let thread = thread::spawn(move || {
+                    let channel = mine.take().unwrap();
+                    had.send(number).unwrap();
+                    mine.give_back(channel);
+                });
+                while pool.line().waiting.len() <= number {
+                    thread::yield_now();
+                }
+                thread
+            })
+            .collect();
+        pool.give_back(held);
+        let order: Vec<_> = seen.iter().take(6).collect();
+        assert_eq!(order, [0, 1, 2, 3, 4, 5]);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(pool.line().free.len(), 1);
+    }
+
+    #[test]
+    fn who_left_the_line_takes_no_channel_along() {
+        let pool = pool(1);
+        let held = pool.take().unwrap();
+        drop(pool.queue().unwrap_err());
+        pool.give_back(held);
+        assert_eq!((pool.line().free.len(), pool.line().waiting.len()), (1, 0));
     }
 }

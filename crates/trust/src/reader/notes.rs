@@ -8,7 +8,7 @@ use std::{
 
 use model::keys::rpc::KeyRequest;
 
-use super::{caller::Caller, link::Link, load::Rate};
+use super::{caller::Caller, link::Link, load::Rate, turn::Turn};
 
 /// The notes.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Notes {
         second: i64,
     ) {
         if self.rate.note(second) {
-            link.ask(&request(event, refusal, from.actor()));
+            link.ask(&request(event, refusal, from.actor()), &Turn::aside());
         } else {
             let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
             let count = counted.entry(refusal).or_default();
@@ -46,7 +46,7 @@ impl Notes {
         let counted =
             std::mem::take(&mut *self.counted.lock().unwrap_or_else(PoisonError::into_inner));
         for (refusal, count) in counted {
-            link.ask(&request("xkms-flood", refusal, format!("{count} requests")));
+            link.ask(&request("xkms-flood", refusal, format!("{count} requests")), &Turn::aside());
         }
     }
 }

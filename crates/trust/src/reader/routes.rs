@@ -1,12 +1,6 @@
 //! What is served where.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -20,7 +14,14 @@ use http::{HeaderValue, StatusCode, header};
 use model::keys::rpc::{KeyAnswer, KeyRequest};
 use serve::{https::Peer, problem::Problem};
 
-use super::{caller::Caller, expected, front::Front, json, wsdl};
+use super::{
+    caller::Caller,
+    expected,
+    front::Front,
+    json,
+    turn::{Turn, Turns},
+    wsdl,
+};
 
 /// What all handlers share.
 #[derive(Clone, Debug)]
@@ -31,31 +32,14 @@ pub(super) struct App {
     patience: Duration,
     pub(super) open_queries: bool,
     pub(super) answers: u32,
-    /// Threads of the runtime that may block at once.
-    turns: Arc<AtomicUsize>,
-}
-
-/// The right to block a thread of the runtime.
-struct Turn<'t>(&'t AtomicUsize);
-
-impl<'t> Turn<'t> {
-    fn take(left: &'t AtomicUsize) -> Option<Self> {
-        let less = |left: usize| left.checked_sub(1);
-        left.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).ok().map(|_| Self(left))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
-    }
+    turns: Turns,
 }
 
 impl App {
-    /// `turns` threads of the runtime may block.
-    pub(super) fn new(front: Arc<Front>, start: &crate::start::Start, turns: usize) -> Self {
+    /// As many requests are worked on at once as there are `turns`.
+    pub(super) fn new(front: Arc<Front>, start: &crate::start::Start, turns: Turns) -> Self {
         Self {
-            turns: Arc::new(AtomicUsize::new(turns)),
+            turns,
             front,
             wsdl: wsdl::document(&start.service).into(),
             patience: Duration::from_secs(start.front.request_s),
@@ -73,21 +57,16 @@ impl App {
         tokio::task::spawn_blocking(move || work(&front)).await.map_err(|_| Problem::internal())
     }
 
-    /// Runs what mostly takes no longer than a question to the keeper: on this thread, as long as
-    /// others are left for everybody else. A thread that is handed over to costs more than that.
-    async fn brief<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Front) -> T + Send + 'static,
-    ) -> Result<T, Problem> {
-        match Turn::take(&self.turns) {
-            Some(_turn) => Ok(work(&self.front)),
-            None => self.blocking(work).await,
-        }
+    /// Runs what mostly takes no longer than a question to the keeper, in its turn: on this thread,
+    /// because one that is handed over to costs more than that.
+    async fn brief<T>(&self, work: impl FnOnce(&Front, &Turn) -> T) -> Result<T, Problem> {
+        let turn = self.turns.next().await.ok_or_else(Problem::internal)?;
+        Ok(work(&self.front, &turn))
     }
 
     /// Asks the keeper.
     pub(super) async fn ask(&self, request: KeyRequest) -> Result<KeyAnswer, Problem> {
-        self.brief(move |front| front.link.ask(&request)).await
+        self.brief(|front, turn| front.link.ask(&request, turn)).await
     }
 
     /// The whole body, within bounds.
@@ -142,7 +121,7 @@ async fn xkms(State(app): State<App>, peer: Peer, request: Request) -> Result<Re
         }
         Err(problem) => return Err(problem),
     };
-    let reply = app.brief(move |front| front.answer(&body, &from)).await?;
+    let reply = app.brief(|front, turn| front.answer(&body, &from, turn)).await?;
     Ok(typed(reply.status, reply.content_type, reply.body))
 }
 

@@ -21,6 +21,7 @@ use super::{
     expected,
     link::Link,
     translate::{self, Wanted},
+    turn::Turn,
 };
 
 /// Everything that an answer to a collected order may carry.
@@ -32,17 +33,18 @@ const WHOLE: [RespondWith; 3] =
 pub(super) struct Kept<'l> {
     link: &'l Link,
     caller: &'l Caller,
+    turn: &'l Turn,
     /// The key of whoever signed the message: only with a good signature is anything asked of it.
     signer: Option<Bytes>,
 }
 
 impl<'l> Kept<'l> {
-    pub(super) const fn new(link: &'l Link, caller: &'l Caller) -> Self {
-        Self { link, caller, signer: None }
+    pub(super) const fn new(link: &'l Link, caller: &'l Caller, turn: &'l Turn) -> Self {
+        Self { link, caller, turn, signer: None }
     }
 
     fn ask(&self, request: KeyRequest) -> KeyAnswer {
-        self.link.ask(&self.caller.asks(request))
+        self.link.ask(&self.caller.asks(request), self.turn)
     }
 
     /// What an answer shall carry; the list of revocations is fetched only where it is asked for.

@@ -13,6 +13,8 @@ mod foreign;
 #[cfg(test)]
 mod grade;
 #[cfg(test)]
+mod import;
+#[cfg(test)]
 mod migrate;
 #[cfg(test)]
 mod news;

@@ -60,9 +60,22 @@ mod tests {
     use super::*;
 
     fn entry(name: &str) -> Entry {
-        let json = serde_json::json!({"certificate": "", "key": "", "name": name, "uses": [],
-            "use_with": [], "not_before": 0, "not_on_or_after": 1});
-        serde_json::from_value(json).unwrap()
+        Entry {
+            certificate: Bytes::default(),
+            key: Bytes::default(),
+            name: name.to_owned(),
+            uses: Vec::new(),
+            use_with: Vec::new(),
+            not_before: 0,
+            not_on_or_after: 1,
+            revoked_at: None,
+            replaced_by: None,
+            replaces: None,
+            revocation_code: None,
+            escrowed: false,
+            owner: None,
+            chain: Vec::new(),
+        }
     }
 
     fn row(version: u64, value: &[u8]) -> KeyValue {

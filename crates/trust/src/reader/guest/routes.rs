@@ -30,7 +30,7 @@ use serve::{
 use tokio::io::DuplexStream;
 
 use super::Guests;
-use crate::reader::{DRAIN, caller::Caller, front::Front, routes};
+use crate::reader::{DRAIN, caller::Caller, front::Front, routes, turn::Turn};
 
 /// One TLS connection of the client of one VM.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ async fn xkms(
         return Err(Problem::refusal(name, title).status(StatusCode::FORBIDDEN));
     }
     let body = read(&connection, request, connection.guests.body).await?;
-    let reply = connection.blocking(move |front, from| front.answer(&body, from)).await?;
+    let reply = connection.blocking(move |front, from| front.answer(&body, from, &Turn::aside())).await?;
     Ok(routes::typed(reply.status, reply.content_type, reply.body))
 }
 
