@@ -24,7 +24,7 @@ use model::{
 use pki::Anchors;
 use tpm::Purpose;
 
-pub use self::observed::{observed_extends, observed_pcrs};
+pub use self::observed::{observed_extends, observed_pcrs, replay};
 use crate::{
     Appraised, Challenge, Guest, Host, Rejected, Rejection,
     appraised::Rejections,
@@ -148,7 +148,7 @@ impl Examination<'_> {
         binding::check(&quote.attest, purpose, nonce, &[vm, &epoch])?;
         claims.push(Claim::passed("binding", "made for this purpose, nonce, VM and epoch"));
         quote.check_covers(&self.required_pcrs())?;
-        let replayed = observed::replay(&self.evidence.observed)?.quote_digest(quote.pcrs());
+        let replayed = replay(&self.evidence.observed)?.quote_digest(quote.pcrs());
         let replayed = Digest::sha256(replayed);
         if replayed != quote.pcr_digest {
             let quoted = quote.pcr_digest;

@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) enrolments: Mutex<HashMap<OperationId, PendingEnrolment>>,
     /// When each host last spoke.
     pub(crate) seen: Mutex<HashMap<HostId, u64>>,
+    /// When this process began to listen; what was said before it does not know.
+    pub(crate) began: u64,
     /// Bounds callers without a certificate, by address.
     pub(crate) flood: Mutex<FloodGate<Option<IpAddr>>>,
     /// Bounds the refusals of one host that are written down.
@@ -133,6 +135,12 @@ impl Shared {
         if policy.generation > held.generation {
             *held = Arc::new(policy);
         }
+    }
+
+    /// How long nothing was heard of a host, as far as this process can know, seconds.
+    pub(crate) fn silent_s(&self, host: &HostId) -> u64 {
+        let heard = lock(&self.seen).get(host).copied().unwrap_or(self.began);
+        self.now().saturating_sub(heard) / 1000
     }
 
     /// Notes that a host spoke.

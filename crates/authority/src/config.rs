@@ -103,6 +103,9 @@ pub(crate) struct Limits {
     pub(crate) enrolments: usize,
     /// Longest wait of a poll for orders, seconds.
     pub(crate) poll_s: u64,
+    /// How long nothing is heard of a host before an operator's word that it is off is taken,
+    /// seconds; longer than a poll.
+    pub(crate) fence_silence_s: u64,
     /// How often a checkpoint of an audit log that has grown is signed, seconds.
     pub(crate) checkpoint_s: u64,
     /// How often a store that changed is anchored in the TPM, milliseconds. What must never be
@@ -121,6 +124,7 @@ impl Default for Limits {
             refusals_per_minute: 600,
             enrolments: 256,
             poll_s: 55,
+            fence_silence_s: 90,
             checkpoint_s: 60,
             anchor_ms: 60_000,
         }
@@ -140,6 +144,16 @@ pub(crate) enum ConfigError {
         key: &'static str,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// A file that must be there before the server starts.
+    #[error("the configuration's `{key}` names {}, which is not there: {what}", path.display())]
+    Missing {
+        /// Which key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What belongs there.
+        what: &'static str,
     },
 }
 
@@ -162,6 +176,26 @@ impl Config {
     pub(crate) fn tpm_address(&self) -> Result<Address, ConfigError> {
         let problem = "must begin with `device:`, `unix:` or `tcp:`";
         self.tpm.parse().map_err(|_| ConfigError::Value { key: "tpm", problem })
+    }
+
+    /// Looks for the files that others bring.
+    ///
+    /// # Errors
+    /// [`ConfigError::Missing`] names the first that is not there, and what belongs there.
+    pub(crate) fn must_be_there(&self) -> Result<(), ConfigError> {
+        let roots = self.ek_roots.iter().map(|path| {
+            ("ek_roots", path, "put the CA certificate (PEM) of your TPMs' maker there")
+        });
+        let endorsers = self.endorsers.keys.iter().map(|path| {
+            ("endorsers.keys", path, "`vouchsafe reference key` makes it (NAME.pub)")
+        });
+        let what = "`vouchsafe reference from-log` and `sign` make it, `reference install` puts it \
+                    there";
+        let values = std::iter::once(("reference_values", &self.reference_values, what));
+        match roots.chain(endorsers).chain(values).find(|(_, path, _)| !path.exists()) {
+            None => Ok(()),
+            Some((key, path, what)) => Err(ConfigError::Missing { key, path: path.clone(), what }),
+        }
     }
 
     fn resolved(mut self, base: &Path) -> Self {
@@ -196,6 +230,9 @@ impl Config {
         let Limits { poll_s, anchor_ms, checkpoint_s, .. } = self.limits;
         if poll_s == 0 || anchor_ms == 0 || checkpoint_s == 0 || self.limits.connections == 0 {
             return fail("limits", "must not be zero");
+        }
+        if self.limits.fence_silence_s <= poll_s {
+            return fail("limits.fence_silence_s", "must be longer than `limits.poll_s`");
         }
         check_policy(&self.policy).map_or(Ok(()), |(key, problem)| fail(key, problem))
     }

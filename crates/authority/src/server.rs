@@ -166,6 +166,7 @@ async fn start(
     let policy = opened.records.get(&records::policy()?).await?;
     let policy = policy.ok_or_else(|| GroundError::NotInitialised("the policy".to_owned()))?.value;
     let Opened { paths, keys, records, log, .. } = opened;
+    let began = clock.unix_ms();
     let app = Shared {
         audit: Auditor::new(log, clock.clone()),
         flood: FloodGate::new(config.limits.anonymous_per_minute).into(),
@@ -184,6 +185,7 @@ async fn start(
         nonces: NonceBook::default().into(),
         enrolments: Default::default(),
         seen: Default::default(),
+        began,
         spool: Default::default(),
         shutdown,
     };

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     host::Host,
+    trouble::Trouble,
     vm::{driver::Shown, step::Event},
 };
 
@@ -30,8 +31,14 @@ pub(crate) async fn report(
 ) {
     let mut sessions = host.link.watch();
     let mut told_state: Option<(VmState, String)> = None;
+    let mut renewed = false;
     loop {
         let now = shown.borrow_and_update().clone();
+        if renewed && now.state != VmState::Stopped {
+            // The authority may have taken the VM away while it could not be heard.
+            told_state = None;
+        }
+        renewed = false;
         let done = tell(&host, &vm, &events, &now, &mut told_state).await;
         let wait = if done { Duration::from_secs(3600) } else { AGAIN };
         tokio::select! {
@@ -40,7 +47,12 @@ pub(crate) async fn report(
                     return;
                 }
             }
-            _ = sessions.changed(), if !done => {}
+            changed = sessions.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                renewed = true;
+            }
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -83,7 +95,14 @@ async fn tell(
         let path = format!("/v1/vms/{vm}/report");
         match session.client.post::<_, serde_json::Value>(&path, &body).await {
             Err(error) if !decided(&error) => return false,
-            Err(error) => tracing::warn!(vm.id = %vm, %error, "the report is not wanted"),
+            Err(error) => {
+                tracing::warn!(vm.id = %vm, %error, "the report is not wanted");
+                let reason = Trouble::from(error).reason;
+                // The driver may have ended with the agent.
+                if reason.disowns() && events.send(Event::Disowned(reason)).await.is_err() {
+                    return true;
+                }
+            }
             Ok(_) => {}
         }
         *told_state = Some(state);

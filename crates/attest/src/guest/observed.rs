@@ -60,7 +60,10 @@ fn sha256(extend: &ObservedExtend) -> Option<[u8; 32]> {
 }
 
 /// PCR values after the list. Extends of other banks alone leave the SHA-256 bank as it is.
-pub(super) fn replay(observed: &[ObservedExtend]) -> Result<Sha256Replay, Rejection> {
+///
+/// # Errors
+/// [`Rejection::LogUnobservable`]: an extend of a PCR that no PC has.
+pub fn replay(observed: &[ObservedExtend]) -> Result<Sha256Replay, Rejection> {
     let mut replay = Sha256Replay::new(0);
     for extend in observed {
         if extend.pcr >= tpm::PCR_COUNT {

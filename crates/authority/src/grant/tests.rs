@@ -97,7 +97,7 @@ fn another_host_epoch_operation_or_a_used_id_gets_none() {
     let (vm, boot) = (started("a", 1), request(GrantPurpose::Boot));
     assert_eq!(refused(&ask(&trusted("b"), &vm, &boot, false)), "vm-homed-elsewhere");
     let other = GrantRequest { epoch: Epoch(2), ..boot.clone() };
-    assert_eq!(refused(&ask(&trusted("a"), &vm, &other, false)), "grant-epoch-moved");
+    assert_eq!(refused(&ask(&trusted("a"), &vm, &other, false)), "vm-epoch-ahead");
     let other = GrantRequest { operation: OperationId([2; 16]), ..boot.clone() };
     assert_eq!(refused(&ask(&trusted("a"), &vm, &other, false)), "operation-unknown");
     assert_eq!(refused(&ask(&trusted("a"), &vm, &boot, true)), "grant-used");

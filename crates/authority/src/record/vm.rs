@@ -13,9 +13,12 @@
 //! what a record is and why a transition is refused.
 
 pub(crate) mod change;
+pub(crate) mod fence;
 pub(crate) mod reanchor;
 #[cfg(test)]
 pub(crate) mod tests;
+
+use std::cmp::Ordering;
 
 use http::StatusCode;
 use model::{
@@ -131,7 +134,15 @@ pub(crate) enum VmRejection {
     /// Another operation is open.
     #[error("operation {0} is under way")]
     Busy(OperationId),
-    /// The caller acts in another epoch.
+    /// The caller acts in an epoch that is not known here.
+    #[error("the VM is in epoch {now} here, the request is for {asked}", now = now.0, asked = asked.0)]
+    EpochAhead {
+        /// The present epoch.
+        now: Epoch,
+        /// The caller's.
+        asked: Epoch,
+    },
+    /// The caller acts in an epoch that has passed.
     #[error("the VM is in epoch {now}, the request is for {asked}", now = now.0, asked = asked.0)]
     EpochMoved {
         /// The present epoch.
@@ -177,6 +188,7 @@ impl Rejection for VmRejection {
     fn name(&self) -> &'static str {
         match self {
             Self::Busy(_) => "vm-busy",
+            Self::EpochAhead { .. } => "vm-epoch-ahead",
             Self::EpochMoved { .. } => "grant-epoch-moved",
             Self::Exists => "vm-exists",
             Self::HomedElsewhere { .. } => "vm-homed-elsewhere",
@@ -193,10 +205,14 @@ impl Rejection for VmRejection {
     fn hint(&self) -> &'static str {
         match self {
             Self::Busy(_) => "wait for its outcome, or stop the VM",
-            Self::EpochMoved { .. } => "the host stops what it runs of the old epoch",
+            Self::EpochAhead { .. } => {
+                "this authority was restored from before: `vouchsafe vm fence NAME` gives it a home anew"
+            }
+            Self::EpochMoved { .. } => "the host ends what it runs of the old epoch",
             Self::Exists => "use another name, or delete the VM first",
             Self::HomedElsewhere { .. } => {
-                "start it on its home; if that host is off for good, `vouchsafe vm fence NAME`"
+                "start it on its home; if that host is off for good, `vouchsafe vm fence NAME \
+                 --powered-off --reason WHY`"
             }
             Self::KeyAwaited => "the home host deposits the key before it asks for a grant",
             Self::KeyDeposited => "a VM's key is deposited once, before its first grant",
@@ -221,7 +237,9 @@ impl Rejection for VmRejection {
             | Self::NotRunning
             | Self::Running
             | Self::VtpmCertified => StatusCode::CONFLICT,
-            Self::EpochMoved { .. } | Self::Revoked => StatusCode::FORBIDDEN,
+            Self::EpochAhead { .. } | Self::EpochMoved { .. } | Self::Revoked => {
+                StatusCode::FORBIDDEN
+            }
         }
     }
 }
@@ -259,10 +277,11 @@ impl VmRecord {
     /// [`VmRejection`].
     pub(crate) fn is_homed(&self, host: &HostId, epoch: Epoch) -> Result<(), VmRejection> {
         self.is_live()?;
-        if self.epoch != epoch {
-            return Err(VmRejection::EpochMoved { now: self.epoch, asked: epoch });
+        match epoch.cmp(&self.epoch) {
+            Ordering::Less => Err(VmRejection::EpochMoved { now: self.epoch, asked: epoch }),
+            Ordering::Greater => Err(VmRejection::EpochAhead { now: self.epoch, asked: epoch }),
+            Ordering::Equal => self.is_home(host),
         }
-        self.is_home(host)
     }
 
     /// Whether `host` is the VM's home.

@@ -26,7 +26,7 @@ use crate::{
     failure::Failure,
     grant,
     operations::{self, Wish},
-    record::vm::change,
+    record::vm::{VmRecord, change, fence::Silence},
     records::{self, Write},
     refusal::Refusal,
     trace, vmkey,
@@ -314,14 +314,28 @@ async fn revoke(
     Ok(Answer(app.vm(&name).await?.value.view()))
 }
 
+fn silence(app: &App, vm: &VmRecord, powered_off: bool) -> Silence {
+    let policy = app.policy();
+    Silence {
+        silent_s: vm.home.as_ref().map_or(u64::MAX, |home| app.silent_s(home)),
+        powered_off,
+        least_s: app.config.limits.fence_silence_s,
+        lease_s: policy.lease_s.saturating_add(policy.clock_skew_s),
+    }
+}
+
 async fn fence(
     State(app): State<App>,
     operator: Operator,
     Named(name): Named<VmId>,
     Body(request): Body<FenceRequest>,
 ) -> Outcome<VmView> {
+    if request.reason.trim().is_empty() {
+        return Err(Failure::refused(Refusal::invalid("a fence needs a reason")));
+    }
     let (vm, home) = loop {
         let vm = app.vm(&name).await?;
+        vm.value.may_be_fenced(silence(&app, &vm.value, request.powered_off))?;
         let after = vm.value.fenced(app.restored.epoch_floor())?;
         let mut write = Write::new().put(records::vm(&name)?, &after, vm.version)?;
         if let Some(open) = vm.value.open {
@@ -335,7 +349,8 @@ async fn fence(
     };
     let home: Option<HostId> = home;
     let from = home.map_or_else(String::new, |home| format!("home was {home}; "));
-    let detail = format!("{from}epoch {}; {}", vm.epoch.0, request.reason);
+    let off = if request.powered_off { "the operator vouches that it is off; " } else { "" };
+    let detail = format!("{from}{off}epoch {}; {}", vm.epoch.0, request.reason);
     app.audit
         .done(&operator.actor(), Done::new("vm-fenced", subject_of(&name)).detail(detail))
         .await?;

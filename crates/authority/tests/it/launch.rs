@@ -96,7 +96,7 @@ fn report(host: &InSession, vm: &str, state: VmState) -> Result<VmView, String> 
     host.caller.post(&format!("/v1/vms/{vm}/report"), &report)
 }
 
-fn settle(host: &InSession, id: OperationId, outcome: Outcome) -> Operation {
+pub(crate) fn settle(host: &InSession, id: OperationId, outcome: Outcome) -> Operation {
     let update = OperationUpdate {
         phase: "end".to_owned(),
         percent: None,
@@ -104,6 +104,11 @@ fn settle(host: &InSession, id: OperationId, outcome: Outcome) -> Operation {
         outcome: Some(outcome),
     };
     host.caller.post(&format!("/v1/operations/{id}"), &update).unwrap()
+}
+
+/// The start came to nothing: its home says that the VM is stopped.
+pub(crate) fn fails(host: &InSession, id: OperationId) {
+    settle(host, id, Outcome::Failed { detail: "no disk".to_owned(), hint: String::new() });
 }
 
 fn certify(host: &InSession, vtpm: &Vtpm) -> Result<VtpmCertificates, String> {
@@ -127,7 +132,7 @@ fn boot_keys_go_to_the_home_in_its_epoch_once_for_each_request() {
     assert_eq!(refused(ask(&on_b, "v1", &boot)), "vm-homed-elsewhere");
     assert_eq!(refused(ask(&on_a, "v2", &boot)), "vm-unknown");
     let other = request(operation.id, GrantPurpose::Boot, 2);
-    assert_eq!(refused(ask(&on_a, "v1", &other)), "grant-epoch-moved");
+    assert_eq!(refused(ask(&on_a, "v1", &other)), "vm-epoch-ahead");
     let other = request(OperationId([9; 16]), GrantPurpose::Boot, 1);
     assert_eq!(refused(ask(&on_a, "v1", &other)), "operation-unknown");
     let (grant, keys) = open(&centre, &on_a, &ask(&on_a, "v1", &boot).unwrap());
@@ -135,9 +140,18 @@ fn boot_keys_go_to_the_home_in_its_epoch_once_for_each_request() {
     assert_eq!(refused(ask(&on_a, "v1", &boot)), "grant-used");
     let again = request(operation.id, GrantPurpose::Boot, 1);
     assert_eq!(open(&centre, &on_a, &ask(&on_a, "v1", &again).unwrap()).1, keys);
-    // A fence moves the epoch: what the old home still asks for is refused.
-    let fence = json!({ "reason": "powered off" });
-    let view: VmView = centre.operator().post("/v1/vms/v1/fence", &fence).unwrap();
+    // Its home was heard of a moment ago: the VM may run there, whatever an operator says.
+    let operator = centre.operator();
+    let fence = |off: bool, reason: &str| {
+        let request = json!({ "reason": reason, "powered_off": off });
+        operator.post::<VmView>("/v1/vms/v1/fence", &request)
+    };
+    assert_eq!(refused(fence(false, "in a hurry")), "vm-home-alive");
+    assert_eq!(refused(fence(true, "in a hurry")), "vm-home-alive");
+    assert_eq!(refused(fence(true, " ")), "request-invalid");
+    // It says that the VM is stopped. A fence moves the epoch: what it still asks for is refused.
+    fails(&on_a, operation.id);
+    let view = fence(false, "its disk is gone").unwrap();
     assert_eq!((view.epoch, view.home), (Epoch(2), None));
     let late = request(operation.id, GrantPurpose::Boot, 1);
     assert_eq!(refused(ask(&on_a, "v1", &late)), "grant-epoch-moved");
@@ -224,7 +238,7 @@ fn a_guest_that_is_not_what_its_image_says_gets_no_data_volume() {
     assert_eq!(post(&shortened), bad("observed-list-mismatch"));
     let other_epoch = GuestEvidence { epoch: Epoch(2), ..evidence() };
     let refusal = host.caller.post::<GuestVerdict>("/v1/vms/v1/evidence", &other_epoch);
-    assert_eq!(refused(refusal), "grant-epoch-moved");
+    assert_eq!(refused(refusal), "vm-epoch-ahead");
     let audited = centre.audited_refusals();
     assert!(audited.iter().any(|name| name == "guest-event-unknown"), "{audited:?}");
     let name = "guest-event-unknown".to_owned();

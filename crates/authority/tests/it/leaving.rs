@@ -1,11 +1,11 @@
 //! Hosts that turn bad, that go, or that get another TPM; and why any of them gets keys or not.
 
 use model::{
-    KeyOrigin,
+    KeyOrigin, OperationId,
     api::{
         enrol::{DrainAnswer, HostMode, HostView, RevocationList, TokenAnswer},
         grant::{GrantAnswer, GrantPurpose, GrantRequest},
-        operate::Operation,
+        operate::{Operation, Outcome},
         policy::Trace,
         vm::VmView,
     },
@@ -15,12 +15,12 @@ use serve::random;
 
 use crate::{
     host_client::{InSession, SessionKeys},
-    launch::spec,
+    launch::{fails, settle, spec},
     support::Centre,
 };
 
 /// A VM that `host` is the home of and has boot keys of.
-fn homed(centre: &Centre, name: &str, host: &InSession, home: &str) {
+fn homed(centre: &Centre, name: &str, host: &InSession, home: &str) -> OperationId {
     let operator = centre.operator();
     let _: VmView = operator.post("/v1/vms", &spec(name, KeyOrigin::Console)).unwrap();
     let path = format!("/v1/vms/{name}/start");
@@ -32,6 +32,7 @@ fn homed(centre: &Centre, name: &str, host: &InSession, home: &str) {
         epoch: model::Epoch(1),
     };
     let _: GrantAnswer = host.caller.post(&format!("/v1/vms/{name}/grant"), &request).unwrap();
+    start.id
 }
 
 fn refused<T>(result: Result<T, String>) -> String {
@@ -43,7 +44,7 @@ fn a_host_that_turns_bad_exposes_the_vms_whose_keys_it_has_and_a_trace_says_why(
     let centre = Centre::start();
     let (mut a, operator) = (centre.host("a"), centre.operator());
     let session = a.session().unwrap();
-    homed(&centre, "v1", &session, "a");
+    let start = homed(&centre, "v1", &session, "a");
     let _: VmView = operator.post("/v1/vms", &spec("v2", KeyOrigin::Console)).unwrap();
     let trace: Trace = operator.get("/v1/hosts/a/trace").unwrap();
     assert!(trace.allowed, "{trace:?}");
@@ -67,7 +68,8 @@ fn a_host_that_turns_bad_exposes_the_vms_whose_keys_it_has_and_a_trace_says_why(
     assert!(rule.reason.contains("14"), "{rule:?}");
     let trace: Trace = operator.get("/v1/vms/v1/trace").unwrap();
     assert_eq!(trace.decided_by.as_deref(), Some("host-not-trusted"));
-    // The mark goes with the keys.
+    // The mark goes with the keys. Its session of before lasts: it can say that nothing runs.
+    fails(&session, start);
     let fence = json!({ "reason": "exposed" });
     let v1: VmView = operator.post("/v1/vms/v1/fence", &fence).unwrap();
     assert!(v1.exposed.is_none());
@@ -98,6 +100,7 @@ fn a_host_is_drained_before_it_is_retired() {
     let start = operator.post::<Value>("/v1/vms/v2/start", &json!({ "host": "a" }));
     assert_eq!(refused(start), "host-draining");
     assert_eq!(refused(retire()), "host-not-drained");
+    settle(&session, drain.stops[0].id, Outcome::Done);
     let _: VmView = operator.post("/v1/vms/v1/fence", &json!({ "reason": "moved" })).unwrap();
     assert_eq!(retire().unwrap().mode, HostMode::Revoked);
     assert_eq!(refused(a.session()), "host-revoked");

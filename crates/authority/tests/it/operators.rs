@@ -40,6 +40,7 @@ fn the_policy_is_changed_by_who_has_read_it() {
     let mut absurd = changed.clone();
     absurd.policy.lease_s = 0;
     assert_eq!(call(&absurd).unwrap_err().refusal(), Some("request-invalid"));
+    assert_eq!(call(&changed).unwrap(), changed, "the same policy is no new generation");
     let kept: PolicyView = operator.get("/v1/policy").unwrap();
     assert_eq!(kept, changed);
 }
@@ -138,7 +139,7 @@ fn a_vm_is_deleted_or_revoked_with_its_keys() {
     let _: Operation = host.caller.post(&format!("/v1/operations/{id}"), &done).unwrap();
     let last = json!({"state": "stopped", "epoch": 1, "detail": ""});
     let _: VmView = host.caller.post("/v1/vms/v2/report", &last).unwrap();
-    let fence = operator.post::<Value>("/v1/vms/v2/fence", &json!({"reason": ""}));
+    let fence = operator.post::<Value>("/v1/vms/v2/fence", &json!({"reason": "gone"}));
     assert_eq!(refused(fence), "vm-revoked");
     let status: AuthorityStatus = operator.get("/v1/status").unwrap();
     assert_eq!((status.hosts, status.vms, status.assurance.as_str()), (1, 1, "software"));
@@ -171,10 +172,10 @@ fn what_a_host_did_alone_is_taken_once() {
 #[test]
 fn another_operator_gets_a_certificate_of_their_own() {
     let centre = Centre::start();
-    let out = centre.dir.path().display().to_string();
+    let out = centre.path("operators").display().to_string();
     let made = centre.command(&["operator", "--name", "bob", "--out", &out]);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let files = (centre.path("bob.pem"), centre.path("bob.key"));
+    let files = (centre.path("operators/bob.pem"), centre.path("operators/bob.key"));
     let bob = centre.caller(Some(&Identity::read(&files.0, &files.1).unwrap()));
     let _: VmView = bob.post("/v1/vms", &spec("v1", KeyOrigin::Console)).unwrap();
     let page: Value = bob.get("/v1/audit").unwrap();

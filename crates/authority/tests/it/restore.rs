@@ -13,7 +13,7 @@ use model::{
 use serde_json::{Value, json};
 
 use crate::{
-    launch::spec,
+    launch::{fails, spec},
     support::{Centre, Settings, SoftwareTpm},
 };
 
@@ -30,7 +30,7 @@ fn strings(value: &Value) -> Vec<String> {
 
 fn backup(centre: &Centre, name: &str) -> Value {
     let file = centre.path(name);
-    let output = centre.command(&["backup", "--out", file.to_str().unwrap()]);
+    let output = centre.command(&["backup", "--json", "--out", file.to_str().unwrap()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -110,8 +110,9 @@ fn a_backup_on_another_tpm_begins_an_incarnation_and_grants_nothing_until_old_le
     let until = report["quiet_until"].as_u64().unwrap();
     assert!(status.quiet_until == Some(until) || status.quiet_until.is_none());
     std::thread::sleep(Duration::from_millis(3500));
-    host.session().unwrap();
-    start().unwrap();
+    let session = host.session().unwrap();
+    let started = start().unwrap();
+    fails(&session, serde_json::from_value(started["id"].clone()).unwrap());
     // New epochs are above all that the lost authority can have given out.
     let fenced: VmView = operator.post("/v1/vms/v1/fence", &json!({ "reason": "test" })).unwrap();
     assert!(fenced.epoch.0 > 1_000_000_000_000);

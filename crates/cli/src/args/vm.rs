@@ -162,13 +162,17 @@ pub enum Vm {
         /// Its name.
         name: VmId,
     },
-    /// Vouch that its home host is powered off: the epoch moves, old grants die.
+    /// Take its home away: the epoch moves, old grants die, and its next start makes it anew from its
+    /// image, WITHOUT what its guest wrote. Refused while the VM may still run on its home.
     Fence {
         /// Its name.
         name: VmId,
         /// Why, for the audit log.
         #[arg(long)]
         reason: String,
+        /// Vouch that its home host is switched off.
+        #[arg(long)]
+        powered_off: bool,
     },
     /// Have older volumes of the stopped VM taken for the newest at its next start, as after
     /// putting back a backup. One operator proposes it; another one repeats the command within an

@@ -43,11 +43,16 @@ pub(super) async fn run(verb: Vm, target: &Target, printer: Printer) -> Result<(
         }
         Vm::Attest { name, export } => attest(target, &name, export.as_deref(), printer).await,
         Vm::Console { name } => console(target, &name, printer).await,
-        Vm::Fence { name, reason } => {
+        Vm::Fence { name, reason, powered_off } => {
             let path = format!("/v1/vms/{name}/fence");
-            let request = FenceRequest { reason };
+            let request = FenceRequest { reason, powered_off };
             let vm: VmView = target.authority()?.post(&path, &request).await?;
-            printer.result(&vm, &format!("{name} has no home; its epoch is {}", vm.epoch.0))
+            let said = format!(
+                "{name} has no home; its epoch is {}. Its next start makes it anew from its image: \
+                 what its guest wrote stays behind",
+                vm.epoch.0
+            );
+            printer.result(&vm, &said)
         }
         Vm::Reanchor { name, reason } => {
             let path = format!("/v1/vms/{name}/reanchor");

@@ -44,6 +44,7 @@ pub(crate) fn apply(record: &mut Record, memory: &mut Memory, event: Event) {
                 live.appraise |= live.booted;
             }
         }
+        Event::Disowned(reason) => disowned(record, &reason),
         Event::Retry => memory.waiting.clear(),
         Event::Delivered(id) => {
             if let Some(job) = record.job.as_mut().filter(|job| job.id == id && !job.is_open()) {
@@ -194,6 +195,7 @@ fn no_more_asking(record: &mut Record) {
 fn failed(record: &mut Record, memory: &mut Memory, step: Step, reason: Reason, away: bool) {
     let local = record.job.as_ref().is_some_and(|job| job.local);
     match &mut record.phase {
+        Phase::Live(_) if reason.disowns() => disowned(record, &reason),
         Phase::Launching(_) if away && !local => {
             memory.waiting.insert(step);
         }
@@ -272,6 +274,15 @@ fn mishap(record: &mut Record, role: Role) {
     } else if role == Role::Vtpm && qemu {
         let detail = "its vTPM process has ended".to_owned();
         stop(record, false, Then::Relaunch { resets }, detail);
+    }
+}
+
+/// Its home was taken away while it ran: another copy may begin elsewhere, so this one is cut.
+fn disowned(record: &mut Record, reason: &Reason) {
+    if matches!(record.phase, Phase::Launching(_) | Phase::Live(_)) {
+        let detail = format!("ended: it is not this host's any more ({})", reason.detail);
+        apply_order::end_job(record, reason.outcome());
+        stop(record, false, Then::Stopped, detail);
     }
 }
 

@@ -123,6 +123,11 @@ impl Reason {
         Self { refused: None, detail: detail.into(), hint: hint.into() }
     }
 
+    /// Whether it says that the VM is not this host's any more: its home was taken away.
+    pub(crate) fn disowns(&self) -> bool {
+        matches!(self.refused.as_deref(), Some("grant-epoch-moved" | "vm-homed-elsewhere"))
+    }
+
     /// As the outcome of an operation.
     pub(crate) fn outcome(&self) -> Outcome {
         let (detail, hint) = (self.detail.clone(), self.hint.clone());
@@ -191,6 +196,8 @@ pub(crate) enum Event {
     },
     /// A running guest is to be appraised again: it has measured more, or it is time.
     Reappraise,
+    /// The VM is not this host's any more.
+    Disowned(Reason),
     /// What had to wait may be tried again.
     Retry,
     /// The authority has taken the outcome of this operation.

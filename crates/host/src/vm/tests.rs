@@ -44,6 +44,7 @@ fn acts() -> impl Strategy<Value = Act> {
         1 => any::<bool>().prop_map(|reset| Act::PowerOff { reset }),
         1 => any::<bool>().prop_map(|ended| Act::Lease { ended }),
         1 => Just(Act::Reappraise),
+        1 => Just(Act::Disown),
         1 => Just(Act::Retry),
         1 => Just(Act::Delivered),
         1 => any::<bool>().prop_map(|trusted| Act::Turn { trusted }),

@@ -70,7 +70,7 @@ pub struct Operation {
 }
 
 /// `POST /v1/operations/{id}` (host).
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OperationUpdate {
     /// Present phase.

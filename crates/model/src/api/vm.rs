@@ -178,12 +178,16 @@ pub struct StartRequest {
     pub host: HostId,
 }
 
-/// `POST /v1/vms/{vm}/fence`: an operator vouches that the old home host is powered off.
+/// `POST /v1/vms/{vm}/fence`: a VM loses its home, and with it what its guest wrote.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FenceRequest {
     /// Why, for the audit log.
     pub reason: String,
+    /// The operator vouches that the home host is switched off, and stays so until it is wiped or
+    /// hears that the epoch has moved.
+    #[serde(default)]
+    pub powered_off: bool,
 }
 
 /// `POST /v1/vms/{vm}/vtpm` (host): public areas of a newly manufactured vTPM.
@@ -297,6 +301,12 @@ pub struct EvidenceExport {
     pub host_ak_certificate: Bytes,
     /// Certificate of the host's EK, DER.
     pub host_ek_certificate: Bytes,
+    /// CA certificates of the TPM makers that the authority trusts, DER.
+    #[serde(default)]
+    pub ek_roots: Vec<Bytes>,
+    /// The key that signs verdicts, SubjectPublicKeyInfo.
+    #[serde(default)]
+    pub signing_key: Bytes,
     /// The verdict over it.
     pub verdict: GuestVerdict,
 }

@@ -170,9 +170,9 @@ impl VmRecord {
         }
     }
 
-    /// Fence: an operator vouches that the home host is off. The epoch moves on, the home is
-    /// cleared, and the next start makes the VM anew from its image. `floor`: the least epoch of
-    /// this incarnation.
+    /// Fence: the epoch moves on, the home is cleared, and the next start makes the VM anew from its
+    /// image. Whether it may be is [`Self::may_be_fenced`]'s. `floor`: the least epoch of this
+    /// incarnation.
     ///
     /// # Errors
     /// [`VmRejection`].

@@ -80,7 +80,7 @@ fn report(state: VmState, epoch: Epoch) -> VmReport {
     VmReport { state, epoch, detail: String::new() }
 }
 
-fn running(on: &str) -> VmRecord {
+pub(crate) fn running(on: &str) -> VmRecord {
     let vm = started(on, 1).certified_as(publics(1, Epoch(1)), certificates());
     let vm = vm.reported(&host(on), report(VmState::Running, Epoch(1))).unwrap();
     vm.settled(id(1), &Outcome::Done)
@@ -138,7 +138,7 @@ fn a_vtpm_that_has_booted_is_final_in_its_epoch() {
     let vm = running("a");
     assert_eq!(vm.may_certify(&host("a"), Epoch(1)), Err(VmRejection::VtpmCertified));
     assert_eq!(vm.may_certify(&host("b"), Epoch(1)).unwrap_err().name(), "vm-homed-elsewhere");
-    assert_eq!(vm.may_certify(&host("a"), Epoch(2)).unwrap_err().name(), "grant-epoch-moved");
+    assert_eq!(vm.may_certify(&host("a"), Epoch(2)).unwrap_err().name(), "vm-epoch-ahead");
 }
 
 #[test]

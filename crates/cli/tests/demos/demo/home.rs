@@ -5,7 +5,7 @@ use model::{
     api::{
         enrol::Challenge,
         grant::{GrantAnswer, GrantPurpose, GrantRequest},
-        operate::Operation,
+        operate::{Operation, OperationUpdate, Outcome},
         vm::{GuestVerdict, VmView, VtpmCertificates, VtpmPublics},
     },
 };
@@ -49,7 +49,16 @@ pub fn of_vms(world: &World, checks: &mut Checks, c: &Rogue) {
     );
     let said = world.vouchsafe(&["vm", "start", "c2", "--host", "c"]);
     checks.refused("a start on a drained host", "host-draining", &said.refusal(), "");
-    for name in VMS {
+    let hasty = ["vm", "fence", VMS[0], "--powered-off", "--reason", "in a hurry"];
+    let said = world.vouchsafe(&hasty);
+    let what = "a fence while the home is heard of, whatever the operator says";
+    checks.refused(what, "vm-home-alive", &said.refusal(), "");
+    for (name, start) in VMS.iter().zip(&started) {
+        let outcome = Outcome::Failed { detail: "no disk".to_owned(), hint: String::new() };
+        let update = OperationUpdate { outcome: Some(outcome), ..OperationUpdate::default() };
+        let path = format!("/v1/operations/{}", start.id);
+        let told: Result<Operation, _> = c.post_as(&session, &path, &update);
+        checks.check(&format!("c says that {name} is stopped there"), told.is_ok(), "");
         let path = format!("/v1/vms/{name}/fence");
         let reason = json!({"reason": "the demonstration's rogue is no home"});
         let fenced = c.post_as::<_, VmView>(&operator, &path, &reason);

@@ -4,7 +4,7 @@
 use crate::checks::Checks;
 
 /// Attempts and the names of their refusals.
-pub const ALL: [(&str, &[&str]); 26] = [
+pub const ALL: [(&str, &[&str]); 27] = [
     ("unapproved host", &["host-not-approved"]),
     ("AK that is not the enrolled one", &["ak-not-enrolled"]),
     ("AK with the wrong attributes", &["ak-wrong-attributes"]),
@@ -15,6 +15,7 @@ pub const ALL: [(&str, &[&str]); 26] = [
     ("host whose event log was edited", &["event-log-mismatch"]),
     ("audit-only host asking for a grant", &["host-audit-only"]),
     ("start on a second host", &["vm-homed-elsewhere"]),
+    ("home taken away while it speaks", &["vm-home-alive"]),
     ("grant used twice", &["grant-used"]),
     ("grant after the epoch moved", &["grant-epoch-moved"]),
     ("volume opened without a grant", &["grant-missing"]),

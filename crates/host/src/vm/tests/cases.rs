@@ -11,7 +11,7 @@ use model::{
 use super::super::{
     machine::{self},
     phase::Phase,
-    step::Step,
+    step::{Event, Reason, Step},
 };
 use super::world::{Act, World};
 use crate::{
@@ -149,6 +149,29 @@ fn the_end_of_the_lease_pauses_and_its_renewal_goes_on() {
     assert_eq!(machine::next(&world.record, &world.memory), None);
     world.settle();
     assert!(matches!(&world.record.phase, Phase::Live(live) if !live.paused));
+}
+
+#[test]
+fn a_vm_whose_home_was_taken_away_is_cut_whoever_says_it_first() {
+    let running = || {
+        let mut world = World::new();
+        world.order(Action::Start);
+        world.settle();
+        assert!(world.runs(Role::Qemu));
+        world
+    };
+    let mut told = running();
+    told.act(&Act::Disown);
+    let mut judged = running();
+    judged.act(&Act::Reappraise);
+    let reason = Reason::refused("grant-epoch-moved", "the VM is in epoch 2", "");
+    judged.event(Event::Failed { step: Step::Appraise, reason, away: false });
+    for mut world in [told, judged] {
+        world.settle();
+        assert!(world.alive.is_empty());
+        let Phase::Stopped(stopped) = &world.record.phase else { panic!("it goes on") };
+        assert!(stopped.detail.contains("epoch 2"), "{}", stopped.detail);
+    }
 }
 
 #[test]

@@ -66,6 +66,8 @@ pub(super) enum Act {
         ended: bool,
     },
     Reappraise,
+    /// Its home is taken away.
+    Disown,
     Retry,
     Delivered,
     Turn {
@@ -265,6 +267,10 @@ impl World {
             }
             Act::Lease { ended } => self.event(Event::Lease { ended: *ended }),
             Act::Reappraise => self.event(Event::Reappraise),
+            Act::Disown => {
+                let reason = Reason::refused("grant-epoch-moved", "the VM is in epoch 2", "");
+                self.event(Event::Disowned(reason));
+            }
             Act::Retry => self.event(Event::Retry),
             Act::Delivered => {
                 if let Some(job) = self.record.job.clone() {
