@@ -15,7 +15,7 @@ use xkms::message::{Binding, KeyInfo, QueryKeyBinding, Request, RequestBody, Req
 
 use crate::{
     dice::Dice,
-    figures::{one_of, share},
+    figures::{mean, one_of, share},
     lab::Lab,
 };
 
@@ -48,8 +48,8 @@ impl Asking {
         stream
     }
 
-    /// Asks one what it knows of a key, and reads the answer to its end.
-    pub fn ask(&self, stream: &mut TcpStream, site: usize, name: &str) {
+    /// Asks one what it knows of a key, and reads the answer to its end; `false` if it was too busy.
+    pub fn ask(&self, stream: &mut TcpStream, site: usize, name: &str) -> bool {
         let (address, text) = &self.texts[site];
         let text = text.replace(NAME, name);
         let head = format!(
@@ -69,16 +69,18 @@ impl Asking {
             let (_, rest) = head.split_once("content-length: ").expect("a length");
             let length: usize = rest.lines().next().unwrap_or("0").parse().expect("a number");
             if body.len() >= length {
-                assert!(body.contains("#Success"), "{body}");
-                return;
+                let busy = body.contains("#Receiver") && body.contains("#Refused");
+                assert!(busy || body.contains("#Success"), "{body}");
+                return !busy;
             }
         }
     }
 }
 
 /// Questions at `rate` a second for `length`, of which the share `hit` is about a key that the library
-/// has; how long each took from the instant it was due, milliseconds.
-pub fn open(lab: &Lab, rate: f64, hit: f64, length: Duration) -> Vec<f64> {
+/// has; how long each took from the instant it was due, milliseconds, and what share was refused
+/// because the service was too busy.
+pub fn open(lab: &Lab, rate: f64, hit: f64, length: Duration) -> (Vec<f64>, f64) {
     let asking = Asking::of(lab);
     let services = lab.sites.len();
     let mut dice = Dice::new(rate.to_bits() ^ hit.to_bits().rotate_left(20));
@@ -109,9 +111,9 @@ pub fn open(lab: &Lab, rate: f64, hit: f64, length: Duration) -> Vec<f64> {
                 format!("nobody-{}-{number}", begun.elapsed().as_nanos())
             };
             let stream = streams[site].get_or_insert_with(|| asking.connect(site));
-            asking.ask(stream, site, &name);
+            let answered = asking.ask(stream, site, &name);
             let ms = (begun.elapsed().saturating_sub(due)).as_secs_f64() * 1000.0;
-            times.lock().expect("no panic").push(ms);
+            times.lock().expect("no panic").push((ms, answered));
         }
     };
     thread::scope(|scope| {
@@ -119,7 +121,10 @@ pub fn open(lab: &Lab, rate: f64, hit: f64, length: Duration) -> Vec<f64> {
             scope.spawn(worker);
         }
     });
-    times.into_inner().expect("no panic")
+    let times = times.into_inner().expect("no panic");
+    let refused: Vec<f64> = times.iter().map(|(_, good)| if *good { 0.0 } else { 1.0 }).collect();
+    let answered = times.into_iter().filter(|(_, good)| *good).map(|(ms, _)| ms).collect();
+    (answered, mean(&refused))
 }
 
 /// Processor time that the processes have used, milliseconds.
@@ -152,20 +157,16 @@ impl Processors {
     }
 }
 
-/// Of a process and its children. A tick is a hundredth of a second on Linux; where the kernel counts
-/// finer, that is read.
+/// Of a process and its children; a tick is a hundredth of a second on Linux.
 fn spent(pid: u32) -> f64 {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let children = children.unwrap_or_default();
-    let children: Vec<u32> =
-        children.split_whitespace().filter_map(|one| one.parse().ok()).collect();
+    let children = children.split_whitespace().filter_map(|one| one.parse().ok());
     let own = |pid: u32| -> f64 {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let of = |path: std::path::PathBuf| -> Option<f64> {
-            let text = fs::read_to_string(path.join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse().ok()
-        };
-        tasks.filter_map(|task| of(task.path())).sum::<f64>() / 1e6
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, which may hold anything: state is the third field, times are 14 and 15.
+        let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum()
     };
-    own(pid) + children.into_iter().map(own).sum::<f64>()
+    std::iter::once(pid).chain(children).map(own).sum::<f64>() * 10.0
 }

@@ -3,8 +3,6 @@
 //! there; any other goes on to the centre. Work takes what was measured of the real processes (their
 //! processor time), and varies as measured.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
-
 use crate::{
     dice::Dice,
     figures::{one_of, percentile, share},
@@ -87,16 +85,14 @@ impl Park {
         done: &mut Vec<f64>,
     ) -> f64 {
         onward.sort_by(|one, other| one.0.total_cmp(&other.0));
-        // Nanoseconds, which have an order.
-        let mut free: BinaryHeap<Reverse<u64>> =
-            (0..self.centre_cores).map(|_| Reverse(0)).collect();
+        let mut free = vec![0.0_f64; self.centre_cores];
         let mut busy = 0.0;
         for (arrives, begun) in onward {
             let work = costs.forwarded.centre * costs.shape[one_of(dice, costs.shape.len())];
-            let Reverse(earliest) = free.pop().unwrap_or(Reverse(0));
-            let begins = (earliest as f64 / 1e6).max(arrives + TRIP / 2.0);
-            let end = begins + work;
-            free.push(Reverse((end * 1e6) as u64));
+            let first = free.iter_mut().min_by(|one, other| one.total_cmp(other));
+            let first = first.expect("a processor");
+            let end = first.max(arrives + TRIP / 2.0) + work;
+            *first = end;
             busy += work;
             done.push(end + TRIP / 2.0 - begun);
         }

@@ -184,11 +184,27 @@ impl Drop for Serving<'_> {
     }
 }
 
+/// `openssl` with copies of its libraries that no other process of this machine has: as in a VM of its
+/// own, where they are not shared with the lab's software TPMs.
+pub fn own_openssl(dir: &Path) -> PathBuf {
+    let dir = dir.join("openssl");
+    fs::create_dir(&dir).expect("a folder");
+    let program = run("sh", &["-c", "command -v openssl"]).stdout.trim().to_owned();
+    let said = run("ldd", &[&program]).stdout;
+    let libraries = said.lines().filter_map(|line| line.split("=> ").nth(1)?.split(' ').next());
+    for file in libraries.chain([program.as_str()]).map(Path::new) {
+        fs::copy(file, dir.join(file.file_name().expect("a name"))).expect("a copy");
+    }
+    dir
+}
+
 /// A client that speaks to the PKI.
 #[derive(Debug)]
 pub struct Theirs {
     dir: PathBuf,
     name: String,
+    /// Where its program and libraries are, if not where all have theirs.
+    pub own: Option<PathBuf>,
 }
 
 impl Theirs {
@@ -201,7 +217,7 @@ impl Theirs {
         }
         fs::copy(lab.pki.file("ca.pem"), dir.join("ca.pem")).expect("a file");
         fs::copy(lab.pki.file("secret"), dir.join("secret")).expect("a file");
-        Self { dir, name: name.to_owned() }
+        Self { dir, name: name.to_owned(), own: None }
     }
 
     /// Its certificate.
@@ -210,7 +226,11 @@ impl Theirs {
     }
 
     fn openssl(&self, words: &[&str], watch: Watch) -> Took {
-        took(Command::new("openssl").current_dir(&self.dir).args(words), watch)
+        let own = self.own.as_ref();
+        let mut command =
+            Command::new(own.map_or_else(|| PathBuf::from("openssl"), |own| own.join("openssl")));
+        own.map(|own| command.env("LD_LIBRARY_PATH", own));
+        took(command.current_dir(&self.dir).args(words), watch)
     }
 
     fn cmp(&self, lab: &Lab, words: &[&str], watch: Watch) -> Took {

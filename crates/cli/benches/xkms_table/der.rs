@@ -11,12 +11,12 @@ pub struct Tlv<'a> {
 
 impl<'a> Tlv<'a> {
     /// The values that it is made of.
-    pub fn parts(self) -> Option<Vec<Tlv<'a>>> {
+    pub fn parts(self) -> Option<Vec<Self>> {
         all(self.content)
     }
 
     /// The only value in it.
-    pub fn only(self) -> Option<Tlv<'a>> {
+    pub fn only(self) -> Option<Self> {
         first(self.content).map(|(inner, _)| inner)
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    clients::{Ours, Theirs, Took, Watch, both},
+    clients::{Ours, Theirs, Took, Watch, both, own_openssl},
     dice::Dice,
     figures::one_of,
     lab::Lab,
@@ -189,7 +189,9 @@ impl Alone {
 
 /// `each` clients of each kind, one after the other, watched.
 pub fn alone(lab: &Lab, dir: &Path, program: &Path, (each, trip): (usize, Duration)) -> Alone {
-    let cast = Cast::new(lab, dir, program, ("a", each));
+    let mut cast = Cast::new(lab, dir, program, ("a", each));
+    let own = own_openssl(dir);
+    cast.theirs.iter_mut().for_each(|one| one.own = Some(own.clone()));
     lab.wide.delay(trip);
     lab.direct.delay(trip);
     let (mut all, watch) = (Alone::default(), Watch::Memory);
