@@ -1,13 +1,19 @@
 //! AES-XTS over runs of sectors, as dm-crypt's `aes-xts-plain64` computes it: the tweak is the
 //! little-endian 64-bit number of the sector, counted in units of 512 bytes.
 //!
-//! AES-256 is AWS-LC's XTS, reached through one small unsafe module; AES-128, which only LUKS1 asks
-//! for, stands on its ECB. Contexts with an expanded key are pooled, because a context serves one
+//! AES-256 is AWS-LC's XTS, reached through one small unsafe module; for sectors of 512 bytes, where
+//! the processor can, a vector implementation of our own. AES-128, which only LUKS1 asks for, stands on
+//! AWS-LC's ECB. Contexts with an expanded key are pooled, because a context serves one
 //! thread at a time.
 
 pub(crate) mod af;
 mod evp;
 pub(crate) mod hash;
+#[cfg(target_arch = "x86_64")]
+mod vaes;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "cipher/no_vaes.rs"]
+mod vaes;
 mod volume;
 mod xts128;
 
@@ -19,6 +25,7 @@ pub use self::volume::CryptVolume;
 pub(crate) use self::volume::{Geometry, Identity};
 use self::{
     evp::{Direction, Xts},
+    vaes::Xts512,
     xts128::Xts128,
 };
 
@@ -59,16 +66,20 @@ pub(crate) struct SectorCipher {
     opening: Mutex<Vec<Keyed>>,
 }
 
-/// A context with its expanded key, for one direction. The key's length says which it is.
+/// A context with its expanded key, for one direction.
 enum Keyed {
     Aes256(Xts),
+    Aes256Short(Box<Xts512>),
     Aes128(Xts128),
 }
 
 impl Keyed {
-    fn new(key: &[u8], direction: Direction) -> Result<Self, CipherFailure> {
+    /// The key's length says which cipher it is, the sector's which implementation.
+    fn new(key: &[u8], sector: usize, direction: Direction) -> Result<Self, CipherFailure> {
         if key.len() == KEY_BYTES / 2 {
             Xts128::new(key, direction).map(Self::Aes128)
+        } else if sector == vaes::UNIT && vaes::available() {
+            Xts512::new(key, direction).map(|xts| Self::Aes256Short(Box::new(xts)))
         } else {
             Xts::new(key, direction).map(Self::Aes256)
         }
@@ -77,6 +88,7 @@ impl Keyed {
     fn run(&mut self, units: Units<'_>) -> Result<(), CipherFailure> {
         match self {
             Self::Aes256(xts) => xts.run(units),
+            Self::Aes256Short(xts) => xts.run(units),
             Self::Aes128(xts) => xts.run(units),
         }
     }
@@ -103,7 +115,7 @@ impl SectorCipher {
             opening: Mutex::new(Vec::new()),
         };
         // Fails now rather than at the first request.
-        cipher.give(Direction::Seal, Keyed::new(cipher.key.expose(), Direction::Seal)?);
+        cipher.give(Direction::Seal, Keyed::new(cipher.key.expose(), sector, Direction::Seal)?);
         Ok(cipher)
     }
 
@@ -127,7 +139,7 @@ impl SectorCipher {
         let first = (offset / IV_UNIT).wrapping_add(self.tweak);
         let mut context = match self.pool(direction).pop() {
             Some(context) => context,
-            None => Keyed::new(self.key.expose(), direction)?,
+            None => Keyed::new(self.key.expose(), self.sector, direction)?,
         };
         let done = context.run(Units { first, step, unit: self.sector, bytes: sectors });
         self.give(direction, context);

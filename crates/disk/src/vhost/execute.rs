@@ -1,7 +1,7 @@
 //! Doing what a request asks: data are copied between the guest's memory and the worker's buffer,
 //! and the volume works on the buffer.
 
-use std::{io, sync::Arc};
+use std::io;
 
 use super::{
     Fault,
@@ -22,24 +22,23 @@ impl Work {
         request: &Request,
         segments: &[Segment],
     ) -> Result<Done, Trouble> {
-        let counters = Arc::clone(&self.job.counters);
         let changes = matches!(request.kind, Kind::Write | Kind::Discard | Kind::WriteZeroes);
         if changes && self.job.volume.read_only() {
             return Err(Trouble::Io(io::ErrorKind::PermissionDenied.into()));
         }
         let done = match request.kind {
             Kind::Read => {
-                add(&counters.reads, 1);
-                add(&counters.bytes_read, request.writable);
+                add(&self.job.counters.reads, 1);
+                add(&self.job.counters.bytes_read, request.writable);
                 self.read(request, segments)?
             }
             Kind::Write => {
-                add(&counters.writes, 1);
-                add(&counters.bytes_written, request.readable);
+                add(&self.job.counters.writes, 1);
+                add(&self.job.counters.bytes_written, request.readable);
                 self.write(request, segments)?
             }
             Kind::Flush => {
-                add(&counters.flushes, 1);
+                add(&self.job.counters.flushes, 1);
                 self.job.volume.flush()?;
                 Done::Bytes(0)
             }
