@@ -7,7 +7,8 @@
 //! processor time of the server for one operation, or for one gigabyte, and decide: wall figures
 //! swing with the machine.
 //!
-//! Vault rows: `first` writes sectors that were never written, the others rewrite a settled volume.
+//! Rows `first` write what was never written, on both sides: a vault's sectors, and the holes of a
+//! plain file. The others rewrite what is settled.
 //!
 //! `cargo bench -p disk --bench disk`, with `QUICK=1` for a look at three short rounds; `CASE=a,b`
 //! runs only rows whose name has one of these parts, and `ROUNDS=n` so many rounds.
@@ -159,13 +160,8 @@ fn on_tmpfs(plan: &Plan, place: &Place, rows: &mut Rows) {
     }
     for (case, ours) in [("vault-aegis-first", Who::OursAegis), ("vault-gcm-first", Who::OursGcm)] {
         for peer in [Who::NbdkitFile, Who::OursRaw] {
-            rows.compare_named(
-                &samples,
-                case,
-                &format!("{}-first", ours.name()),
-                peer.name(),
-                &JOBS[1],
-            );
+            let side = |who: Who| format!("{}-first", who.name());
+            rows.compare_named(&samples, case, &side(ours), &side(peer), &JOBS[1]);
         }
     }
     for case in seam::names() {
@@ -175,15 +171,20 @@ fn on_tmpfs(plan: &Plan, place: &Place, rows: &mut Rows) {
     }
 }
 
-/// Sequential writes to sectors that were never written, on fresh volumes.
+/// Sequential writes to what was never written: fresh volumes, and a fresh file of holes. What each
+/// leaves is settled again for the next round.
 fn first_writes(plan: &Plan, place: &Place, samples: &mut Samples) {
-    for who in [Who::OursGcm, Who::OursAegis] {
-        let name = format!("{}-first", who.name());
-        if !plan.has(&name) {
-            continue;
+    let wanted = |who: Who| plan.has(&format!("{}-first", who.name()));
+    let vaults = [Who::OursGcm, Who::OursAegis].into_iter().filter(|who| wanted(*who));
+    let vaults: Vec<Who> = vaults.collect();
+    let plain = if vaults.is_empty() { &[][..] } else { &[Who::NbdkitFile, Who::OursRaw] };
+    for &who in vaults.iter().chain(plain) {
+        match who {
+            Who::OursGcm | Who::OursAegis => place.make_vault(who.image(), who),
+            _ => place.make_raw(who.image()),
         }
-        place.make_vault(who.image(), who);
         let server = place.start(who);
+        let name = format!("{}-first", who.name());
         measure(samples, &name, &JOBS[1], &server, || {
             fio::run(&server.socket, &JOBS[1], SIZE, None)
         });

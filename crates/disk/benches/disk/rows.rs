@@ -113,6 +113,7 @@ impl Rows {
         self.compare_named(samples, pair.case, pair.ours.name(), pair.peer.name(), job);
     }
 
+    /// The row names the peer, not the kind of its work: that is in `case`.
     pub fn compare_named(
         &mut self,
         samples: &Samples,
@@ -127,6 +128,7 @@ impl Rows {
         };
         let (unit, cpu_unit, scale) =
             if job.is_sequential() { ("MB/s", "s/GB", 1e6) } else { ("kIOPS", "us/op", 1e3) };
+        let peer = peer.strip_suffix("-first").unwrap_or(peer);
         let both = (median(&mine.0) / scale, median(&theirs.0) / scale);
         let name = format!("{case}-{}-vs-{peer}", job.name);
         self.put(&name, peer, unit, both, both.0 / both.1, mine.0.len());

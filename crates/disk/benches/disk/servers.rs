@@ -107,12 +107,17 @@ impl Place {
         fs::write(dir.join("key"), KEY).expect("key");
         let place = Self { dir: dir.to_owned(), direct };
         place.make_luks1(Who::OursLuks1.image());
-        File::create(place.path("raw")).expect("image").set_len(SIZE).expect("image");
+        place.make_raw(Who::OursRaw.image());
         if !direct {
             place.make_vault(Who::OursGcm.image(), Who::OursGcm);
             place.make_vault(Who::OursAegis.image(), Who::OursAegis);
         }
         place
+    }
+
+    /// A fresh file of holes.
+    pub fn make_raw(&self, name: &str) {
+        File::create(self.path(name)).expect("image").set_len(SIZE).expect("image");
     }
 
     /// A fresh LUKS1 volume, by cryptsetup.

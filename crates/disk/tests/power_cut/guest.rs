@@ -6,8 +6,14 @@ use std::collections::BTreeMap;
 
 pub(crate) const SECTOR: usize = 4096;
 
-/// One operation: the sectors that it changed, as they were afterwards.
-type Step = BTreeMap<usize, Vec<u8>>;
+/// One operation.
+#[derive(Clone, Debug, Default)]
+struct Step {
+    /// The sectors that it changed, as they were afterwards.
+    sectors: BTreeMap<usize, Vec<u8>>,
+    /// Done as a whole or not at all.
+    whole: bool,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Guest {
@@ -33,13 +39,23 @@ impl Guest {
 
     /// Puts `data` at `at`; before the operation itself is tried.
     pub(crate) fn put(&mut self, at: usize, data: &[u8]) {
-        let mut step = Step::new();
+        let mut sectors = BTreeMap::new();
         for (offset, byte) in (at..).zip(data) {
             let number = offset / SECTOR;
-            let sector = step.entry(number).or_insert_with(|| self.now[number].clone());
+            let sector = sectors.entry(number).or_insert_with(|| self.now[number].clone());
             sector[offset % SECTOR] = *byte;
         }
-        for (number, sector) in &step {
+        self.step(Step { sectors, whole: false });
+    }
+
+    /// The disk becomes `content`, all of it at once; before that is tried.
+    pub(crate) fn become_whole(&mut self, content: &[u8]) {
+        let sectors = in_sectors(content).into_iter().enumerate().collect();
+        self.step(Step { sectors, whole: true });
+    }
+
+    fn step(&mut self, step: Step) {
+        for (number, sector) in &step.sectors {
             self.now[*number].clone_from(sector);
         }
         self.steps.push(step);
@@ -67,10 +83,7 @@ impl Guest {
 
     /// Judges what is found after a cut. If it is possible it is what the guest goes on from.
     pub(crate) fn settle(&mut self, found: &[u8]) -> Result<(), String> {
-        let mut found: Vec<Vec<u8>> = found.chunks(SECTOR).map(<[u8]>::to_vec).collect();
-        if let Some(last) = found.last_mut() {
-            last.resize(SECTOR, 0);
-        }
+        let found = in_sectors(found);
         if !self.possible(&found) {
             return Err(self.explain(&found));
         }
@@ -87,13 +100,14 @@ impl Guest {
         }
         for step in &self.steps {
             // This operation in part: each of its sectors before or after it.
+            let after = |number: usize| step.sectors.get(&number).filter(|_| !step.whole);
             let partly = state.iter().zip(found).enumerate().all(|(number, (before, seen))| {
-                seen == before || step.get(&number).is_some_and(|after| seen == after)
+                seen == before || after(number).is_some_and(|after| seen == after)
             });
             if partly {
                 return true;
             }
-            for (number, sector) in step {
+            for (number, sector) in &step.sectors {
                 state[*number].clone_from(sector);
             }
         }
@@ -105,7 +119,7 @@ impl Guest {
         let mut lost = 0;
         let mut invented = 0;
         for (number, seen) in found.iter().enumerate() {
-            let mut versions = self.steps.iter().filter_map(|step| step.get(&number));
+            let mut versions = self.steps.iter().filter_map(|step| step.sectors.get(&number));
             if *seen == self.flushed[number] || versions.any(|version| version == seen) {
                 continue;
             }
@@ -120,4 +134,13 @@ impl Guest {
         }
         format!("{lost} sectors lost what was flushed, {invented} hold what was never written")
     }
+}
+
+/// Cut into sectors; the last one is filled up with zeros.
+fn in_sectors(content: &[u8]) -> Vec<Vec<u8>> {
+    let mut sectors: Vec<Vec<u8>> = content.chunks(SECTOR).map(<[u8]>::to_vec).collect();
+    if let Some(last) = sectors.last_mut() {
+        last.resize(SECTOR, 0);
+    }
+    sectors
 }

@@ -23,6 +23,8 @@ pub(crate) struct Tally {
     pub(crate) images: u64,
     pub(crate) flushes: u64,
     pub(crate) operations: u64,
+    /// Reverts to a snapshot that were tried.
+    pub(crate) reverts: u64,
     /// What went wrong, with the seed.
     pub(crate) failures: Vec<(u64, String)>,
 }
@@ -35,6 +37,7 @@ impl Tally {
         self.images += other.images;
         self.flushes += other.flushes;
         self.operations += other.operations;
+        self.reverts += other.reverts;
         self.failures.extend(other.failures);
     }
 }
@@ -317,7 +320,15 @@ impl Run {
         if volume.rekeying() {
             return Ok(());
         }
-        if self.snapshots.len() < 3 && self.random.below(3) != 0 {
+        let choice = self.random.below(4);
+        if choice == 3
+            && let Some((name, content)) = self.snapshots.first_key_value()
+        {
+            self.guest.become_whole(content);
+            self.tally.reverts += 1;
+            volume.revert(name).map_err(failed)?;
+            self.guest.flushed();
+        } else if self.snapshots.len() < 3 && choice != 0 {
             let name = format!("s{}", self.named);
             self.named += 1;
             self.perhaps.insert(name.clone(), self.guest.now());
