@@ -32,7 +32,7 @@ pub enum KeyRequest {
         /// The key.
         signer: Bytes,
         /// The question: [`KeyRequest::Locate`] or [`KeyRequest::Validate`].
-        question: Box<KeyRequest>,
+        question: Box<Self>,
     },
     /// The keys that may authenticate an order about this binding: [`KeyAnswer::Keys`].
     AuthenticationKeys {

@@ -159,6 +159,12 @@ impl Keeper {
         operation: KeyOperation,
         binding: &KeyExample,
     ) -> Result<(), Why> {
+        let subject = format!("key:{}", super::subject(binding));
+        let event = format!("key-{}", operation.name());
+        // There was nothing to try: the keys are elsewhere, and the log says so.
+        if let Err(Why::Refused(moved)) = self.authentication_keys(operation, binding) {
+            return Ok(self.journal.refused("anyone", &event, &subject, moved)?);
+        }
         let mut ended = Vec::new();
         match operation {
             KeyOperation::Recover => {
@@ -180,8 +186,6 @@ impl Keeper {
             }
             KeyOperation::Locate | KeyOperation::Validate => {}
         }
-        let subject = format!("key:{}", super::subject(binding));
-        let event = format!("key-{}", operation.name());
         self.journal.refused("anyone", &event, &subject, Refusal::AuthenticationFailed)?;
         for id in ended {
             let subject = format!("authorization:{id}");

@@ -216,6 +216,21 @@ fn an_owner_with_more_than_a_parcel_holds_stays_where_it_is() {
 }
 
 #[test]
+fn whoever_tries_a_key_that_moved_away_finds_its_name_for_it_in_the_log() {
+    let (a, b) = (rig(), rig());
+    register(&a, "web", "v1", Some(&key()));
+    announce(&b, "v1", ("a", Some(&a)));
+    migrate(&a, "v1", "b").unwrap();
+    settle(&a, &b, "v1", ("a", "b"));
+    let (operation, binding) = (KeyOperation::Revoke, named("web"));
+    let tried = KeyRequest::AuthenticationFailed { operation, binding };
+    for (rig, name) in [(&a, "owner-moved"), (&b, "authentication-failed")] {
+        let _ = rig.keeper.serve(tried.clone());
+        assert_eq!(rig.last_refusal(), name);
+    }
+}
+
+#[test]
 fn rows_of_records_that_were_forgotten_are_forgotten_too() {
     let settings = trust::keeper::Settings { order_life_s: 60, ..crate::support::open_settings() };
     let rig = Rig::new(settings);
