@@ -214,6 +214,12 @@ impl Envelope {
         serde_json::to_value(self).unwrap_or_default()
     }
 
+    /// What each signature is over: DSSE's pre-authentication encoding of type and payload.
+    #[must_use]
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        pae(&self.payload_type, &self.payload.0)
+    }
+
     /// Verifies that at least `m_of_n` (never fewer than one) of the trusted keys signed a document
     /// of this kind, and reads it. Signatures of keys that are not trusted are ignored; a wrong one
     /// of a trusted key is not.

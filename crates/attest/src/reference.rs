@@ -71,6 +71,19 @@ pub enum ReferenceUnusable {
     TooMany,
 }
 
+impl ReferenceUnusable {
+    /// The refusal's name.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Digest(_) => "reference-digest-unusable",
+            Self::Empty => "reference-empty",
+            Self::Pcr(_) => "reference-pcr-unusable",
+            Self::TooMany => "reference-too-many",
+        }
+    }
+}
+
 impl ReferenceValues {
     /// Takes a log of a machine in its good state as the reference: each of its events in these
     /// PCRs, required.

@@ -28,8 +28,10 @@ use thiserror::Error;
 use crate::{
     anchor::Anchored,
     audit::{Actor, Auditor, Done},
+    command::Told,
     config::Config,
     ground::{self, GroundError, Opened},
+    init,
     paths::Paths,
     root::{RootError, RootKey},
     shares::{self, SharesError},
@@ -116,6 +118,18 @@ pub(crate) struct Made {
     /// Shares of the backup's key: shown once, never stored.
     backup_shares: Vec<String>,
     threshold: u8,
+}
+
+impl Told for Made {
+    fn in_words(&self) -> String {
+        let Self { backup, bytes, audit_entries, .. } = self;
+        format!(
+            "backup: {} ({bytes} bytes, {audit_entries} audit entries)\n\n{}\nKeep none of them \
+             beside the backup.\n\nnext: start vouchsafe-authority again",
+            backup.display(),
+            init::shares_in_words("shares of its key", &self.backup_shares, self.threshold),
+        )
+    }
 }
 
 /// The parts of an opened backup.

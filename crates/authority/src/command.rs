@@ -11,7 +11,7 @@ use serde::Serialize;
 use serve::{
     clock::{SharedClock, SystemClock},
     exit::{self, Exit},
-    sandbox, telemetry,
+    fsfile, sandbox, shell, telemetry,
 };
 use zeroize::Zeroize as _;
 
@@ -22,6 +22,7 @@ use crate::{
     init::{self, Report},
     keyring,
     paths::Paths,
+    reference::{self, ReferenceError},
     refused_starts::RefusedStarts,
     restore::{self, RestoreError, Source},
     root::RootKey,
@@ -42,7 +43,7 @@ pub(crate) struct Cli {
     /// Check the configuration and what it names, then exit.
     #[arg(long)]
     check_config: bool,
-    /// Print a refusal as JSON on stdout.
+    /// Print results and refusals as JSON on stdout.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -59,9 +60,15 @@ enum Command {
         /// The operator's name.
         #[arg(long)]
         name: String,
-        /// Where to write NAME.pem and NAME.key.
+        /// Directory for NAME.pem and NAME.key; made if it is missing.
         #[arg(long)]
         out: PathBuf,
+    },
+    /// Verify signed reference values by the endorsers' keys of the configuration, and put them in
+    /// the place of the present ones. A server that runs appraises by them from then on.
+    Reference {
+        /// The signed document.
+        document: PathBuf,
     },
     /// Bring the root key back from shares on stdin, one a line, and seal it to the present TPM.
     Recover,
@@ -99,6 +106,7 @@ type Failed = Box<dyn Error>;
 /// How a command ended, if not well.
 enum Ended {
     Refused { name: &'static str, hint: &'static str, cause: Failed },
+    Usage(Failed),
     Failed(Failed),
 }
 
@@ -114,6 +122,7 @@ impl Cli {
         let json = self.json;
         match self.try_run() {
             Ok(()) => Exit::Done,
+            Err(Ended::Usage(error)) => shell::unusable(exit::chain(&*error)),
             Err(Ended::Failed(error)) => {
                 complain(&*error, None);
                 Exit::Failed
@@ -131,10 +140,16 @@ impl Cli {
     }
 
     fn try_run(self) -> Result<(), Ended> {
-        let config = Config::load(&self.config)?;
+        let usage = |error| Ended::Usage(Box::new(error));
+        let config = Config::load(&self.config).map_err(usage)?;
         if self.check_config {
+            config.must_be_there().map_err(usage)?;
             server::check(&config)?;
             return Ok(());
+        }
+        if let Some(Command::Reference { document }) = &self.command {
+            let installed = reference::install(&config, document).map_err(ended)?;
+            return Ok(say(&installed, self.json)?);
         }
         telemetry::init(&config.log)?;
         sandbox::harden()?;
@@ -145,13 +160,20 @@ impl Cli {
         let clock = SystemClock::shared();
         runtime.block_on(async {
             match self.command {
-                None => Ok(()),
-                Some(Command::Init) => initialise(&config, &clock).await,
+                None | Some(Command::Reference { .. }) => Ok(()),
+                Some(Command::Init) => {
+                    let tell = |report: &Report| say(report, self.json);
+                    init::init(&config, &clock, tell).await.map_err(ended)
+                }
                 Some(Command::Operator { name, out }) => {
-                    operator(&config, &clock, &name, &out).await
+                    let made = operator(&config, &clock, &name, &out).await?;
+                    Ok(say(&made, self.json)?)
                 }
                 Some(Command::Recover) => recover(&config).await,
-                Some(Command::Backup { out }) => back_up(&config, &clock, &out).await,
+                Some(Command::Backup { out }) => {
+                    let made = backup::make(&config, &clock, &out).await.map_err(ended)?;
+                    Ok(say(&made, self.json)?)
+                }
                 Some(Command::Restore { backup, longest_lease }) => {
                     restore(&config, &clock, backup, longest_lease).await
                 }
@@ -197,10 +219,6 @@ fn paths(list: &[PathBuf]) -> Vec<&Path> {
     list.iter().map(PathBuf::as_path).collect()
 }
 
-async fn initialise(config: &Config, clock: &SharedClock) -> Result<(), Ended> {
-    init::init(config, clock, |report: &Report| print(report)).await.map_err(ended)
-}
-
 /// An error that may be a rule's "no".
 trait MayRefuse: Error + Sized + 'static {
     fn refused(&self) -> Option<(&'static str, &'static str)>;
@@ -216,7 +234,7 @@ macro_rules! may_refuse {
     };
 }
 
-may_refuse!(BackupError, GroundError, RestoreError, ServerError);
+may_refuse!(BackupError, GroundError, ReferenceError, RestoreError, ServerError);
 
 fn ended(error: impl MayRefuse) -> Ended {
     match error.refused() {
@@ -230,16 +248,19 @@ async fn operator(
     clock: &SharedClock,
     name: &str,
     out: &Path,
-) -> Result<(), Ended> {
+) -> Result<Operator, Ended> {
+    if !out.exists() {
+        fsfile::create_private_dir(out)?;
+    }
     let paths = Paths::new(&config.state_dir);
     let tpm = TpmLink::new(config.tpm_address()?)?;
     let root = ground::open_root(&paths, &tpm).await.map_err(ended)?;
     let ca = keyring::load_ca(&root, &paths.ca(), &paths.ca_key())?;
     let name: model::HostId = name.parse()?;
-    let (certificate, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
-    keyring::issue_operator(&ca, name.as_str(), &certificate, &key, clock.now())?;
-    print(&serde_json::json!({ "client_cert": certificate, "client_key": key }))?;
-    Ok(())
+    let client_cert = out.join(format!("{name}.pem"));
+    let client_key = out.join(format!("{name}.key"));
+    keyring::issue_operator(&ca, name.as_str(), &client_cert, &client_key, clock.now())?;
+    Ok(Operator { client_cert, client_key })
 }
 
 /// Shares, one a line.
@@ -249,11 +270,6 @@ fn shares() -> Result<Vec<String>, Ended> {
     let shares = input.split_whitespace().map(str::to_owned).collect();
     input.zeroize();
     Ok(shares)
-}
-
-async fn back_up(config: &Config, clock: &SharedClock, out: &Path) -> Result<(), Ended> {
-    let made = backup::make(config, clock, out).await.map_err(ended)?;
-    Ok(print(&made)?)
 }
 
 async fn restore(
@@ -274,6 +290,39 @@ async fn recover(config: &Config) -> Result<(), Ended> {
     let threshold = config.recovery.threshold;
     RootKey::recover(&paths.root(), &tpm, &config.seal_pcrs, &shares, threshold).await?;
     Ok(())
+}
+
+/// What a command tells of what it made.
+pub(crate) trait Told: Serialize {
+    /// For people.
+    fn in_words(&self) -> String;
+}
+
+/// Files of an operator.
+#[derive(Debug, Serialize)]
+struct Operator {
+    client_cert: PathBuf,
+    client_key: PathBuf,
+}
+
+impl Told for Operator {
+    fn in_words(&self) -> String {
+        format!(
+            "certificate: {}\nkey:         {}\nnext: give both to that operator, and no copy to \
+             anybody; they are `client_cert` and `client_key` of client.toml",
+            self.client_cert.display(),
+            self.client_key.display(),
+        )
+    }
+}
+
+fn say(value: &impl Told, json: bool) -> io::Result<()> {
+    if json {
+        return print(value);
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", value.in_words())?;
+    out.flush()
 }
 
 fn print(value: &impl Serialize) -> io::Result<()> {

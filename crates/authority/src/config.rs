@@ -186,9 +186,10 @@ impl Config {
         let roots = self.ek_roots.iter().map(|path| {
             ("ek_roots", path, "put the CA certificate (PEM) of your TPMs' maker there")
         });
-        let endorsers = self.endorsers.keys.iter().map(|path| {
-            ("endorsers.keys", path, "`vouchsafe reference key` makes it (NAME.pub)")
-        });
+        let endorsers =
+            self.endorsers.keys.iter().map(|path| {
+                ("endorsers.keys", path, "`vouchsafe reference key` makes it (NAME.pub)")
+            });
         let what = "`vouchsafe reference from-log` and `sign` make it, `reference install` puts it \
                     there";
         let values = std::iter::once(("reference_values", &self.reference_values, what));

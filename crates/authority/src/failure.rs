@@ -91,6 +91,7 @@ broken!(
     serde_json::Error,
     std::io::Error,
     serve::fsfile::FileError,
+    serve::pem::PemError,
     serve::random::RandomError,
     store::StoreError,
     tokio::task::JoinError,

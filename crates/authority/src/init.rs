@@ -13,6 +13,7 @@ use serve::{clock::SharedClock, fsfile};
 use crate::{
     anchor::Anchored,
     audit::{Actor, Auditor, Done},
+    command::Told,
     config::Config,
     ground::{self, GroundError, Opened},
     keyring,
@@ -22,7 +23,7 @@ use crate::{
     tpmlink::TpmLink,
 };
 
-/// What `init` tells its caller, as JSON on stdout.
+/// What `init` tells its caller.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     /// What clients trust.
@@ -38,6 +39,46 @@ pub(crate) struct Report {
     recovery_shares: Option<Vec<String>>,
     /// How many shares bring the root key back.
     threshold: u8,
+}
+
+impl Told for Report {
+    fn in_words(&self) -> String {
+        let Self { ca_file, client_cert, client_key, signing_key_file, threshold, .. } = self;
+        let mut text = format!(
+            "CA certificate of the authority:  {ca_file}\n\
+             first operator's certificate:     {client_cert}\n\
+             first operator's key:             {client_key}\n\
+             key that signs verdicts and logs: {signing_key_file}\n\n"
+        );
+        match &self.recovery_shares {
+            None => {
+                text.push_str("nothing was to be made; the recovery shares are not shown again")
+            }
+            Some(shares) => {
+                text.push_str(&shares_in_words("recovery shares", shares, *threshold));
+                text.push_str(
+                    "\nThey bring the root key back when the TPM is lost.\n\nnext: start \
+                     vouchsafe-authority; on the operator's machine write \
+                     /etc/vouchsafe/client.toml with these files",
+                );
+            }
+        }
+        text
+    }
+}
+
+/// Shares, each on a line, and what is to be done with them.
+pub(crate) fn shares_in_words(what: &str, shares: &[String], threshold: u8) -> String {
+    let mut text = format!(
+        "{} {what}, shown ONCE and stored nowhere. Give each to another person; any {threshold} \
+         together are needed:\n",
+        shares.len()
+    );
+    for (share, number) in shares.iter().zip(1_usize..) {
+        text.push_str(&format!("\n  {number}.  {share}"));
+    }
+    text.push('\n');
+    text
 }
 
 /// The last thing that `init` writes.

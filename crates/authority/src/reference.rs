@@ -3,7 +3,7 @@
 //! before it: then no host is appraised.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
@@ -12,10 +12,12 @@ use attest::{
     envelope::{Envelope, EnvelopeRejection, Kind, TrustedKeys},
     reference::{HostReference, ReferenceUnusable, ReferenceValues},
 };
+use model::Digest;
+use serde::Serialize;
 use serve::{fsfile, pem};
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::{command::Told, config::Config};
 
 /// Longest file of reference values.
 const MAX_FILE: usize = 2 << 20;
@@ -40,6 +42,52 @@ pub(crate) enum ReferenceError {
     /// Signed, but of no use.
     #[error("the reference values cannot be used")]
     Unusable(#[from] ReferenceUnusable),
+}
+
+impl ReferenceError {
+    /// The refusal's name and hint, if a rule said no: exit status 3.
+    pub(crate) const fn refusal(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Envelope(rejection) => Some((rejection.code(), rejection.hint())),
+            Self::Unusable(why) => {
+                Some((why.code(), "mend the draft and have it signed again; see `reference show`"))
+            }
+            Self::File(_) | Self::Inspect(_) | Self::Endorser(_) => None,
+        }
+    }
+}
+
+/// Reference values that were put in place.
+#[derive(Debug, Serialize)]
+pub(crate) struct Installed {
+    reference_values: PathBuf,
+    digest: Digest,
+    pcrs: Vec<u8>,
+}
+
+impl Told for Installed {
+    fn in_words(&self) -> String {
+        format!(
+            "{} is signed as the configuration demands and in its place (PCRs {:?}, policy {})\n\
+             hosts are appraised by it from their next evidence on; `vouchsafe host list` says how \
+             they stand",
+            self.reference_values.display(),
+            self.pcrs,
+            self.digest,
+        )
+    }
+}
+
+/// Verifies a document as the server does, and puts it where the server reads it.
+///
+/// # Errors
+/// [`ReferenceError`]; then the present reference values stay.
+pub(crate) fn install(config: &Config, document: &Path) -> Result<Installed, ReferenceError> {
+    let content = fsfile::read_limited(document, MAX_FILE)?;
+    let values = References::new(config)?.parse(&content)?;
+    let reference_values = config.reference_values.clone();
+    fsfile::write_atomic(&reference_values, &content, 0o644)?;
+    Ok(Installed { reference_values, digest: values.digest(), pcrs: values.pcrs().to_vec() })
 }
 
 /// Length and date of a file: another version has another.
@@ -86,13 +134,14 @@ impl References {
             return Ok(Arc::clone(values));
         }
         *held = None;
-        let values = Arc::new(self.read()?);
+        let values = Arc::new(self.parse(&fsfile::read_limited(&self.path, MAX_FILE)?)?);
+        tracing::info!(policy = %values.digest(), "reference values are in use");
         *held = Some((stamp, Arc::clone(&values)));
         Ok(values)
     }
 
-    fn read(&self) -> Result<HostReference, ReferenceError> {
-        let envelope = Envelope::parse(&fsfile::read_limited(&self.path, MAX_FILE)?)?;
+    fn parse(&self, content: &[u8]) -> Result<HostReference, ReferenceError> {
+        let envelope = Envelope::parse(content)?;
         let signed = envelope.verify::<ReferenceValues>(
             &self.endorsers,
             Kind::ReferenceValues,

@@ -1,5 +1,5 @@
 //! The agent's configuration: one TOML file, unknown keys refused, checked before anything is
-//! opened.
+//! opened. `config/host.toml` is a complete example.
 
 use std::path::PathBuf;
 
@@ -216,6 +216,43 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const EXAMPLE: &str = include_str!("../config/host.toml");
+
+    fn load(text: &str) -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("host.toml");
+        std::fs::write(&file, text).unwrap();
+        let config: Config = serve::config::load(&file).unwrap();
+        config.check().unwrap();
+        config
+    }
+
+    #[test]
+    fn the_shipped_example_is_valid_and_says_the_defaults() {
+        let config = load(EXAMPLE);
+        let default = (Firmware::default(), Limits::default());
+        assert_eq!(format!("{:?}", (config.firmware, config.limits)), format!("{default:?}"));
+    }
+
+    #[test]
+    fn what_the_example_comments_out_is_the_default() {
+        let setting =
+            |line: &&str| line.strip_prefix("# ").is_some_and(|line| line.contains(" = "));
+        let all: Vec<&str> = EXAMPLE.lines().filter(setting).collect();
+        assert_eq!(all.len(), 9, "{all:?}");
+        let text: String = EXAMPLE
+            .lines()
+            .map(|line| if all.contains(&line) { line.trim_start_matches("# ") } else { line })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let (written, unwritten) = (load(&text), load(EXAMPLE));
+        assert_eq!(written.agent_socket(), unwritten.agent_socket());
+        assert_eq!(written.event_log, unwritten.event_log);
+        assert_eq!(written.accel, unwritten.accel);
+        assert_eq!(written.ek_intermediates, unwritten.ek_intermediates);
+        assert_eq!(written.binaries.qemu(), unwritten.binaries.qemu());
+    }
 
     #[test]
     fn unknown_keys_are_refused_and_defaults_are_strict() {

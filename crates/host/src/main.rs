@@ -71,20 +71,15 @@ fn main() -> ExitCode {
 fn begin(args: Args) -> anyhow::Result<Exit> {
     let config: Config = match serve::config::load(&args.config) {
         Ok(config) => config,
-        Err(error) => {
-            telemetry::init(&telemetry::Log::default())?;
-            tracing::error!(error = chain(&error), "the configuration cannot be used");
-            return Ok(Exit::Usage);
-        }
+        Err(error) => return Ok(shell::unusable(chain(&error))),
     };
-    telemetry::init(&config.log)?;
     if let Err(trouble) = config.check() {
-        tracing::error!(%trouble, "the configuration cannot be used");
-        return Ok(Exit::Usage);
+        return Ok(shell::unusable(trouble));
     }
     if args.check_config {
         return Ok(Exit::Done);
     }
+    telemetry::init(&config.log)?;
     sandbox::harden()?;
     run::restrict(&config)?;
     shell::lock_memory();

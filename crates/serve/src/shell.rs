@@ -1,7 +1,7 @@
 //! How a binary begins and how it tells that it could not: arguments, logs, what the process gives
 //! up, and at the end one JSON line on stdout for the caller and an exit status.
 
-use std::{error::Error, io::Write as _, process::ExitCode};
+use std::{error::Error, fmt::Display, io::Write as _, process::ExitCode};
 
 use clap::Parser;
 use serde::Serialize;
@@ -60,6 +60,13 @@ pub fn prepare() -> Result<(), PrepareError> {
     sandbox::harden()?;
     lock_memory();
     Ok(())
+}
+
+/// Tells the person who started the program that its configuration cannot be used. Gives the exit
+/// status.
+pub fn unusable(why: impl Display) -> Exit {
+    let _ = writeln!(std::io::stderr(), "error: {why}");
+    Exit::Usage
 }
 
 /// Locks the process's memory, and says aloud if that is not allowed.

@@ -14,7 +14,7 @@ use model::{
     },
 };
 use pki::{Profile, tcg::TpmModel};
-use serve::fsfile;
+use serve::{fsfile, pem};
 use tpm::{Attributes, Public};
 
 use super::{
@@ -305,12 +305,18 @@ async fn export(
     }
     let home = vm.home.ok_or(VmRejection::Unknown)?;
     let identity = app.host(&home).await?.value.identity;
+    let mut ek_roots = Vec::new();
+    for path in &app.config.ek_roots {
+        ek_roots.extend(pem::read_certificates(path)?.into_iter().map(Bytes));
+    }
     Ok(Answer(EvidenceExport {
         evidence: serde_json::from_slice(&json)?,
         vtpm_ca: Bytes(app.keys.vtpm_ca.certificate().to_vec()),
         ca: Bytes(app.keys.ca.certificate().to_vec()),
         host_ak_certificate: identity.ak_certificate,
         host_ek_certificate: identity.ek_certificate,
+        ek_roots,
+        signing_key: Bytes(app.keys.signer.spki().to_vec()),
         verdict: answer(&guest),
     }))
 }

@@ -140,7 +140,7 @@ impl Centre {
             Self { dir, tpm, ek_ca, init: serde_json::Value::Null, endorser, process: None };
         centre.endorse(&measured_boot());
         centre.configure(settings);
-        let output = centre.command(&["init"]);
+        let output = centre.command(&["init", "--json"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         centre.init = serde_json::from_slice(&output.stdout).unwrap();
         centre
