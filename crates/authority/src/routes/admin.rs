@@ -111,6 +111,10 @@ async fn set_policy(
     if now != asked {
         return Err(PolicyMoved { now, asked }.into());
     }
+    if request.policy == held.value.policy {
+        // Nothing changes, so nothing that was decided under it is out of date.
+        return Ok(Answer(held.value));
+    }
     let after = PolicyView { generation: now.saturating_add(1), policy: request.policy };
     let write = Write::new().put(records::policy()?, &after, held.version)?;
     if !app.records.commit(write).await? {
