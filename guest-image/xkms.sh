@@ -10,7 +10,7 @@ xkms_begin() {
 # xkms N WORDS..         runs the client with these words; N tells the answers apart
 # xkms-serve PATH        runs the client on a local socket
 # xkms-put NAME TEXT     puts one word into /tmp/NAME: a pass phrase
-# xkms-tamper            changes one byte of the client
+# xkms-tamper            ends that client, and makes the program one byte longer
 xkms() {
     set -- $1
     case $1 in
@@ -22,6 +22,7 @@ xkms() {
         ;;
     xkms-serve)
         /bin/vouchsafe-guest serve "$2" &
+        serving=$!
         wait_for "$2" && say "xkms-serves $2"
         ;;
     xkms-put)
@@ -29,6 +30,8 @@ xkms() {
         say "xkms-put $2"
         ;;
     xkms-tamper)
+        # A program that runs cannot be written to.
+        kill "$serving" && wait "$serving"
         printf x >>/bin/vouchsafe-guest
         say "xkms-tampered"
         ;;

@@ -81,6 +81,43 @@ pub enum KeyVerb {
         #[arg(long)]
         cancel: bool,
     },
+    /// Give one of a VM's identities a grade: who asks about its key must have that grade too.
+    Grade {
+        /// The VM.
+        #[arg(long, value_name = "VM")]
+        owner: String,
+        /// The identity: a key's name.
+        #[arg(long)]
+        name: String,
+        /// Its grade; 0 takes it away.
+        #[arg(long)]
+        grade: u8,
+    },
+    /// Let a VM's identities of a lower grade ask about its keys of a higher one; with neither
+    /// --locate nor --validate that is taken back.
+    Allow {
+        /// The VM.
+        #[arg(long, value_name = "VM")]
+        owner: String,
+        /// The lowest grade that may ask; 0: anyone.
+        #[arg(long, value_name = "GRADE")]
+        from: u8,
+        /// The highest grade that may be asked about.
+        #[arg(long, value_name = "GRADE")]
+        to: u8,
+        /// They may be located.
+        #[arg(long)]
+        locate: bool,
+        /// They may be validated.
+        #[arg(long)]
+        validate: bool,
+    },
+    /// Say which grades a VM's identities have, and what is allowed between them.
+    Grades {
+        /// The VM.
+        #[arg(long, value_name = "VM")]
+        owner: String,
+    },
     /// Certify and record bindings from a file, without pass phrases; what is bound already is left
     /// as it is, so an import that was cut short is repeated.
     Import {

@@ -1,5 +1,6 @@
 //! `vouchsafe key ...`: on the operators' socket of a trust service.
 
+mod grade;
 mod import;
 mod migrate;
 
@@ -14,7 +15,7 @@ use std::{
 use model::{
     HostId, child,
     keys::{
-        StatusValue, UseWith,
+        Allowance, StatusValue, UseWith,
         admin::{AdminReply, AdminRequest, Authorize, ListedBinding, ListedOrder, SOCKET},
         order::SecretBytes,
     },
@@ -71,6 +72,14 @@ pub(super) fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(), Failu
             let asked = AdminRequest::CancelMigration { owner, operator };
             migrate::show(&migrate::view_of(ask(&asked)?)?, printer)
         }
+        KeyVerb::Grade { owner, name, grade } => {
+            grade::show(ask(&AdminRequest::Grade { owner, name, grade, operator })?, printer)
+        }
+        KeyVerb::Allow { owner, from, to, locate, validate } => {
+            let allowance = Allowance { from, to, locate, validate };
+            grade::show(ask(&AdminRequest::Allow { owner, allowance, operator })?, printer)
+        }
+        KeyVerb::Grades { owner } => grade::show(ask(&AdminRequest::Grades { owner })?, printer),
         KeyVerb::Import { file } => import::run(ask, &file, &operator, printer),
         KeyVerb::List => list(ask, printer),
         KeyVerb::Revoke { id } => revoked(ask(&AdminRequest::Revoke { id, operator })?, printer),

@@ -8,6 +8,8 @@ mod keeping;
 mod launch;
 mod refusals;
 
+use std::thread;
+
 use crate::{Rounds, checks::Checks, image, world::World};
 
 pub fn show(world: World, checks: &mut Checks, _: Rounds) {
@@ -20,16 +22,29 @@ pub fn show(world: World, checks: &mut Checks, _: Rounds) {
     launch::attested(&world, checks);
     hosts::rogue(&world, checks);
     hosts::wrong_clock(&world, checks);
-    keeping::agent_killed(&world, checks);
-    disk::killed(&world, checks, &good);
+    let v4 = beside(|| disk::sharing(&world, &good), || keeping::agent_killed(&world, checks));
+    disk::killed(&world, checks, &v4);
     launch::homed(&world, checks);
-    launch::restarted(&world, checks);
-    guest::other_kernel(&world, checks, &good, &other);
-    guest::lying(&world, checks, &test);
+    let again = beside(|| disk::sharing_again(&world), || launch::restarted(&world, checks));
+    disk::clean(&world, checks, &again);
+    let v3 = beside(
+        || guest::obeying(&world, &test),
+        || guest::other_kernel(&world, checks, &good, &other),
+    );
+    guest::lying(&world, checks, v3);
     disk::attacked(&world, checks);
     keeping::authority_away(&world, checks);
     keeping::lease_ended(&world, checks);
     keeping::rolled_back(&world, checks);
     keeping::audited(&world, checks);
     keeping::down(world, checks);
+}
+
+/// What one VM does while something else is shown: there are two processors.
+fn beside<T: Send>(one: impl FnOnce() -> T + Send, shown: impl FnOnce()) -> T {
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        shown();
+        one.join().expect("it says what went wrong")
+    })
 }

@@ -64,7 +64,7 @@ pub fn programs() -> PathBuf {
 pub fn run(program: impl AsRef<Path>, args: &[&str]) -> Said {
     let program = program.as_ref();
     // No tool may hang the whole run: `timeout` ends it.
-    match Command::new("timeout").arg("240").arg(program).args(args).output() {
+    match Command::new("timeout").arg("900").arg(program).args(args).output() {
         Ok(output) => output.into(),
         Err(error) => {
             Said { code: -1, stdout: String::new(), stderr: format!("{program:?}: {error}") }

@@ -157,56 +157,68 @@ fn stock_tool(world: &World, checks: &mut Checks) {
     checks.check("and opens it with its key", run("cryptsetup", &args).code == 0, "");
 }
 
-/// Disk processes die while their guests write; the agent starts them again.
-pub fn killed(world: &World, checks: &mut Checks, image: &Path) {
-    checks.part("disk processes are killed with -9 under running guests, over both transports");
+/// A VM that shares its memory with its disk process; it boots beside another.
+pub fn sharing(world: &World, image: &Path) -> Said {
     let image = text(image);
-    let made = world.vouchsafe(&[
-        "vm",
-        "create",
-        "v4",
-        "--image",
-        &image,
-        "--transport",
-        "vhost-user",
-        "--pcr-banks",
-        "sha256,sha384",
-    ]);
-    let start = || world.vouchsafe(&["vm", "start", "v4", "--host", "b"]);
-    let said = start();
+    let how = ["--transport", "vhost-user", "--pcr-banks", "sha256,sha384"];
+    let made = world.vouchsafe(&[&["vm", "create", "v4", "--image", &image], &how[..]].concat());
+    if made.code == 0 { start_sharing(world) } else { made }
+}
+
+fn start_sharing(world: &World) -> Said {
+    world.vouchsafe(&["vm", "start", "v4", "--host", "b"])
+}
+
+/// Disk processes die while their guests write; the agent starts them again.
+pub fn killed(world: &World, checks: &mut Checks, started: &Said) {
+    checks.part("disk processes are killed with -9 under running guests, over both transports");
     let what = "v4 shares its memory with its disk process, and is trusted like the others";
-    checks.check(what, made.code == 0 && said.code == 0, said.complaint());
+    checks.check(what, started.code == 0, started.complaint());
     let banks = super::launch::banks_of(world, "v4");
     let what = "its vTPM has the banks it was given";
     checks.check(what, banks == ["sha256", "sha384"], banks.join(" "));
-    let marker = world.guest_says("v4", "marker-written", BOOT);
-    for (vm, host, transport) in [("v1", "a", "NBD"), ("v4", "b", "vhost-user-blk")] {
+    let process = |vm: &str, host: &str| {
         let socket = text(&world.path(&format!("run/{host}/{vm}/disk-boot-control.sock")));
         let pattern = format!("^/[^ ]*vouchsafe-disk .*{socket}");
-        let process = || run("pgrep", &["-f", &pattern]).stdout.trim().to_owned();
-        let beat = || world.guest_says(vm, "beat", BOOT).and_then(|n| n.parse::<u64>().ok());
-        let (before, died) = (beat().unwrap_or(0), process());
-        run("kill", &["-9", &died]);
+        run("pgrep", &["-f", &pattern]).stdout.trim().to_owned()
+    };
+    let beat = |vm: &str| world.guest_says(vm, "beat", BOOT).and_then(|n| n.parse::<u64>().ok());
+    let written = world.guest_says("v4", "marker-written", BOOT).is_some();
+    checks.check("its guest writes", written, "");
+    let all = [("v1", "a", "NBD"), ("v4", "b", "vhost-user-blk")];
+    let before = all.map(|(vm, host, _)| (beat(vm).unwrap_or(0), process(vm, host)));
+    run("kill", &["-9", &before[0].1, &before[1].1]);
+    for ((vm, host, transport), (before, died)) in all.into_iter().zip(before) {
         // What was written by then says nothing: a few more are awaited.
-        let after = eventually(BOOT, || beat().filter(|n| *n > before + 3)).unwrap_or(0);
+        let after = eventually(BOOT, || beat(vm).filter(|n| *n > before + 3)).unwrap_or(0);
         let console = world.console(vm);
         let faults = ["I/O error", "EXT4-fs error"].iter().any(|word| console.contains(word));
-        let again = process();
+        let again = process(vm, host);
         checks.check(
             &format!("over {transport} the guest of {vm} writes on"),
             after > before && !faults && !again.is_empty() && again != died,
             format!("beat {before} -> {after}, process {died} -> {again}"),
         );
     }
+}
+
+/// That VM is stopped and started once more: what is wrong with it then.
+pub fn sharing_again(world: &World) -> Result<String, String> {
+    let marker = world.guest_says("v4", "marker-written", BOOT);
     let stopped = world.vouchsafe(&["vm", "stop", "v4"]);
-    let said = start();
+    let said = start_sharing(world);
     let found = world.guest_says("v4", "marker-found", BOOT);
     let clean = !world.console("v4").contains("EXT4-fs error");
-    checks.check(
-        "v4 is started again: its file system is clean and its marker there",
-        stopped.code == 0 && said.code == 0 && clean && found.is_some() && found == marker,
-        found.unwrap_or_default(),
-    );
+    let seen = format!("{marker:?} {found:?} {}{}", stopped.complaint(), said.complaint());
+    let good = stopped.code == 0 && said.code == 0 && clean && found.is_some() && found == marker;
+    if good { Ok(seen) } else { Err(seen) }
+}
+
+/// The end of that VM.
+pub fn clean(world: &World, checks: &mut Checks, again: &Result<String, String>) {
+    checks.part("the VM whose disk process died, started again beside v1");
+    let (Ok(seen) | Err(seen)) = again;
+    checks.check("its file system is clean and its marker there", again.is_ok(), seen);
     let stopped = world.vouchsafe(&["vm", "stop", "v4"]);
     let gone = world.vouchsafe(&["vm", "delete", "v4"]);
     let done = stopped.code == 0 && gone.code == 0;

@@ -8,7 +8,7 @@ use std::{
 use super::launch::BOOT;
 use crate::{
     checks::Checks,
-    world::{World, eventually, run},
+    world::{Said, World, eventually, run},
 };
 
 /// A guest that boots another kernel command line than was endorsed.
@@ -80,30 +80,22 @@ pub fn tell(world: &World, vm: &str, host: &str, word: &str, answer: &str) -> bo
     world.guest_says(vm, answer, BOOT).is_some()
 }
 
-/// A guest that obeys us in lying: its logs, its vTPM.
-pub fn lying(world: &World, checks: &mut Checks, test: &Path) {
+/// A guest that will obey us in lying; it boots beside another.
+pub fn obeying(world: &World, test: &Path) -> [Said; 2] {
+    let image = test.to_str().expect("a plain path");
+    let origins = ["--origin", "tpm", "--kmi-origin", "tpm", "--vtpm-rsa-ek"];
+    let made = world.vouchsafe(&[&["vm", "create", "v3", "--image", image], &origins[..]].concat());
+    [made, world.vouchsafe(&["vm", "start", "v3", "--host", "b"])]
+}
+
+/// What it lies about: its logs, its vTPM.
+pub fn lying(world: &World, checks: &mut Checks, [made, started]: [Said; 2]) {
     checks.part("a guest that lies");
+    let what = "v3 is created: its key and KMI come from the host's TPM";
+    checks.check(what, made.code == 0, made.complaint());
+    checks.check("honest, it is trusted", started.code == 0, started.complaint());
     // A paused guest could not lie again, so bad verdicts are only reported for a while.
     policy(world, checks, "on_bad_guest", "report".into());
-    let said = world.vouchsafe(&[
-        "vm",
-        "create",
-        "v3",
-        "--image",
-        test.to_str().expect("a plain path"),
-        "--origin",
-        "tpm",
-        "--kmi-origin",
-        "tpm",
-        "--vtpm-rsa-ek",
-    ]);
-    checks.check(
-        "v3 is created: its key and KMI come from the host's TPM",
-        said.code == 0,
-        said.complaint(),
-    );
-    let said = world.vouchsafe(&["vm", "start", "v3", "--host", "b"]);
-    checks.check("honest, it is trusted", said.code == 0, said.complaint());
     let what = "its own log cut short is noticed";
     lie(world, checks, ("evidence-truncated", ""), "guest-log-truncated", what);
     let what = "its own log edited is noticed";

@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// How long a guest's boot, or an answer of its client, may take under emulation on a busy machine.
-const BOOT: Duration = Duration::from_secs(240);
-const ANSWER: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(600);
+const ANSWER: Duration = Duration::from_secs(180);
 
 /// A VM with the client.
 pub struct Guest<'w> {
@@ -73,10 +73,19 @@ impl<'w> Guest<'w> {
         self.world.guest_says(self.vm, &format!("xkms-put {name}"), ANSWER);
     }
 
-    /// Changes one byte of the client.
-    pub fn tamper(&self) {
+    /// One byte more in the client: it is refused, and no other can be run.
+    pub fn tampered(&self, checks: &mut Checks) {
         self.tell("xkms-tamper");
         self.world.guest_says(self.vm, "xkms-tampered", ANSWER);
+        let (said, name) = (self.alone("attest"), "client-tampered");
+        self.named(checks, "one byte more in the client", &said, (name, true));
+    }
+
+    /// The client proves VM and itself, on a new connection.
+    pub fn admitted(&self, checks: &mut Checks, what: &str) {
+        let said = self.client("attest");
+        let admitted = said["admitted"]["vm"] == self.vm;
+        checks.check(&format!("{}: {what}", self.vm), admitted, said);
     }
 
     /// Has an operator authorize a key of the VM's, and puts the phrase into the guest.
@@ -133,7 +142,11 @@ impl<'w> Guest<'w> {
     /// The client is refused, on either side, by this name; what the trust service refused is in its
     /// audit log.
     pub fn refused(&self, checks: &mut Checks, what: &str, name: &str, audited: bool) {
-        let said = self.alone("attest");
+        self.named(checks, what, &self.client("attest"), (name, audited));
+    }
+
+    /// What the client said is this refusal.
+    fn named(&self, checks: &mut Checks, what: &str, said: &Value, (name, audited): (&str, bool)) {
         let seen = said["refused"]["refused"].as_str().map_or(said.to_string(), str::to_owned);
         let logged = !audited || noted(self.world, self.host, name);
         let good = seen == name && logged;

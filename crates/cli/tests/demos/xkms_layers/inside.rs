@@ -11,10 +11,7 @@ use crate::{checks::Checks, server::Server};
 /// Five of the six: what a service without a CA, and without anybody's private key, can do.
 pub fn five(checks: &mut Checks, v1: &Guest<'_>, v2: &Guest<'_>) {
     for guest in [v1, v2] {
-        let said = guest.client("attest");
-        let admitted = said["admitted"]["vm"] == guest.vm;
-        let what = format!("{0}: the client proves VM and itself, and is admitted", guest.vm);
-        checks.check(&what, admitted, said);
+        guest.admitted(checks, "the client proves VM and itself, and is admitted");
     }
     v1.operation(checks, "Locate of what is not there", "locate --name v1-mail", none);
     let words = ["key", "authorize", "--name", "v1-mail", "--host", v1.host];
@@ -38,6 +35,28 @@ pub fn five(checks: &mut Checks, v1: &Guest<'_>, v2: &Guest<'_>) {
     v1.operation(checks, "Validate: Invalid", "validate --name v1-old", status("Invalid"));
 }
 
+/// One VM, identities of different grade: a question upwards is refused, unless it was allowed.
+pub fn graded(checks: &mut Checks, v1: &Guest<'_>) {
+    let of = ["--owner", v1.vm, "--host", v1.host];
+    let key = |words: &[&str]| v1.world.vouchsafe(&[&["key"], words, &of[..]].concat());
+    v1.register(checks, "Register of an identity that will be of a higher grade", "v1-root");
+    let said = key(&["grade", "--name", "v1-root", "--grade", "2"]);
+    let given = said.json()["names"]["v1-root"] == 2;
+    checks.check("`vouchsafe key grade` gives it grade 2", given, said.complaint());
+    let refused = |checks: &mut Checks, what: &str, words: &str| {
+        let said = v1.client(words);
+        let no =
+            said["answer"]["success"] == false && guest::noted(v1.world, v1.host, "grade-too-low");
+        checks.check(&format!("v1: {what}: `grade-too-low`"), no, said);
+    };
+    refused(checks, "Validate of it, asked by nobody in particular", "validate --name v1-root");
+    let said = key(&["allow", "--from", "0", "--to", "2", "--validate"]);
+    checks.check("`vouchsafe key allow` lets anyone validate it", said.code == 0, said.complaint());
+    let what = "what was allowed is answered";
+    v1.rests_on(checks, what, ("v1-root", "Valid"), (&"trust-service".into(), 0));
+    refused(checks, "Locate was not allowed", "locate --name v1-root");
+}
+
 /// The sixth needs a private key in escrow, which no service has in the default manner: so the trust
 /// service is started in the manner `full`, in a state of its own, and then again as it was.
 pub fn recover(server: &Server<'_>, checks: &mut Checks, guest: &Guest<'_>) {
@@ -57,6 +76,7 @@ pub fn recover(server: &Server<'_>, checks: &mut Checks, guest: &Guest<'_>) {
     });
     let what = "a trust service in the manner `full`, with escrow, in its place";
     checks.check(what, full.is_ok(), full.err().unwrap_or_default());
+    guest.admitted(checks, "the client proves itself to that one too");
     guest.authorize("escrowed");
     let said = guest.client(&format!("register --name escrowed {words}"));
     let id = said["answer"]["bindings"][0]["id"].as_str().unwrap_or_default().to_owned();
@@ -77,4 +97,5 @@ pub fn recover(server: &Server<'_>, checks: &mut Checks, guest: &Guest<'_>) {
         std::fs::remove_file(&refinement).expect("the refinement goes");
     });
     checks.check("and as it was again", back.is_ok(), back.err().unwrap_or_default());
+    guest.admitted(checks, "the client proves itself once more");
 }

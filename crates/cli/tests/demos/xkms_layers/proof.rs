@@ -76,9 +76,7 @@ pub fn attacked(server: &Server<'_>, checks: &mut Checks, guest: &Guest<'_>) {
     impostors(server, checks, guest, at);
     between(server, checks, guest, &mut taken, at);
     drop(taken);
-    let what = "the port is the trust service's again: the client is admitted";
-    let said = guest.client("attest");
-    checks.check(what, said["admitted"]["vm"] == guest.vm, said);
+    guest.admitted(checks, "the port is the trust service's again, and the client is admitted");
 }
 
 /// A service that is not a measured host's trust service hears nothing.
