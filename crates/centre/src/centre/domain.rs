@@ -96,7 +96,7 @@ impl PkiDomain {
             ProviderSettings::Own(own) => {
                 let at = (ground.dir, ground.clock.now());
                 let ca = keys::ca(&ground.records, &settings.name, &own.ca_name, at)?;
-                anchors.push(ca.certificate().to_vec());
+                anchors.insert(0, ca.certificate().to_vec());
                 let own = OwnCa::new(ca, Vec::new(), asks.clone());
                 Pki::Own(Box::new(own.map_err(|error| fault(Box::new(error)))?))
             }
