@@ -160,6 +160,8 @@ fn parts(round: &Round, single: &Alone) -> Vec<Value> {
         rows.push(cell("query-time-forwarded", (&forwarded, &ocsp), None, "ms"));
     }
     for (at, name) in ["register", "query", "migrate"].into_iter().enumerate() {
+        let (ours, theirs) = &single.anonymous[at];
+        rows.push(cell(&format!("{name}-memory-anonymous"), (ours, theirs), None, "KiB"));
         let (ours, theirs) = &single.resident[at];
         rows.push(cell(&format!("{name}-memory-resident"), (ours, theirs), None, "KiB"));
         let (ours, theirs) = &single.times[at];

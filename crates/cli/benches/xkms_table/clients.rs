@@ -18,8 +18,10 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Took {
     pub ms: f64,
-    /// Peak proportional set size, and peak resident size, of the largest process, KiB.
+    /// Peaks of the largest process, KiB: proportional set size, the part of it that is no file's,
+    /// resident size.
     pub pss: f64,
+    pub anon: f64,
     pub rss: f64,
     /// What it said.
     pub said: String,
@@ -31,6 +33,7 @@ impl Took {
         Self {
             ms: self.ms + next.ms,
             pss: self.pss.max(next.pss),
+            anon: self.anon.max(next.anon),
             rss: self.rss.max(next.rss),
             said: next.said,
         }
@@ -49,12 +52,14 @@ fn took(command: &mut Command, watch: Watch) -> Took {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let since = Instant::now();
     let mut child = command.spawn().expect("the client starts");
-    let (mut pss, mut rss) = (0.0, 0.0);
+    let (mut pss, mut anon, mut rss) = (0.0, 0.0, 0.0);
     if watch == Watch::Memory {
         let pid = child.id();
         while child.try_wait().expect("it is ours").is_none() {
-            pss = f64::max(pss, field(pid, "smaps_rollup", "Pss:"));
-            rss = f64::max(rss, field(pid, "status", "VmHWM:"));
+            let sizes = file(pid, "smaps_rollup");
+            pss = f64::max(pss, field(&sizes, "Pss:"));
+            anon = f64::max(anon, field(&sizes, "Pss_Anon:"));
+            rss = f64::max(rss, field(&file(pid, "status"), "VmHWM:"));
         }
     }
     let output = child.wait_with_output().expect("it ends");
@@ -62,12 +67,15 @@ fn took(command: &mut Command, watch: Watch) -> Took {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said} {words}");
-    Took { ms, pss, rss, said }
+    Took { ms, pss, anon, rss, said }
+}
+
+fn file(pid: u32, name: &str) -> String {
+    fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default()
 }
 
 /// A number of KiB in a file of a process.
-fn field(pid: u32, file: &str, name: &str) -> f64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+fn field(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
 }

@@ -151,6 +151,8 @@ pub fn together(lab: &Lab, dir: &Path, program: &Path, load: &Workload<'_>) -> R
 pub struct Alone {
     pub bytes: [(Vec<f64>, Vec<f64>); 3],
     pub memory: [(Vec<f64>, Vec<f64>); 3],
+    /// What of it is no file's.
+    pub anonymous: [(Vec<f64>, Vec<f64>); 3],
     pub resident: [(Vec<f64>, Vec<f64>); 3],
     pub times: [(Vec<f64>, Vec<f64>); 3],
     pub crl_bytes: Vec<f64>,
@@ -178,6 +180,7 @@ impl Alone {
         self.bytes[at].1.push(theirs.0);
         for (all, of) in [
             (&mut self.memory, (|took: &Took| took.pss) as fn(&Took) -> f64),
+            (&mut self.anonymous, |took| took.anon),
             (&mut self.resident, |took| took.rss),
             (&mut self.times, |took| took.ms),
         ] {
