@@ -15,8 +15,8 @@
 //!   N entries, asked about up to 20,000 of them in turn; `latency-N` has the library of one entry as
 //!   its peer.
 //!
-//! `QUICK=1` makes the runs short and leaves out libraries of more than 1,000 entries. `CASE=a,b`
-//! runs only the groups (`stages`, `rates`, `p99`, `libraries`) whose name has one of these parts.
+//! `QUICK=1` makes the runs short and leaves out libraries of more than 1,000 entries. `LIBRARIES=N,M`
+//! are the sizes instead. `CASE=a,b` runs only the groups (`stages`, `rates`, `p99`, `libraries`) whose name has one of these parts.
 
 #![expect(
     clippy::expect_used,
@@ -61,6 +61,12 @@ struct Plan {
     length: Duration,
     runs: usize,
     libraries: &'static [u64],
+}
+
+/// The sizes of libraries that are asked for.
+fn sizes(usual: &[u64]) -> Vec<u64> {
+    let Ok(asked) = std::env::var("LIBRARIES") else { return usual.to_vec() };
+    asked.split(',').map(|size| size.parse().expect("a number of entries")).collect()
 }
 
 impl Plan {
@@ -216,8 +222,8 @@ fn signatures(length: Duration) -> f64 {
 fn libraries(plan: Plan) -> Vec<Value> {
     let mut rows = Vec::new();
     let mut first = None;
-    for entries in plan.libraries {
-        let service = Service::with(*entries);
+    for entries in sizes(plan.libraries) {
+        let service = Service::with(entries);
         let question = service.question(true, true);
         let runs = (0..plan.runs).map(|_| question.ask(1, plan.length).median_ms);
         let latency = median(runs.collect());
