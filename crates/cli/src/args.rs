@@ -2,6 +2,8 @@
 //! and [`crate::lab`].
 
 mod key;
+mod parse;
+mod reference;
 mod vm;
 mod volume;
 
@@ -9,8 +11,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{HostId, VmId};
+use serde::{Deserialize, Serialize};
 
+use self::parse::machine_memory;
 pub use self::key::{Key, KeyVerb, UseArg};
+pub use self::reference::{AddComponent, FromLog, Pcrs, Reference};
 pub use self::vm::{BadGuest, Create, Format, GuardBy, KmiBy, Origin, Transport, Vm};
 pub use self::volume::{
     AnchorPlace, AnyFormat, Cipher, NewFormat, NewKey, OpenKey, OverTls, SnapshotNamed, Volume,
@@ -63,6 +68,9 @@ pub enum Noun {
     /// What the authority demands.
     #[command(subcommand)]
     Policy(Policy),
+    /// Reference values: what good hosts may measure; made and signed without an authority.
+    #[command(subcommand)]
+    Reference(Reference),
     /// The audit log.
     #[command(subcommand)]
     Audit(Audit),
@@ -77,7 +85,8 @@ pub enum Noun {
 }
 
 /// Who certifies keys in a lab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Manner {
     /// Each trust service has a CA of its own.
     Full,
@@ -86,7 +95,8 @@ pub enum Manner {
 }
 
 /// Which accelerator QEMU uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum Accel {
     /// KVM if a guest really runs under it, else TCG.
     Auto,
@@ -115,32 +125,33 @@ pub enum Lab {
     Up {
         /// Directory of the lab.
         #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
-        /// How many hosts (a, b, c, ...).
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=26))]
-        hosts: u8,
-        /// Accelerator for the VMs.
-        #[arg(long, value_enum, default_value_t = Accel::Auto)]
-        accel: Accel,
+        dir: Option<PathBuf>,
+        /// How many hosts (a, b, c, ...); those that are there stay [default: 2, or as before].
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=26))]
+        hosts: Option<u8>,
+        /// Accelerator for the VMs [default: auto, or as before].
+        #[arg(long, value_enum)]
+        accel: Option<Accel>,
         /// End of a verdict's lease in seconds: how long hosts may start VMs while the authority is
-        /// away.
-        #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u64).range(5..=86_400))]
-        lease: u64,
-        /// Who certifies keys: a key-management centre, or each trust service by itself.
-        #[arg(long, value_enum, default_value_t = Manner::Hybrid)]
-        manner: Manner,
+        /// away [default: 1800, or as before].
+        #[arg(long, value_parser = clap::value_parser!(u64).range(5..=86_400))]
+        lease: Option<u64>,
+        /// Who certifies keys: a key-management centre, or each trust service by itself [default:
+        /// hybrid, or as before].
+        #[arg(long, value_enum)]
+        manner: Option<Manner>,
     },
     /// Say what runs.
     Status {
-        /// Directory of the lab.
+        /// Directory of the lab (`--lab` says it as well).
         #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
+        dir: Option<PathBuf>,
     },
     /// Stop everything; the directory stays.
     Down {
-        /// Directory of the lab.
+        /// Directory of the lab (`--lab` says it as well).
         #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
+        dir: Option<PathBuf>,
     },
 }
 
@@ -314,7 +325,7 @@ pub enum Image {
         #[arg(long, value_name = "FILE")]
         firmware: Option<PathBuf>,
         /// Memory of the machine, which the firmware measures.
-        #[arg(long, default_value = "512M", value_parser = mebibytes)]
+        #[arg(long, default_value = "512M", value_parser = machine_memory)]
         memory: u32,
         /// Its virtual CPUs, likewise.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
@@ -322,22 +333,6 @@ pub enum Image {
     },
 }
 
-/// Parses `512M`, `2G` or a plain number of MiB.
-fn mebibytes(text: &str) -> Result<u32, String> {
-    let (digits, factor) = match text.strip_suffix(['M', 'm']) {
-        Some(digits) => (digits, 1),
-        None => match text.strip_suffix(['G', 'g']) {
-            Some(digits) => (digits, 1024),
-            None => (text, 1),
-        },
-    };
-    digits
-        .parse::<u32>()
-        .ok()
-        .and_then(|n| n.checked_mul(factor))
-        .filter(|n| *n <= 1 << 20)
-        .ok_or_else(|| format!("{text:?} is not a size such as 512M or 2G"))
-}
 
 #[cfg(test)]
 mod tests {
@@ -348,13 +343,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_are_mebibytes() {
-        assert_eq!(mebibytes("512M"), Ok(512));
-        assert_eq!(mebibytes("2G"), Ok(2048));
-        assert!(mebibytes("2T").is_err());
-        assert!(mebibytes("9999999G").is_err());
     }
 }

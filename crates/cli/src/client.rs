@@ -85,6 +85,12 @@ impl Target {
         self.lab.as_ref().map(|layout| layout.authority().join("state"))
     }
 
+    /// The lab's directory; `None` if this is no lab.
+    #[must_use]
+    pub fn lab_dir(&self) -> Option<&Path> {
+        self.lab.as_ref().map(|layout| layout.dir.as_path())
+    }
+
     /// A client of a lab host's agent.
     ///
     /// # Errors
@@ -94,5 +100,17 @@ impl Target {
             Failure::Usage("only a lab's hosts are asked directly: use --lab DIR".to_owned())
         })?;
         Ok(Client::unix(&layout.agent_socket(host), ClientLimits::default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_example_is_valid() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/client.toml");
+        let file: ClientFile = serve::config::load(&path).unwrap();
+        assert_eq!(file.ca_file, Path::new("/etc/vouchsafe/ca.pem"));
     }
 }

@@ -14,3 +14,5 @@ pub mod commands;
 pub mod image;
 pub mod lab;
 pub mod output;
+pub mod reference;
+pub mod usage;

@@ -1,12 +1,21 @@
 //! `vouchsafe`: parse, do, report, exit with 0 (done), 1 (could not), 2 (usage) or 3 (refused).
 
 use clap::Parser as _;
-use cli::{args::Cli, commands, output::Printer};
+use cli::{
+    args::Cli,
+    commands,
+    output::{Place, Printer},
+    usage,
+};
 use serve::exit::Exit;
 
 fn main() -> Exit {
-    let cli = Cli::parse();
-    let printer = Printer::new(cli.scope.json);
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::report(&error, std::env::args_os()),
+    };
+    let place = Place::typed(cli.scope.lab.as_deref(), cli.scope.config.as_deref());
+    let printer = Printer::new(cli.scope.json).at(place);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return printer.failure(&error.into()),

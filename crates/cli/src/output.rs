@@ -1,11 +1,20 @@
 //! How results, words, progress and failures reach the operator.
 
-use std::{io::Write as _, time::Duration};
+mod place;
+mod progress;
+
+use std::io::Write as _;
 
 use comfy_table::{Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use serve::{client::CallError, exit::Exit, problem::Problem};
+use serve::{
+    client::CallError, config::ConfigError, exit::Exit, fsfile::FileError, problem::Problem,
+};
+
+pub use self::{
+    place::{Place, quoted},
+    progress::Progress,
+};
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -18,6 +27,17 @@ pub enum Failure {
         detail: String,
         /// What to do next.
         hint: String,
+    },
+    /// A log is not what was recorded: a refusal that names the first altered entry.
+    Altered {
+        /// The rejection's kebab-case name.
+        name: String,
+        /// What happened.
+        detail: String,
+        /// What to do next.
+        hint: String,
+        /// Index of the first entry that is (or can be) altered.
+        index: u64,
     },
     /// It could not be done: exit status 1.
     Error {
@@ -55,8 +75,23 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
                 serve::exit::chain(&other),
                 "is the other side running? see `vouchsafe lab status` or the service's log",
             ),
-            Err(error) => Self::error(format!("{error:#}"), ""),
+            Err(error) => {
+                let hint = next_step(&error);
+                Self::error(format!("{error:#}"), hint)
+            }
         }
+    }
+}
+
+/// What to do about an error that says nothing of it itself.
+fn next_step(error: &anyhow::Error) -> &'static str {
+    if error.is::<ConfigError>() {
+        "a client's configuration has url, ca_file, client_cert and client_key; for a lab use --lab \
+         DIR"
+    } else if error.is::<FileError>() || error.is::<std::io::Error>() {
+        "is the path right, and may this user read and write there?"
+    } else {
+        ""
     }
 }
 
@@ -83,13 +118,26 @@ pub fn table<const N: usize>(header: [&str; N]) -> Table {
 #[derive(Clone, Copy, Debug)]
 pub struct Printer {
     json: bool,
+    place: Place,
 }
 
 impl Printer {
     /// `json`: one JSON object on stdout, nothing else there.
     #[must_use]
     pub const fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, place: Place::Default }
+    }
+
+    /// Has the commands that are printed say where: they act where this one does.
+    #[must_use]
+    pub const fn at(self, place: Place) -> Self {
+        Self { place, ..self }
+    }
+
+    /// A command to type next, with where: `vouchsafe WORDS --lab DIR`.
+    #[must_use]
+    pub fn command(self, words: &str) -> String {
+        self.place.command(words)
     }
 
     /// Whether the output is for programs.
@@ -133,58 +181,86 @@ impl Printer {
 
     /// Words for the person who waits, on stderr.
     pub fn say(self, text: &str) {
-        let _gone = writeln!(std::io::stderr(), "{text}");
+        let _gone = writeln!(std::io::stderr(), "{}", self.place.complete(text));
     }
 
-    /// A progress line on stderr; hidden when stderr is no terminal or JSON was asked for.
+    /// Progress on stderr: a spinner, or a line at each phase if stderr is no terminal; hidden when
+    /// JSON was asked for.
     #[must_use]
-    pub fn progress(self, what: &str) -> ProgressBar {
-        if self.json {
-            return ProgressBar::hidden();
-        }
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-            bar.set_style(style);
-        }
-        bar.set_message(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(120));
-        bar
+    pub fn progress(self, what: &str) -> Progress {
+        Progress::begin(what, !self.json)
     }
 
     /// Reports a failure and gives its exit status.
     #[must_use]
     pub fn failure(self, failure: &Failure) -> Exit {
-        match failure {
-            Failure::Refused { name, detail, hint } => {
-                if self.json {
-                    let said = serde_json::json!({"refused": name, "detail": detail, "hint": hint});
-                    self.line(&said.to_string());
-                } else {
+        let hint = self.place.complete(failure.hint());
+        if self.json {
+            self.line(&failure.json(&hint).to_string());
+        } else {
+            match failure {
+                Failure::Refused { name, detail, .. } | Failure::Altered { name, detail, .. } => {
                     self.say(&format!("refused: {name}: {detail}"));
-                    self.hint(hint);
                 }
-                Exit::Refused
-            }
-            Failure::Error { message, hint } => {
-                if self.json {
-                    let said = serde_json::json!({"error": message, "hint": hint});
-                    self.line(&said.to_string());
-                } else {
+                Failure::Error { message, .. } | Failure::Usage(message) => {
                     self.say(&format!("error: {message}"));
-                    self.hint(hint);
                 }
-                Exit::Failed
             }
-            Failure::Usage(message) => {
-                self.say(&format!("error: {message}\n\nFor more, try '--help'."));
-                Exit::Usage
+            if !hint.is_empty() {
+                self.say(&format!("  hint: {hint}"));
             }
+        }
+        match failure {
+            Failure::Refused { .. } | Failure::Altered { .. } => Exit::Refused,
+            Failure::Error { .. } => Exit::Failed,
+            Failure::Usage(_) => Exit::Usage,
+        }
+    }
+}
+
+impl Failure {
+    fn hint(&self) -> &str {
+        match self {
+            Self::Refused { hint, .. } | Self::Altered { hint, .. } | Self::Error { hint, .. } => {
+                hint
+            }
+            Self::Usage(_) => "`vouchsafe --help`",
         }
     }
 
-    fn hint(self, hint: &str) {
-        if !hint.is_empty() {
-            self.say(&format!("  hint: {hint}"));
+    /// As programs read it.
+    fn json(&self, hint: &str) -> serde_json::Value {
+        match self {
+            Self::Refused { name, detail, .. } => {
+                serde_json::json!({"refused": name, "detail": detail, "hint": hint})
+            }
+            Self::Altered { name, detail, index, .. } => serde_json::json!({
+                "refused": name, "detail": detail, "hint": hint, "index": index,
+            }),
+            Self::Error { message, .. } | Self::Usage(message) => {
+                serde_json::json!({"error": message, "hint": hint})
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_is_json_with_a_next_step() {
+        let usage = Failure::Usage("no".to_owned());
+        assert_eq!(usage.json(usage.hint())["hint"], "`vouchsafe --help`");
+        let [name, detail, hint] = ["entry-altered", "entry 6", "h"].map(str::to_owned);
+        let altered = Failure::Altered { name, detail, hint, index: 6 };
+        assert_eq!(altered.json("h")["index"], 6);
+        assert_eq!(altered.json("h")["refused"], "entry-altered");
+    }
+
+    #[test]
+    fn an_error_about_a_file_has_a_next_step() {
+        let missing = serve::fsfile::read_limited(std::path::Path::new("/nope"), 1).unwrap_err();
+        assert!(!Failure::from(missing).hint().is_empty());
     }
 }

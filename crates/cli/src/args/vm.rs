@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use model::{HostId, PcrBanks, VmId};
 
-use super::mebibytes;
+use super::parse::{machine_memory, mebibytes, reason};
 
 /// Who generates the VM master key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -84,7 +84,7 @@ pub struct Create {
     #[arg(long, value_name = "FILE")]
     pub firmware: Option<PathBuf>,
     /// Memory, e.g. 512M or 2G.
-    #[arg(long, default_value = "512M", value_parser = mebibytes)]
+    #[arg(long, default_value = "512M", value_parser = machine_memory)]
     pub memory: u32,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
@@ -127,7 +127,11 @@ pub enum Vm {
     /// Define a VM.
     Create(Create),
     /// All VMs.
-    List,
+    List {
+        /// Also those that are deleted or revoked.
+        #[arg(long)]
+        all: bool,
+    },
     /// One VM.
     Show {
         /// Its name.
@@ -184,7 +188,16 @@ pub enum Vm {
         #[arg(long)]
         reason: String,
     },
-    /// Destroy its keys and its host's copies.
+    /// Destroy its keys at once, whatever it does now, and have its home host destroy its copies: for
+    /// a VM whose keys must never be given out again.
+    Revoke {
+        /// Its name.
+        name: VmId,
+        /// Why, for the audit log.
+        #[arg(long, value_parser = reason)]
+        reason: String,
+    },
+    /// Destroy the keys and the host's copies of a VM that does not run.
     Delete {
         /// Its name.
         name: VmId,

@@ -104,8 +104,17 @@ pub struct OpenKey {
     /// File with the pass phrase, 1 to 512 bytes, taken as they are.
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+    /// Ask for the pass phrase on the terminal.
+    #[arg(long)]
+    pub passphrase: bool,
     /// Unseal the key by this machine's TPM [default: device:/dev/tpmrm0].
-    #[arg(long, value_name = "TPM", num_args = 0..=1, default_missing_value = "device:/dev/tpmrm0")]
+    #[arg(
+        long,
+        value_name = "TPM",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "device:/dev/tpmrm0"
+    )]
     pub tpm: Option<tpm::Address>,
 }
 
@@ -119,8 +128,17 @@ pub struct NewKey {
     /// File with the new pass phrase.
     #[arg(long, value_name = "FILE")]
     pub new_passphrase_file: Option<PathBuf>,
+    /// Ask for the new pass phrase on the terminal.
+    #[arg(long)]
+    pub new_passphrase: bool,
     /// Make a key that only this machine's TPM unseals [default: device:/dev/tpmrm0].
-    #[arg(long, value_name = "TPM", num_args = 0..=1, default_missing_value = "device:/dev/tpmrm0")]
+    #[arg(
+        long,
+        value_name = "TPM",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "device:/dev/tpmrm0"
+    )]
     pub new_tpm: Option<tpm::Address>,
 }
 

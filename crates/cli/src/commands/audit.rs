@@ -72,10 +72,17 @@ async fn list(from: u64, target: &Target, printer: Printer) -> Result<(), Failur
 
 async fn export(dir: &Path, target: &Target) -> Result<(), Failure> {
     let export: AuditExport = target.authority()?.get("/v1/audit/export").await?;
-    std::fs::create_dir_all(dir)?;
-    std::fs::write(dir.join(ENTRIES), &export.entries)?;
-    std::fs::write(dir.join(CHECKPOINT), &export.checkpoint)?;
-    std::fs::write(dir.join(KEY), pem::encode("PUBLIC KEY", &export.signing_key.0)?)?;
+    let key = pem::encode("PUBLIC KEY", &export.signing_key.0)?;
+    let files: [(&str, &[u8]); 3] = [
+        (ENTRIES, export.entries.as_bytes()),
+        (CHECKPOINT, export.checkpoint.as_bytes()),
+        (KEY, key.as_bytes()),
+    ];
+    super::folder(dir)?;
+    for (name, content) in files {
+        let path = dir.join(name);
+        std::fs::write(&path, content).map_err(|error| super::unwritable(&path, &error))?;
+    }
     Ok(())
 }
 
@@ -93,6 +100,14 @@ async fn online(target: &Target, printer: Printer) -> Result<(), Failure> {
 }
 
 fn offline(entries: &Path, checkpoint: &Path, key: &Path, printer: Printer) -> Result<(), Failure> {
+    for file in [entries, checkpoint] {
+        std::fs::File::open(file).map_err(|error| {
+            Failure::error(
+                format!("{}: {error}", file.display()),
+                "`vouchsafe audit export DIR` writes entries, checkpoint and key",
+            )
+        })?;
+    }
     let text = std::fs::read(key).map_err(|error| {
         Failure::error(
             format!("{}: {error}", key.display()),
@@ -133,12 +148,12 @@ fn report(checked: Result<Verified, AuditError>, printer: Printer) -> Result<(),
             printer.result(&shown, &text)
         }
         Err(AuditError::Rejected(rejection)) => {
-            let place = rejection.first().map(|seq| format!("entry {seq}: ")).unwrap_or_default();
-            Err(Failure::refused(
-                rejection.name(),
-                format!("{place}{rejection}"),
-                "compare with an earlier export; nothing after that entry can be relied on",
-            ))
+            let (name, detail) = (rejection.name().to_owned(), rejection.to_string());
+            let hint = "compare with an earlier export; nothing after that entry can be relied on";
+            Err(match rejection.first() {
+                Some(index) => Failure::Altered { name, detail, hint: hint.to_owned(), index },
+                None => Failure::refused(name, detail, "compare with an earlier export"),
+            })
         }
         Err(error) => Err(error.into()),
     }

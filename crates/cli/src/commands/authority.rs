@@ -18,9 +18,10 @@ pub(super) async fn run(
     printer: Printer,
 ) -> Result<Exit, Failure> {
     match verb {
-        Authority::Init { authority_config } => local(authority_config, "init", &[]),
+        Authority::Init { authority_config } => local(authority_config, "init", &[], printer),
         Authority::Backup { authority_config, out } => {
-            local(authority_config, "backup", &[OsStr::new("--out"), out.as_os_str()])
+            let words = [OsStr::new("--out"), out.as_os_str()];
+            local(authority_config, "backup", &words, printer)
         }
         Authority::Restore { authority_config, backup, longest_lease } => {
             let lease = longest_lease.to_string();
@@ -31,7 +32,7 @@ pub(super) async fn run(
             if std::io::stdin().is_terminal() {
                 printer.say("enter the shares, one a line, then Ctrl-D");
             }
-            local(authority_config, "restore", &words)
+            local(authority_config, "restore", &words, printer)
         }
         Authority::Status => {
             let status: AuthorityStatus = target()?.authority()?.get("/v1/status").await?;
@@ -61,10 +62,20 @@ pub(super) async fn run(
 
 /// What is done on the authority's own machine is done by its own program: nothing that it reads or
 /// prints passes through here.
-fn local(config: &Path, verb: &str, words: &[&OsStr]) -> Result<Exit, Failure> {
+pub(super) fn local(
+    config: &Path,
+    verb: &str,
+    words: &[&OsStr],
+    printer: Printer,
+) -> Result<Exit, Failure> {
     let program = Programs::beside_this()?.authority;
-    let status =
-        Command::new(&program).arg(verb).arg("--config").arg(config).args(words).status()?;
+    let json = printer.is_json().then_some("--json");
+    let status = Command::new(&program)
+        .args([verb, "--config"])
+        .arg(config)
+        .args(json)
+        .args(words)
+        .status()?;
     Ok(match status.code() {
         Some(0) => Exit::Done,
         Some(2) => Exit::Usage,

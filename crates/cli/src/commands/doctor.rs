@@ -1,5 +1,7 @@
 //! `vouchsafe doctor`: what this machine lacks. Exit status 1 if a lab could not run.
 
+mod kvm;
+
 use std::path::Path;
 
 use serde::Serialize;
@@ -29,7 +31,7 @@ pub(super) fn run(printer: Printer) -> Result<Exit, Failure> {
         file("OVMF code", OVMF_CODE, "apt-get install ovmf"),
         file("OVMF variables", OVMF_VARS, "apt-get install ovmf"),
         ours(),
-        kvm(),
+        kvm_works(),
         program("tpm2_checkquote", false, "apt-get install tpm2-tools"),
         program("cryptsetup", false, "apt-get install cryptsetup-bin"),
         host_tpm(),
@@ -72,29 +74,28 @@ fn file(what: &'static str, path: &str, hint: &str) -> Finding {
 fn ours() -> Finding {
     let found = Programs::beside_this();
     let detail = match &found {
-        Ok(_) => "vouchsafe-authority, -host, -vtpm, -disk and -trust are beside this program",
-        Err(_) => {
-            "not all of vouchsafe-authority, -host, -vtpm, -disk, -trust are beside this program"
-        }
+        Ok(_) => "all are beside this program".to_owned(),
+        Err(Failure::Error { message, .. }) => message.clone(),
+        Err(_) => "they cannot be looked for".to_owned(),
     };
     Finding {
         what: "Vouchsafe's services",
         ok: found.is_ok(),
         needed: true,
-        detail: detail.to_owned(),
+        detail,
         hint: "cargo build --release --workspace".to_owned(),
     }
 }
 
-fn kvm() -> Finding {
-    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+fn kvm_works() -> Finding {
+    let probed = kvm::probe(on_path("qemu-system-x86_64").as_deref(), Path::new(OVMF_CODE));
     Finding {
         what: "KVM",
-        ok: opened.is_ok(),
+        ok: probed.is_ok(),
         needed: false,
-        detail: match &opened {
-            Ok(_) => "/dev/kvm opens; agents test whether a guest really runs".to_owned(),
-            Err(error) => format!("/dev/kvm: {error}"),
+        detail: match probed {
+            Ok(()) => "a machine runs by it".to_owned(),
+            Err(why) => why,
         },
         hint: "without KVM guests are emulated (TCG): for labs only".to_owned(),
     }

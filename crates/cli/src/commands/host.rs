@@ -2,7 +2,7 @@
 
 use model::{
     HostId, VmId,
-    agent::AgentSession,
+    agent::{AgentSession, AgentStatus},
     api::{
         audit::Reason,
         enrol::{
@@ -11,11 +11,12 @@ use model::{
         },
     },
 };
+use serve::clock::{Clock as _, SystemClock};
 
 use crate::{
     args::Host,
     client::Target,
-    commands::wait,
+    commands::{verdict, wait},
     output::{Failure, Printer},
 };
 
@@ -28,7 +29,12 @@ pub(super) async fn run(verb: &Host, target: &Target, printer: Printer) -> Resul
         }
         Host::Show { name } => {
             let host: HostView = client.get(&format!("/v1/hosts/{name}")).await?;
-            printer.result(&host, &shown(&host))
+            let mut value = verdict::beside(&host)?;
+            let accel = accelerator(target, name).await;
+            if let (Some(fields), Some(accel)) = (value.as_object_mut(), &accel) {
+                fields.insert("accel".to_owned(), accel.clone().into());
+            }
+            printer.result(&value, &shown(&host, accel.as_deref()))
         }
         Host::Attest { name } => {
             let nothing = serde_json::json!({});
@@ -104,7 +110,7 @@ async fn drain(
 
 const fn mode(mode: HostMode) -> &'static str {
     match mode {
-        HostMode::Pending => "pending: approve it with `vouchsafe host approve`",
+        HostMode::Pending => "pending (approve it)",
         HostMode::Enforcing => "enforcing",
         HostMode::AuditOnly => "audit-only",
         HostMode::Revoked => "revoked",
@@ -112,25 +118,43 @@ const fn mode(mode: HostMode) -> &'static str {
 }
 
 fn table(hosts: &[HostView]) -> String {
-    let mut table = crate::output::table(["NAME", "MODE", "TRUSTED", "VMS", "EK"]);
+    let mut table = crate::output::table(["NAME", "MODE", "TRUSTED", "HEARD", "VMS", "EK"]);
     for host in hosts {
         let vms: Vec<_> = host.vms.iter().map(ToString::to_string).collect();
         let ek: String = host.ek_fingerprint.chars().take(16).collect();
         let trusted = if host.trusted { "yes" } else { "no" };
-        table.add_row([host.name.as_str(), mode(host.mode), trusted, &vms.join(" "), &ek]);
+        let heard = heard(host);
+        let name = host.name.as_str();
+        table.add_row([name, mode(host.mode), trusted, &heard, &vms.join(" "), &ek]);
     }
     table.to_string()
 }
 
-fn shown(host: &HostView) -> String {
-    let verdict =
-        host.verdict.as_ref().map_or_else(|| "none yet".to_owned(), super::verdict::shown);
+/// What runs a lab host's guests, by its agent; `None` if that cannot be asked.
+async fn accelerator(target: &Target, name: &HostId) -> Option<String> {
+    target.lab_dir()?;
+    target.agent(name).ok()?.get::<AgentStatus>("/v1/status").await.ok()?.accel
+}
+
+/// When the authority heard of it last.
+fn heard(host: &HostView) -> String {
+    wait::ago(host.last_seen, SystemClock.unix_ms())
+}
+
+fn shown(host: &HostView, accel: Option<&str>) -> String {
+    let verdict = host.verdict.as_ref().map_or_else(|| "none yet".to_owned(), verdict::shown);
+    let accel = match accel {
+        Some("tcg") => "\nguests run by tcg (emulation: for labs only)".to_owned(),
+        Some(accel) => format!("\nguests run by {accel}"),
+        None => String::new(),
+    };
     format!(
-        "{}: {}, {}{}\nEK {} (issued by {})\nAK name {}\nverdict: {verdict}",
+        "{}: {}, {}{}\nheard of {}{accel}\nEK {} (issued by {})\nAK name {}\nverdict: {verdict}",
         host.name,
         mode(host.mode),
         if host.trusted { "trusted" } else { "not trusted" },
         if host.draining { ", draining" } else { "" },
+        heard(host),
         host.ek_fingerprint,
         host.ek_issuer,
         host.ak_name,

@@ -2,6 +2,7 @@
 
 mod create;
 mod export;
+mod list;
 
 use http::Method;
 use model::{
@@ -19,17 +20,17 @@ use serve::client::Call;
 use crate::{
     args::Vm,
     client::Target,
-    commands::wait,
+    commands::{verdict, wait},
     output::{Failure, Printer},
 };
 
 pub(super) async fn run(verb: Vm, target: &Target, printer: Printer) -> Result<(), Failure> {
     match verb {
         Vm::Create(wish) => create::run(&wish, target, printer).await,
-        Vm::List => list(target, printer).await,
+        Vm::List { all } => list::run(all, target, printer).await,
         Vm::Show { name } => {
             let vm = view(target, &name).await?;
-            printer.result(&vm, &shown(&vm))
+            printer.result(&vm, &shown(&vm, printer))
         }
         Vm::Start { name, host, offline: true } => offline(target, &name, &host, printer).await,
         Vm::Start { name, host, offline: false } => {
@@ -44,15 +45,7 @@ pub(super) async fn run(verb: Vm, target: &Target, printer: Printer) -> Result<(
         Vm::Attest { name, export } => attest(target, &name, export.as_deref(), printer).await,
         Vm::Console { name } => console(target, &name, printer).await,
         Vm::Fence { name, reason, powered_off } => {
-            let path = format!("/v1/vms/{name}/fence");
-            let request = FenceRequest { reason, powered_off };
-            let vm: VmView = target.authority()?.post(&path, &request).await?;
-            let said = format!(
-                "{name} has no home; its epoch is {}. Its next start makes it anew from its image: \
-                 what its guest wrote stays behind",
-                vm.epoch.0
-            );
-            printer.result(&vm, &said)
+            fence(target, &name, FenceRequest { reason, powered_off }, printer).await
         }
         Vm::Reanchor { name, reason } => {
             let path = format!("/v1/vms/{name}/reanchor");
@@ -68,6 +61,7 @@ pub(super) async fn run(verb: Vm, target: &Target, printer: Printer) -> Result<(
             };
             printer.result(&vm, &said)
         }
+        Vm::Revoke { name, reason } => revoke(target, &name, reason, printer).await,
         Vm::Delete { name } => delete(target, &name, printer).await,
     }
 }
@@ -88,6 +82,40 @@ async fn operate(
     wait::outcome(target, operation, printer).await
 }
 
+async fn fence(
+    target: &Target,
+    name: &VmId,
+    request: FenceRequest,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let path = format!("/v1/vms/{name}/fence");
+    let vm: VmView = target.authority()?.post(&path, &request).await?;
+    let said = format!(
+        "{name} has no home; its epoch is {}. Its next start makes it anew from its image: \
+         what its guest wrote stays behind",
+        vm.epoch.0
+    );
+    printer.result(&vm, &said)
+}
+
+async fn revoke(
+    target: &Target,
+    name: &VmId,
+    reason: String,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let path = format!("/v1/vms/{name}/revoke");
+    let vm: VmView = target.authority()?.post(&path, &Reason { reason }).await?;
+    let said = match &vm.home {
+        Some(home) => format!(
+            "{name} is revoked: its keys are gone; host {home} ends it and destroys its \
+             copies"
+        ),
+        None => format!("{name} is revoked: its keys are gone"),
+    };
+    printer.result(&vm, &said)
+}
+
 async fn delete(target: &Target, name: &VmId, printer: Printer) -> Result<(), Failure> {
     let path = format!("/v1/vms/{name}");
     let operation: Option<Operation> =
@@ -98,28 +126,16 @@ async fn delete(target: &Target, name: &VmId, printer: Printer) -> Result<(), Fa
     printer.result(&serde_json::json!({"deleted": name}), &format!("{name} is gone"))
 }
 
-async fn list(target: &Target, printer: Printer) -> Result<(), Failure> {
-    let vms: Vec<VmView> = target.authority()?.get("/v1/vms").await?;
-    let mut table = crate::output::table(["NAME", "STATE", "HOME", "TRUSTED", "EPOCH", "DETAIL"]);
-    for vm in &vms {
-        table.add_row([
-            vm.spec.name.to_string(),
-            state(vm.state).to_owned(),
-            vm.home.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
-            trusted(vm.trusted).to_owned(),
-            vm.epoch.0.to_string(),
-            vm.detail.clone(),
-        ]);
-    }
-    printer.list(&vms, &table.to_string())
-}
-
-fn shown(vm: &VmView) -> String {
+fn shown(vm: &VmView, printer: Printer) -> String {
     let exposed = vm.exposed.as_ref().map_or_else(String::new, |exposed| {
         format!(
             "\nEXPOSED: its keys were on host {}, which was last good at {} and turned out bad at {} \
-             ({})\n  `vouchsafe vm fence` makes it anew under other keys",
-            exposed.host, exposed.since, exposed.at, exposed.reason
+             ({})\n  `{}` makes it anew under other keys",
+            exposed.host,
+            exposed.since,
+            exposed.at,
+            exposed.reason,
+            printer.command(&format!("vm fence {} --reason WHY", vm.spec.name)),
         )
     });
     format!(
@@ -171,20 +187,23 @@ async fn attest(
         export::write(dir, &evidence)?;
         printer.say(&format!("evidence and commands that verify it: {}", dir.display()));
     }
-    let mut text = super::verdict::shown(&verdict.verdict);
+    let mut text = verdict::shown(&verdict.verdict);
     for link in &verdict.chain {
         text.push_str(&format!(
             "\n  {:<12} {}  [{}]  vouched for by {}",
             link.role, link.subject, link.fingerprint, link.vouched_by
         ));
     }
-    printer.result(&verdict, &text)
+    printer.result(&verdict::beside(&verdict)?, &text)
 }
 
 async fn console(target: &Target, name: &VmId, printer: Printer) -> Result<(), Failure> {
     let vm = view(target, name).await?;
     let home = vm.home.ok_or_else(|| {
-        Failure::error(format!("{name} has no home"), "start it: `vouchsafe vm start`")
+        Failure::error(
+            format!("{name} has no home"),
+            format!("start it: `vouchsafe vm start {name} --host HOST`"),
+        )
     })?;
     let console: Console = target.agent(&home)?.get(&format!("/v1/vms/{name}/console")).await?;
     printer.result(&console, console.text.trim_end())

@@ -10,6 +10,7 @@ mod failure;
 mod inspect;
 mod keys;
 mod manage;
+mod phrase;
 mod progress;
 mod salvage;
 mod serve;

@@ -26,7 +26,7 @@ impl Component {
     /// Name of its event.
     #[must_use]
     pub fn event_name(&self) -> String {
-        format!("vouchsafe:{}", self.role)
+        crate::reference::component_event(self.role)
     }
 }
 
@@ -51,10 +51,17 @@ impl Programs {
     /// Finds them in the folder of the running program.
     ///
     /// # Errors
-    /// [`Failure::Error`] naming the first that is missing.
+    /// [`Failure::Error`] naming what is missing.
     pub fn beside_this() -> Result<Self, Failure> {
+        let mut missing = Vec::new();
+        let found = Self::find(&mut missing)?;
+        found.ok_or_else(|| absent(&missing))
+    }
+
+    /// As [`Self::beside_this`]; `None` if one is missing, all of which are named in `missing`.
+    fn find(missing: &mut Vec<String>) -> Result<Option<Self>, Failure> {
         let this = std::env::current_exe()?;
-        Self::in_folder(this.parent().unwrap_or_else(|| Path::new("/")))
+        Ok(Self::search(this.parent().unwrap_or_else(|| Path::new("/")), missing))
     }
 
     /// Finds them in `folder`.
@@ -62,25 +69,52 @@ impl Programs {
     /// # Errors
     /// As [`Self::beside_this`].
     pub fn in_folder(folder: &Path) -> Result<Self, Failure> {
-        let find = |name: &str| {
+        let mut missing = Vec::new();
+        Self::search(folder, &mut missing).ok_or_else(|| absent(&missing))
+    }
+
+    fn search(folder: &Path, missing: &mut Vec<String>) -> Option<Self> {
+        let mut find = |name: &str| {
             let path = folder.join(name);
             if path.is_file() {
-                return Ok(path);
+                return Some(path);
             }
-            Err(Failure::error(
-                format!("{} is missing", path.display()),
-                "the programs are installed side by side; build them with `cargo build --release`",
-            ))
+            missing.push(path.display().to_string());
+            None
         };
-        Ok(Self {
-            authority: find("vouchsafe-authority")?,
-            host: find("vouchsafe-host")?,
-            vtpm: find("vouchsafe-vtpm")?,
-            disk: find("vouchsafe-disk")?,
-            trust: find("vouchsafe-trust")?,
-            centre: find("vouchsafe-centre").ok(),
+        let (authority, host) = (find("vouchsafe-authority"), find("vouchsafe-host"));
+        let (vtpm, disk) = (find("vouchsafe-vtpm"), find("vouchsafe-disk"));
+        let trust = find("vouchsafe-trust");
+        let centre = Some(folder.join("vouchsafe-centre")).filter(|path| path.is_file());
+        Some(Self {
+            authority: authority?,
+            host: host?,
+            vtpm: vtpm?,
+            disk: disk?,
+            trust: trust?,
+            centre,
         })
     }
+}
+
+/// Everything that is missing, at once.
+fn absent(missing: &[String]) -> Failure {
+    let verb = if missing.len() == 1 { "is" } else { "are" };
+    Failure::error(
+        format!("{} {verb} missing", missing.join(", ")),
+        "`vouchsafe doctor` says how to get everything that a lab needs",
+    )
+}
+
+/// Finds our own programs and the distribution's.
+///
+/// # Errors
+/// [`Failure::Error`] naming everything that is missing of both.
+pub fn find_all() -> Result<(Programs, Distribution), Failure> {
+    let mut missing = Vec::new();
+    let programs = Programs::find(&mut missing)?;
+    let distribution = Distribution::search(&mut missing);
+    programs.zip(distribution).ok_or_else(|| absent(&missing))
 }
 
 /// Programs and firmware of the distribution.
@@ -109,25 +143,19 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 impl Distribution {
-    /// Finds them.
-    ///
-    /// # Errors
-    /// [`Failure::Error`] naming the first that is missing.
-    pub fn find() -> Result<Self, Failure> {
-        let missing = |what: &str| {
-            Failure::error(format!("{what} is missing"), "`vouchsafe doctor` says what to install")
+    fn search(missing: &mut Vec<String>) -> Option<Self> {
+        let mut found = |what: &str, path: Option<PathBuf>| {
+            if path.is_none() {
+                missing.push(what.to_owned());
+            }
+            path
         };
-        let file = |path: &str| {
-            let path = PathBuf::from(path);
-            if path.is_file() { Ok(path) } else { Err(missing(&path.display().to_string())) }
-        };
-        let qemu = "qemu-system-x86_64";
-        Ok(Self {
-            qemu: on_path(qemu).ok_or_else(|| missing(qemu))?,
-            swtpm: on_path("swtpm").ok_or_else(|| missing("swtpm"))?,
-            ovmf_code: file(OVMF_CODE)?,
-            ovmf_vars: file(OVMF_VARS)?,
-        })
+        let file = |path: &str| Some(PathBuf::from(path)).filter(|path| path.is_file());
+        let qemu = found("qemu-system-x86_64", on_path("qemu-system-x86_64"));
+        let swtpm = found("swtpm", on_path("swtpm"));
+        let ovmf_code = found(OVMF_CODE, file(OVMF_CODE));
+        let ovmf_vars = found(OVMF_VARS, file(OVMF_VARS));
+        Some(Self { qemu: qemu?, swtpm: swtpm?, ovmf_code: ovmf_code?, ovmf_vars: ovmf_vars? })
     }
 }
 

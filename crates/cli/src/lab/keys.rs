@@ -7,13 +7,12 @@ use model::HostId;
 use pki::{Ca, CaSpec, Profile, Validity, tcg::TpmModel};
 use serve::{
     clock::{Clock as _, SystemClock},
-    keys::SigningKey,
     pem,
 };
 use tpm::Public;
 
 use super::layout::Layout;
-use crate::output::Failure;
+use crate::{output::Failure, reference};
 
 /// The EK CA and its certificates last as long as a lab may.
 const LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -79,11 +78,8 @@ fn ek_ca(dir: &Path) -> Result<Ca, Failure> {
 
 fn endorser(dir: &Path) -> Result<SoftwareKey, Failure> {
     let file = dir.join("endorser.key");
-    if !file.exists() {
-        pem::write_key(&file, &SigningKey::generate()?.to_pkcs8()?)?;
+    if file.exists() {
+        return reference::open_key(&file);
     }
-    let key = SoftwareKey::from_pkcs8(pem::read_key(&file)?.expose())?;
-    let public = pem::encode("PUBLIC KEY", key.spki())?;
-    serve::fsfile::write_atomic(&dir.join("endorser.pub"), public.as_bytes(), 0o644)?;
-    Ok(key)
+    reference::make_key(&file, &dir.join("endorser.pub"))
 }

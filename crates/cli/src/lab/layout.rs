@@ -8,7 +8,7 @@ use std::{
 
 use model::HostId;
 
-use crate::output::Failure;
+use crate::output::{Failure, quoted};
 
 /// Longest path of a lab's directory, so that the longest socket below it still fits.
 const LONGEST_DIR: usize = 52;
@@ -26,8 +26,28 @@ impl Layout {
     /// # Errors
     /// [`Failure::Error`] if the directory cannot be made or its path is too long for sockets.
     pub fn create(dir: &Path) -> Result<Self, Failure> {
-        fs::create_dir_all(dir)?;
+        fs::create_dir_all(dir).map_err(|error| {
+            Failure::error(
+                format!("{}: {error}", dir.display()),
+                "choose a directory that this user may make, such as /tmp/lab",
+            )
+        })?;
         Self::open(dir)
+    }
+
+    /// The lab that was started in `dir` before, whether it is up or down.
+    ///
+    /// # Errors
+    /// [`Failure::Error`] if there is none; nothing is written.
+    pub fn existing(dir: &Path) -> Result<Self, Failure> {
+        let layout = Self::open(dir)?;
+        if layout.processes().is_file() || layout.lab_json().is_file() {
+            return Ok(layout);
+        }
+        Err(Failure::error(
+            format!("{} is no lab: none was ever started there", layout.dir.display()),
+            format!("start one: `vouchsafe lab up --dir {}`", quoted(dir)),
+        ))
     }
 
     /// The lab in `dir`, which exists.
@@ -38,7 +58,7 @@ impl Layout {
         let dir = dir.canonicalize().map_err(|error| {
             Failure::error(
                 format!("{}: {error}", dir.display()),
-                format!("start a lab there: vouchsafe lab up --dir {}", dir.display()),
+                format!("start a lab there: `vouchsafe lab up --dir {}`", quoted(dir)),
             )
         })?;
         if dir.as_os_str().len() > LONGEST_DIR {
@@ -54,6 +74,12 @@ impl Layout {
     #[must_use]
     pub fn lab_json(&self) -> PathBuf {
         self.dir.join("lab.json")
+    }
+
+    /// How the lab was wished.
+    #[must_use]
+    pub fn settings(&self) -> PathBuf {
+        self.dir.join("settings.json")
     }
 
     /// The processes that were started.

@@ -3,23 +3,19 @@
 
 use attest::{
     envelope::{Envelope, Kind, Sign},
-    eventlog::{Builder, EventType},
-    reference::ReferenceValues,
+    eventlog::{Builder, EventLog, EventType},
 };
 use model::{Digest, HashAlg};
 use tpm::{Actor, TpmError};
 
 use super::components::Component;
-use crate::output::Failure;
-
-/// PCR of the components.
-const COMPONENTS_PCR: u8 = 14;
+use crate::{
+    output::Failure,
+    reference::{self, COMPONENTS_PCR},
+};
 
 /// What the stand-in says of itself.
 const FIRMWARE: &[u8] = b"vouchsafe lab firmware";
-
-/// PCRs whose events are endorsed and quoted.
-const PCRS: [u8; 9] = [0, 1, 2, 3, 4, 5, 6, 7, COMPONENTS_PCR];
 
 type Extends = Vec<(u8, Vec<Digest>)>;
 
@@ -64,7 +60,7 @@ pub fn endorse(
     now: u64,
 ) -> Result<Envelope, Failure> {
     let (log, _) = log_of(components)?;
-    let log = attest::eventlog::EventLog::parse(&log)?;
-    let values = ReferenceValues::from_log("lab host", now, &log, &PCRS);
+    let logs = [EventLog::parse(&log)?];
+    let values = reference::from_logs("lab host", now, &logs, &reference::usual_pcrs(&logs));
     Ok(Envelope::sign(Kind::ReferenceValues, &values, &[endorser])?)
 }

@@ -10,7 +10,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serve::process::ProcessId;
 
 use super::layout::Layout;
-use crate::{client::ClientFile, output::Failure};
+use crate::{
+    args::{Accel, Manner},
+    client::ClientFile,
+    output::{Failure, quoted},
+};
 
 /// Longest of these files, bytes.
 const LONGEST: usize = 1 << 20;
@@ -99,7 +103,7 @@ impl LabRecord {
         read(&path)?.ok_or_else(|| {
             Failure::error(
                 format!("{} is missing: the lab is not up", path.display()),
-                format!("vouchsafe lab up --dir {}", layout.dir.display()),
+                format!("`vouchsafe lab up --dir {}`", quoted(&layout.dir)),
             )
         })
     }
@@ -110,6 +114,36 @@ impl LabRecord {
     /// [`Failure`] if it cannot be written.
     pub fn write(&self, layout: &Layout) -> Result<(), Failure> {
         write(&layout.lab_json(), self)
+    }
+}
+
+/// How the lab was wished at its last `up`: a later one that does not say keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Accelerator of the VMs.
+    pub accel: Accel,
+    /// Lease of a verdict in seconds.
+    pub lease_seconds: u64,
+    /// Who certifies keys.
+    pub manner: Manner,
+}
+
+impl Settings {
+    /// Reads `settings.json`; `None` if the lab is new.
+    ///
+    /// # Errors
+    /// [`Failure`] if it is malformed.
+    pub fn read(layout: &Layout) -> Result<Option<Self>, Failure> {
+        read(&layout.settings())
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// [`Failure`] if it cannot be written.
+    pub fn write(&self, layout: &Layout) -> Result<(), Failure> {
+        write(&layout.settings(), self)
     }
 }
 
@@ -145,7 +179,12 @@ impl Processes {
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
     match serve::fsfile::read_limited(path, LONGEST) {
-        Ok(content) => Ok(Some(serde_json::from_slice(&content)?)),
+        Ok(content) => serde_json::from_slice(&content).map(Some).map_err(|error| {
+            Failure::error(
+                format!("{}: {error}", path.display()),
+                "if it is lab.json, `vouchsafe lab up` writes it anew; else put it right by hand",
+            )
+        }),
         Err(error) if error.is_missing() => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -24,8 +24,8 @@ struct Line {
 /// # Errors
 /// [`Failure`] if there is no lab.
 pub async fn run(dir: &Path, printer: Printer) -> Result<Exit, Failure> {
-    let layout = Layout::open(dir)?;
-    let up = LabRecord::read(&layout).ok();
+    let layout = Layout::existing(dir)?;
+    let up = layout.lab_json().exists().then(|| LabRecord::read(&layout)).transpose()?;
     let processes: Vec<Line> = Processes::read(&layout)?
         .0
         .into_iter()

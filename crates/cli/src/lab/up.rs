@@ -2,6 +2,7 @@
 
 mod centre;
 mod trust;
+mod wish;
 
 use std::{fs::File, path::Path, time::Duration};
 
@@ -17,35 +18,24 @@ use serve::{
     process::{ProcessId, Spawn},
 };
 
+use self::wish::CONFIG;
+pub use self::wish::Wish;
 use super::{
-    components::{Component, Distribution, Programs, measure},
+    components::{Component, Distribution, Programs, find_all, measure},
     keys::LabKeys,
     layout::Layout,
     measured_boot,
-    record::{AuthorityRecord, CentreRecord, HostRecord, LabRecord, Processes},
+    record::{AuthorityRecord, CentreRecord, HostRecord, LabRecord, Processes, Settings},
     tpm::LabTpm,
 };
 use crate::{
-    args::{Accel, Manner},
+    args::Manner,
     client::{ClientFile, Target},
-    output::{Failure, Printer},
+    output::{Failure, Printer, quoted},
 };
 
 /// How long an authority or agent may take to answer, and a host to be trusted.
 const READY_WAIT: Duration = Duration::from_secs(30);
-
-/// What is wished.
-#[derive(Clone, Copy, Debug)]
-pub struct Wish {
-    /// Number of hosts, `a`, `b`, ...
-    pub hosts: u8,
-    /// Accelerator of their VMs.
-    pub accel: Accel,
-    /// Lease of a verdict in seconds.
-    pub lease_seconds: u64,
-    /// Who certifies keys.
-    pub manner: Manner,
-}
 
 /// Held while a lab changes.
 ///
@@ -66,7 +56,7 @@ struct Lab {
     components: Vec<Component>,
     keys: LabKeys,
     processes: Processes,
-    wish: Wish,
+    settings: Settings,
 }
 
 /// Brings the lab in `dir` up and prints `lab.json`.
@@ -74,14 +64,18 @@ struct Lab {
 /// # Errors
 /// [`Failure`] naming the step that did not work.
 pub async fn run(dir: &Path, wish: &Wish, printer: Printer) -> Result<(), Failure> {
+    let (programs, distribution) = find_all()?;
     let layout = Layout::create(dir)?;
     let _lock = lock(&layout)?;
+    let settings = wish.settings(Settings::read(&layout)?);
+    let names = wish.names(&layout)?;
+    if wish.hosts.is_some_and(|wished| usize::from(wished) < names.len()) {
+        printer.say(&format!("the lab keeps the {} hosts that it has", names.len()));
+    }
     for folder in ["run", "log", "keys", "authority", "hosts"] {
         fsfile::create_private_dir(&layout.dir.join(folder))?;
     }
     let bar = printer.progress("measuring this machine");
-    let programs = Programs::beside_this()?;
-    let distribution = Distribution::find()?;
     let mut lab = Lab {
         components: measure(&programs, &distribution)?,
         keys: LabKeys::open_or_make(&layout)?,
@@ -89,14 +83,14 @@ pub async fn run(dir: &Path, wish: &Wish, printer: Printer) -> Result<(), Failur
         layout,
         programs,
         distribution,
-        wish: *wish,
+        settings,
     };
-    bar.set_message("authority");
+    settings.write(&lab.layout)?;
+    bar.phase("authority");
     let authority = lab.authority().await?;
     let mut record = LabRecord { authority, hosts: Vec::new(), centre: None };
-    for letter in (b'a'..=b'z').take(usize::from(wish.hosts)) {
-        let name: HostId = char::from(letter).to_string().parse()?;
-        bar.set_message(format!("host {name}"));
+    for name in names {
+        bar.phase(format!("host {name}"));
         let authority = record.authority.as_client_file();
         let host = lab.host(&name, &authority, &mut record.centre).await?;
         record.hosts.push(host);
@@ -104,11 +98,11 @@ pub async fn run(dir: &Path, wish: &Wish, printer: Printer) -> Result<(), Failur
     record.write(&lab.layout)?;
     bar.finish_and_clear();
     let text = format!(
-        "the lab is up: authority at {}, {} hosts with software TPMs (lab mode: they prove nothing \
+        "the lab is up: authority at {}, {} with software TPMs (lab mode: they prove nothing \
          against root on this machine)\nnext: vouchsafe vm create v1 --lab {} --image FILE",
         record.authority.url,
-        record.hosts.len(),
-        lab.layout.dir.display(),
+        counted(record.hosts.len()),
+        quoted(&lab.layout.dir),
     );
     printer.result(&record, &text)
 }
@@ -144,7 +138,7 @@ impl Lab {
         let bound_before = dir.join("address");
         let listen = std::fs::read_to_string(&bound_before).ok();
         let listen = listen.as_deref().unwrap_or("127.0.0.1:0");
-        let lease = self.wish.lease_seconds;
+        let lease = self.settings.lease_seconds;
         let text = super::render::authority(&self.layout, &tpm.address(), listen, lease)?;
         fsfile::write_atomic(&config, text.as_bytes(), 0o600)?;
         let state = dir.join("state");
@@ -210,7 +204,7 @@ impl Lab {
         let log = self.power_on_host(name, &dir)?;
         let target = Target::at(authority.clone());
         let token = self.token(&target, name, &dir).await?;
-        let config = dir.join("host.toml");
+        let config = dir.join(CONFIG);
         let tpm_socket = self.layout.tpm_socket(&format!("host-{name}"));
         let text = super::render::host(&super::render::HostPaths {
             layout: &self.layout,
@@ -221,7 +215,7 @@ impl Lab {
             programs: &self.programs,
             distribution: &self.distribution,
             authority,
-            accel: self.wish.accel,
+            accel: self.settings.accel,
         })?;
         fsfile::write_atomic(&config, text.as_bytes(), 0o600)?;
         let role = format!("host-{name}");
@@ -234,7 +228,7 @@ impl Lab {
             self.remember(&role, process)?;
         }
         self.approve_and_trust(&target, name).await?;
-        if self.wish.manner == Manner::Hybrid && centre.is_none() {
+        if self.settings.manner == Manner::Hybrid && centre.is_none() {
             *centre = Some(self.centre(name).await?);
         }
         let (xkms_url, xkms_ca_file) = self.trust(name, centre.as_ref()).await?;
@@ -269,8 +263,7 @@ impl Lab {
         dir: &Path,
     ) -> Result<std::path::PathBuf, Failure> {
         let file = dir.join("token");
-        let known = target.authority()?.get::<HostView>(&format!("/v1/hosts/{name}")).await;
-        if known.is_err() && !file.exists() {
+        if !file.exists() && enrolled(&target.authority()?, name).await?.is_none() {
             let request = TokenRequest { host: name.clone() };
             let answer: TokenAnswer = target.authority()?.post("/v1/tokens", &request).await?;
             fsfile::write_atomic(&file, answer.token.as_bytes(), 0o600)?;
@@ -284,9 +277,7 @@ impl Lab {
         let limits = ClientLimits { attempts: 1, ..ClientLimits::default() };
         let agent = Client::unix(&self.layout.agent_socket(name), limits);
         wait(&format!("host {name}"), &log, || async {
-            let Ok(host) = client.get::<HostView>(&format!("/v1/hosts/{name}")).await else {
-                return Ok(None);
-            };
+            let Ok(Some(host)) = enrolled(&client, name).await else { return Ok(None) };
             if host.mode == HostMode::Pending {
                 let path = format!("/v1/hosts/{name}/approve");
                 client.post::<_, HostView>(&path, &ApproveRequest { audit_only: false }).await?;
@@ -300,13 +291,24 @@ impl Lab {
                 return Err(Failure::refused(
                     refused,
                     status.session_error.clone().unwrap_or_default(),
-                    format!("vouchsafe host show {name} --lab {}", self.layout.dir.display()),
+                    format!("`vouchsafe host show {name} --lab {}`", quoted(&self.layout.dir)),
                 ));
             }
             Ok((status.session.is_some() && host.trusted).then_some(()))
         })
         .await
     }
+}
+
+/// The host, if it is enrolled. It is looked for in the list: to ask for a host that is not there is
+/// a refusal, and is audited as one.
+async fn enrolled(client: &Client, name: &HostId) -> Result<Option<HostView>, Failure> {
+    let hosts: Vec<HostView> = client.get("/v1/hosts").await?;
+    Ok(hosts.into_iter().find(|host| host.name == *name))
+}
+
+fn counted(hosts: usize) -> String {
+    if hosts == 1 { "1 host".to_owned() } else { format!("{hosts} hosts") }
 }
 
 /// Asks `probe` until it has an answer; [`READY_WAIT`] at most.

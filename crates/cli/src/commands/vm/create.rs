@@ -1,5 +1,7 @@
 //! `vm create`: the image is read, its measurements predicted, and both sent as one record.
 
+use std::path::Path;
+
 use attest::predict::{Machine, Prediction};
 use model::{
     Guard, KeyOrigin, KmiOrigin,
@@ -13,7 +15,7 @@ use crate::{
     args::{BadGuest, Create, Format, GuardBy, KmiBy, Origin, Transport},
     client::Target,
     commands::image::prediction,
-    image,
+    image::{self, ImageError},
     lab::components::digest_file,
     output::{Failure, Printer},
 };
@@ -23,15 +25,45 @@ const MAX_REFERENCE: usize = 4 << 20;
 
 pub(super) async fn run(wish: &Create, target: &Target, printer: Printer) -> Result<(), Failure> {
     let bar = printer.progress("reading the image and predicting its measurements");
+    if target.lab_dir().is_some() {
+        fits_this_machine(wish.memory)?;
+    }
     let spec = spec(wish)?;
-    bar.set_message("creating");
+    bar.phase("creating");
     let vm: VmView = target.authority()?.post("/v1/vms", &spec).await?;
     bar.finish_and_clear();
     let text = format!(
-        "{} is defined (image {})\nnext: vouchsafe vm start {} --host HOST",
-        vm.spec.name, vm.spec.image.sha256, vm.spec.name
+        "{} is defined (image {})\nnext: {}",
+        vm.spec.name,
+        vm.spec.image.sha256,
+        printer.command(&format!("vm start {} --host HOST", vm.spec.name)),
     );
     printer.result(&vm, &text)
+}
+
+/// A lab's hosts are this machine.
+fn fits_this_machine(memory_mib: u32) -> Result<(), Failure> {
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return Ok(()) };
+    match total_mib(&text) {
+        Some(total) if u64::from(memory_mib) > total => Err(Failure::Usage(format!(
+            "--memory {memory_mib}M: the lab's hosts are this machine, which has {total}M"
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The memory of a machine in MiB, by its `/proc/meminfo`.
+fn total_mib(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
+}
+
+fn unbootable(path: &Path, error: &ImageError) -> Failure {
+    Failure::error(
+        format!("{}: {}", path.display(), serve::exit::chain(error)),
+        "--image takes a raw disk image (GPT) with a unified kernel image at EFI/BOOT/BOOTX64.EFI \
+         of its EFI system partition; `make guest-image` builds one to try",
+    )
 }
 
 fn spec(wish: &Create) -> Result<VmSpec, Failure> {
@@ -41,7 +73,13 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
             "`make guest-image` builds one to try",
         )
     })?;
-    let boot = image::read(&path)?;
+    let boot = image::read(&path).map_err(|error| unbootable(&path, &error))?;
+    if !boot.size.is_multiple_of(512) {
+        return Err(Failure::Usage(format!(
+            "{}: a disk image is a whole number of 512-byte sectors",
+            path.display()
+        )));
+    }
     let machine =
         Machine { memory_mib: u64::from(wish.memory), cpus: wish.cpus, max_cpus: wish.cpus };
     let reference = match &wish.reference {
@@ -111,5 +149,25 @@ impl From<Format> for VolumeFormat {
             Format::Luks2 => Self::Luks2,
             Format::Vault => Self::Vault,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_machine_is_read() {
+        assert_eq!(total_mib("MemTotal:        8025124 kB\nMemFree: 1 kB\n"), Some(7837));
+        assert_eq!(total_mib("nothing"), None);
+    }
+
+    #[test]
+    fn what_is_no_image_is_named_with_a_next_step() {
+        let path = Path::new("/etc/passwd");
+        let error = image::read(path).unwrap_err();
+        let Failure::Error { message, hint } = unbootable(path, &error) else { panic!() };
+        assert!(message.contains("/etc/passwd") && message.contains("GPT"), "{message}");
+        assert!(hint.contains("make guest-image"));
     }
 }

@@ -56,7 +56,9 @@ pub(super) fn run(path: &Path, key: &OpenKey, printer: Printer) -> Result<Exit, 
     if let (Some(first), Some(object)) = (named.first(), shown.as_object_mut()) {
         let code = first.get("name").and_then(Value::as_str).unwrap_or_default();
         object.insert("refused".to_owned(), code.into());
-        object.insert("detail".to_owned(), format!("{sectors} bad sectors, {first}").into());
+        let at = first.get("offset").and_then(Value::as_u64).unwrap_or_default();
+        let detail = format!("bad sectors: {sectors}, the first at byte {at}");
+        object.insert("detail".to_owned(), detail.into());
         object.insert("hint".to_owned(), failure::hint(code).into());
     }
     printer.result(&shown, &text(path, authenticated, (&bad, &named), header.as_deref()))?;

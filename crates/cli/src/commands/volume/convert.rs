@@ -82,8 +82,10 @@ pub(super) fn run(args: &VolumeConvert, printer: Printer) -> Result<(), Failure>
         "converted": args.destination, "from": source.format(), "to": to, "size": size,
         "written": written, "resumed_at": resumed,
     });
+    let again =
+        resumed.map_or_else(String::new, |at| format!(" since byte {at}, where it went on"));
     let text = format!(
-        "{} ({}) -> {} ({to}, {size} bytes, {written} of them written)",
+        "{} ({}) -> {} ({to}, {size} bytes, {written} of them written{again})",
         args.source.display(),
         source.format(),
         args.destination.display(),

@@ -17,6 +17,7 @@ pub(super) fn of(error: VolumeError) -> Failure {
 /// The next step, by the refusal's name.
 pub(super) fn hint(code: &str) -> &'static str {
     match code {
+        "anchor-damaged" => "the anchor's file is not as it was written; put its backup back",
         "already-exists" => "choose another name; volumes are never overwritten",
         "anchor-mismatch" => "is this the anchor of this volume? a re-anchor needs two persons",
         "rolled-back" | "header-stale" => {
@@ -28,9 +29,16 @@ pub(super) fn hint(code: &str) -> &'static str {
         }
         "header-forked" | "key-area-altered" => "somebody wrote to this file; use a backup",
         "kmi-not-found" | "wrong-key" => "`vouchsafe volume inspect` lists the key slots",
-        "key-missing" => "say --key-file, --passphrase-file or --tpm",
+        "key-missing" => "say --key-file, --passphrase, --passphrase-file or --tpm",
+        "key-slots-full" => "exchange a key instead of adding one: leave --keep out",
+        "last-key-slot" => "add another key first: `vouchsafe volume rekey --keep`",
+        "not-vault" => "only a vault volume can do that; `vouchsafe volume convert` makes one",
+        "shrink-loses-data" => "let the guest empty and trim the end of its disk first",
         "size-invalid" => "a LUKS2 volume's size is a multiple of 4096 bytes",
+        "snapshot-name" => "choose another name",
+        "snapshot-not-found" => "`vouchsafe volume snapshot list` names them",
         "volume-in-use" => "stop the process that serves it",
+        "volume-truncated" => "the file was cut short; use a backup",
         _ => "",
     }
 }

@@ -1,4 +1,4 @@
-//! The secret that opens a volume: out of a file, or unsealed by this machine's TPM.
+//! The secret that opens a volume: out of a file, typed, or unsealed by this machine's TPM.
 //!
 //! A TPM's key is 32 random bytes in a key slot of the kind *sealed*; the slot's token is the sealed
 //! object and the PCRs of its policy, so that the volume's file and this machine are all it takes.
@@ -13,13 +13,14 @@ use tpm::{
     Actor, Address, Auth, AuthValue, Hierarchy, KeyBlob, PcrSelection, Policy, Tpm, TpmError,
 };
 
+use super::phrase;
 use crate::{
     args::{NewKey, OpenKey},
     output::Failure,
 };
 
 /// Longest key, as LUKS has it.
-const KEY_MAX: u64 = 512;
+pub(super) const KEY_MAX: usize = 512;
 /// Bytes of a key that the TPM seals.
 const SEALED_BYTES: u16 = 32;
 /// PCR 7: Secure Boot's state and keys, which updates of kernel and firmware leave alone.
@@ -32,6 +33,8 @@ pub(super) enum From<'a> {
     KeyFile(&'a Path),
     /// A file with a pass phrase.
     Passphrase(&'a Path),
+    /// A pass phrase that is typed.
+    Typed,
     /// A TPM.
     Tpm(&'a Address),
 }
@@ -57,7 +60,8 @@ impl OpenKey {
     pub(super) fn said(&self) -> Option<From<'_>> {
         let key = self.key_file.as_deref().map(From::KeyFile);
         let phrase = self.passphrase_file.as_deref().map(From::Passphrase);
-        key.or(phrase).or(self.tpm.as_ref().map(From::Tpm))
+        let typed = self.passphrase.then_some(From::Typed);
+        key.or(phrase).or(typed).or(self.tpm.as_ref().map(From::Tpm))
     }
 
     /// The one that must be said.
@@ -65,8 +69,9 @@ impl OpenKey {
     /// # Errors
     /// [`Failure::Usage`] if none is.
     pub(super) fn needed(&self) -> Result<From<'_>, Failure> {
-        self.said()
-            .ok_or_else(|| Failure::Usage("say --key-file, --passphrase-file or --tpm".to_owned()))
+        self.said().ok_or_else(|| {
+            Failure::Usage("say --key-file, --passphrase, --passphrase-file or --tpm".to_owned())
+        })
     }
 }
 
@@ -75,7 +80,8 @@ impl NewKey {
     pub(super) fn said(&self) -> Option<From<'_>> {
         let key = self.new_key_file.as_deref().map(From::KeyFile);
         let phrase = self.new_passphrase_file.as_deref().map(From::Passphrase);
-        key.or(phrase).or(self.new_tpm.as_ref().map(From::Tpm))
+        let typed = self.new_passphrase.then_some(From::Typed);
+        key.or(phrase).or(typed).or(self.new_tpm.as_ref().map(From::Tpm))
     }
 }
 
@@ -87,6 +93,7 @@ impl From<'_> {
     pub(super) fn secret(self, volume: &Path) -> Result<Secret<Vec<u8>>, Failure> {
         match self {
             Self::KeyFile(path) | Self::Passphrase(path) => read(path),
+            Self::Typed => phrase::ask(),
             Self::Tpm(address) => unseal(address, volume),
         }
     }
@@ -99,6 +106,7 @@ impl From<'_> {
         Ok(match self {
             Self::KeyFile(path) => Fresh::Key(read(path)?),
             Self::Passphrase(path) => Fresh::Passphrase(read(path)?),
+            Self::Typed => Fresh::Passphrase(phrase::ask_new()?),
             Self::Tpm(address) => seal(address)?,
         })
     }
@@ -109,7 +117,7 @@ impl Fresh {
     pub(super) fn like(key: &OpenKey, secret: &Secret<Vec<u8>>) -> Option<Self> {
         match key.said()? {
             From::KeyFile(_) => Some(Self::Key(secret.clone())),
-            From::Passphrase(_) => Some(Self::Passphrase(secret.clone())),
+            From::Passphrase(_) | From::Typed => Some(Self::Passphrase(secret.clone())),
             From::Tpm(_) => None,
         }
     }
@@ -131,11 +139,19 @@ impl Fresh {
 pub(super) fn read(path: &Path) -> Result<Secret<Vec<u8>>, Failure> {
     let shown = || path.display().to_string();
     let file = File::open(path).with_context(shown)?;
-    let mut secret = Secret::new(Vec::with_capacity(1 + usize::try_from(KEY_MAX)?));
-    file.take(KEY_MAX + 1).read_to_end(secret.expose_mut()).with_context(shown)?;
-    if secret.expose().is_empty() || secret.expose().len() as u64 > KEY_MAX {
-        let detail = format!("{}: a key has 1 to {KEY_MAX} bytes", shown());
-        return Err(Failure::refused("key-length", detail, "give another file"));
+    let mut secret = Secret::new(Vec::with_capacity(1 + KEY_MAX));
+    file.take(KEY_MAX as u64 + 1).read_to_end(secret.expose_mut()).with_context(shown)?;
+    judged(secret, &shown())
+}
+
+/// A secret from `place`, if its length is right.
+///
+/// # Errors
+/// `key-length`.
+pub(super) fn judged(secret: Secret<Vec<u8>>, place: &str) -> Result<Secret<Vec<u8>>, Failure> {
+    if secret.expose().is_empty() || secret.expose().len() > KEY_MAX {
+        let detail = format!("{place}: a key has 1 to {KEY_MAX} bytes");
+        return Err(Failure::refused("key-length", detail, "give another one"));
     }
     Ok(secret)
 }

@@ -12,6 +12,7 @@ use disk::{
 };
 use model::Secret;
 use serde_json::json;
+use time::format_description::well_known::Rfc3339;
 
 use super::{failure, keys, progress};
 use crate::{
@@ -53,7 +54,8 @@ pub(super) fn rekey(args: &VolumeRekey, printer: Printer) -> Result<(), Failure>
         return data(args, &volume, &secret, new.as_ref(), printer);
     }
     let Some(new) = new else {
-        let words = "say --new-key-file, --new-passphrase-file or --new-tpm, or --data";
+        let words =
+            "say --new-key-file, --new-passphrase, --new-passphrase-file or --new-tpm, or --data";
         return Err(Failure::Usage(words.to_owned()));
     };
     let opened = volume.key_slot();
@@ -126,7 +128,8 @@ pub(super) fn list(path: &Path, key: &OpenKey, printer: Printer) -> Result<(), F
     for kept in volume.snapshots() {
         let time = i64::try_from(kept.time).ok();
         let time = time.and_then(|t| time::OffsetDateTime::from_unix_timestamp(t).ok());
-        let written = time.map_or_else(|| kept.time.to_string(), |time| time.to_string());
+        let written = time.and_then(|time| time.format(&Rfc3339).ok());
+        let written = written.unwrap_or_else(|| kept.time.to_string());
         shown.add_row([kept.name.clone(), kept.size.to_string(), written]);
         values.push(json!({"name": kept.name, "size": kept.size, "time": kept.time}));
     }

@@ -341,3 +341,6 @@ fn table(file: &File, length: u64, at: u64, entries: u64) -> Result<Vec<u64>, Im
     file.read_exact_at(&mut raw, at)?;
     Ok(raw.as_chunks::<8>().0.iter().map(|entry| u64::from_be_bytes(*entry)).collect())
 }
+
+#[cfg(test)]
+mod tests;
