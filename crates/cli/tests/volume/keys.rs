@@ -30,6 +30,33 @@ fn the_content_of_a_key_file_is_the_key_with_its_newline() {
     assert_eq!(dir.refused("check v --key-file without"), "wrong-key");
 }
 
+/// Runs a command on a terminal of its own, where `typed` is typed; whether it succeeded, and all
+/// that was shown there. Nothing if there is no tool for it.
+fn on_a_terminal(dir: &Dir, line: &str, typed: &str) -> Option<(bool, String)> {
+    let command = format!("{} volume {line}", env!("CARGO_BIN_EXE_vouchsafe"));
+    dir.file("typed", typed.as_bytes());
+    let mut script = tool("script")?;
+    script.args(["-q", "-e", "-c", &command, "/dev/null"]).current_dir(dir.path(""));
+    let output = script.stdin(std::fs::File::open(dir.path("typed")).unwrap()).output().unwrap();
+    Some((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
+#[test]
+fn a_pass_phrase_is_asked_for_on_the_terminal_and_not_shown() {
+    let dir = Dir::new();
+    let create = "create --size 1M --passphrase v";
+    let Some((done, shown)) = on_a_terminal(&dir, create, "correct horse\nother horse\n") else {
+        return;
+    };
+    assert!(!done && shown.contains("not the same"), "{shown}");
+    let (done, shown) = on_a_terminal(&dir, create, "correct horse\ncorrect horse\n").unwrap();
+    assert!(done && shown.contains("New pass phrase") && !shown.contains("horse"), "{shown}");
+    let (done, shown) = on_a_terminal(&dir, "check --passphrase v", "correct horse\n").unwrap();
+    assert!(done && !shown.contains("horse"), "{shown}");
+    dir.file("phrase", b"correct horse");
+    dir.done("check --passphrase-file phrase v");
+}
+
 /// A software TPM, ended with the value.
 struct Swtpm(Child);
 
@@ -61,7 +88,7 @@ fn swtpm(dir: &Dir) -> Option<Swtpm> {
 fn a_key_that_a_tpm_sealed_opens_with_that_tpm_in_that_state_only() {
     let dir = Dir::new();
     let Some(running) = swtpm(&dir) else { return };
-    let tpm = format!("--tpm unix:{}", dir.text("tpm.sock"));
+    let tpm = format!("--tpm=unix:{}", dir.text("tpm.sock"));
     dir.done(&format!("create --size 1M v {tpm}"));
     let shown = dir.done("inspect v");
     assert_eq!(shown["key_slots"][0]["kind"], "sealed");

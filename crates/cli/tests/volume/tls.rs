@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::fixture::{Dir, content, outside, tool};
+use crate::fixture::{Dir, Served, content, outside, tool};
 
 /// A CA, and what it certifies, by openssl, named as GnuTLS looks for them in a folder.
 fn certificates(dir: &Dir, folder: &str) -> Option<()> {
@@ -32,21 +32,29 @@ fn certificates(dir: &Dir, folder: &str) -> Option<()> {
     Some(())
 }
 
-#[test]
-fn over_tcp_there_is_tls_with_both_certificates_or_nothing() {
-    let dir = Dir::new();
-    if certificates(&dir, "pki").is_none() || certificates(&dir, "other").is_none() {
-        return;
-    }
+/// A new volume of 8 MiB, served over TCP to clients of the CA in `pki`; the port, and what is
+/// written to it.
+fn served(dir: &Dir) -> (Served, u16, Vec<u8>) {
     dir.done("create --size 8M --key-file key v");
-    let disk = content(8 << 20);
-    let source = dir.file("source.raw", &disk).to_str().unwrap().to_owned();
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let served = dir.serve(&format!(
         "v --key-file key --listen 127.0.0.1:{port} --tls-cert pki/server-cert.pem \
          --tls-key pki/server-key.pem --tls-client-ca pki/ca-cert.pem"
     ));
+    let disk = content(8 << 20);
+    dir.file("source.raw", &disk);
+    (served, port, disk)
+}
+
+#[test]
+fn over_tcp_there_is_tls_with_both_certificates_or_nothing() {
+    let dir = Dir::new();
+    if certificates(&dir, "pki").is_none() || certificates(&dir, "other").is_none() {
+        return;
+    }
+    let (served, port, disk) = served(&dir);
+    let source = dir.text("source.raw");
     let uri = |scheme: &str, folder: &str| {
         format!("{scheme}://localhost:{port}/?tls-certificates={}", dir.text(folder))
     };
@@ -70,6 +78,36 @@ fn over_tcp_there_is_tls_with_both_certificates_or_nothing() {
     fs::create_dir_all(dir.path("none")).unwrap();
     fs::copy(dir.path("pki/ca-cert.pem"), dir.path("none/ca-cert.pem")).unwrap();
     assert!(!tried(&uri("nbds", "none")), "no client certificate");
+    served.stop();
+}
+
+#[test]
+fn qemu_reads_and_writes_over_tls_and_nothing_without_it() {
+    let dir = Dir::new();
+    if certificates(&dir, "pki").is_none() || certificates(&dir, "other").is_none() {
+        return;
+    }
+    let (served, port, disk) = served(&dir);
+    let credentials = |folder: &str| {
+        format!("tls-creds-x509,id=t,endpoint=client,verify-peer=on,dir={}", dir.text(folder))
+    };
+    let plain = format!("driver=raw,file.driver=nbd,file.host=localhost,file.port={port}");
+    let image = format!("{plain},file.tls-creds=t");
+    let (source, back) = (dir.text("source.raw"), dir.text("back.raw"));
+    let pki = credentials("pki");
+    let write = ["convert", "-n", "--object", &pki, "-f", "raw", &source, "--target-image-opts"];
+    if outside("qemu-img", &[&write[..], &[&image]].concat()).is_none() {
+        return;
+    }
+    outside("qemu-img", &["convert", "--object", &pki, "--image-opts", &image, "-O", "raw", &back]);
+    assert!(dir.read("back.raw") == disk);
+    let refused = |args: &[&str]| {
+        let mut command = tool("qemu-img").unwrap();
+        !command.arg("info").args(args).stderr(Stdio::null()).status().unwrap().success()
+    };
+    assert!(refused(&["--image-opts", &plain]), "no TLS");
+    let other = credentials("other");
+    assert!(refused(&["--object", &other, "--image-opts", &image]), "certificates of another CA");
     served.stop();
 }
 
