@@ -179,9 +179,10 @@ fn first_writes(plan: &Plan, place: &Place, samples: &mut Samples) {
     let vaults: Vec<Who> = vaults.collect();
     let plain = if vaults.is_empty() { &[][..] } else { &[Who::NbdkitFile, Who::OursRaw] };
     for &who in vaults.iter().chain(plain) {
-        match who {
-            Who::OursGcm | Who::OursAegis => place.make_vault(who.image(), who),
-            _ => place.make_raw(who.image()),
+        if vaults.contains(&who) {
+            place.make_vault(who.image(), who);
+        } else {
+            place.make_raw(who.image());
         }
         let server = place.start(who);
         let name = format!("{}-first", who.name());
