@@ -143,7 +143,9 @@ impl Config {
     /// [`ConfigError`].
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
         let mut config: Self = serve::config::load(path)?;
-        let base = path.parent().unwrap_or_else(|| Path::new("."));
+        // A bare file name has an empty parent, which is no directory to open.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let base = parent.unwrap_or_else(|| Path::new("."));
         let absolute = |path: &mut PathBuf| *path = base.join(&*path);
         absolute(&mut config.state_dir);
         config.address_file.iter_mut().for_each(absolute);
