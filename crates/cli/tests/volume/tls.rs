@@ -96,7 +96,7 @@ fn qemu_reads_and_writes_over_tls_and_nothing_without_it() {
     let (source, back) = (dir.text("source.raw"), dir.text("back.raw"));
     let pki = credentials("pki");
     let write = ["convert", "-n", "--object", &pki, "-f", "raw", &source, "--target-image-opts"];
-    if outside("qemu-img", &[&write[..], &[&image]].concat()).is_none() {
+    if outside("qemu-img", &[&write[..], &[image.as_str()]].concat()).is_none() {
         return;
     }
     outside("qemu-img", &["convert", "--object", &pki, "--image-opts", &image, "-O", "raw", &back]);

@@ -15,7 +15,8 @@ fn image() -> Vec<u8> {
     put(100, &104_u32.to_be_bytes());
     put(512, &1024_u64.to_be_bytes());
     put(1024, &1536_u64.to_be_bytes());
-    put(1032, &(COMPRESSED | 2048).to_be_bytes());
+    // Two sectors of 512 bytes, of which the stream takes 517.
+    put(1032, &(COMPRESSED | 1 << 61 | 2048).to_be_bytes());
     put(1536, &[7; 512]);
     // Deflate, one stored block.
     put(2048, &[1, 0, 2, 0xff, 0xfd]);
