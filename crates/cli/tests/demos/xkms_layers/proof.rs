@@ -10,13 +10,19 @@ use std::{
 };
 
 use model::api::service::Service;
+use pki::Profile;
+use serve::{keys::SigningKey, pem};
 
 use super::{
     guest::{Guest, noted},
     pkis::passport,
     port::Taken,
 };
-use crate::{checks::Checks, server::Server, world::run};
+use crate::{
+    checks::Checks,
+    foreign::{root, today},
+    server::Server,
+};
 
 /// How long the one in the middle waits for what it passes on.
 const LONG: Duration = Duration::from_secs(180);
@@ -82,11 +88,14 @@ pub fn attacked(server: &Server<'_>, checks: &mut Checks, guest: &Guest<'_>) {
 /// A service that is not a measured host's trust service hears nothing.
 fn impostors(server: &Server<'_>, checks: &mut Checks, guest: &Guest<'_>, at: &str) {
     let own = ["impostor.pem", "impostor.key"].map(|name| server.put(name, ""));
-    let (curve, subject) = ("ec_paramgen_curve:P-256", "/CN=vouchsafe-trust-guests on a");
-    let made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", curve, "-nodes", "-days", "2"];
-    let files = ["-subj", subject, "-out", &own[0], "-keyout", &own[1]];
-    run("openssl", &[&made[..], &files].concat());
-    let what = "a service with a certificate that it made itself";
+    let key = SigningKey::generate().expect("a key");
+    let verdict = model::Digest::sha256([7; 32]);
+    let host = guest.host.parse().expect("a name");
+    let profile = Profile::Service { service: Service::TrustGuests, host, verdict };
+    let issued = root("Vouchsafe authority").issue(&profile, key.spki(), today()).expect("issued");
+    pem::write_certificates(own[0].as_ref(), &[&issued.der]).expect("a file");
+    pem::write_key(own[1].as_ref(), &key.to_pkcs8().expect("a key")).expect("a file");
+    let what = "a service with a passport of another authority";
     let tls = Tls::server(at, &own);
     guest.refused(checks, what, "service-tampered", false);
     drop(tls);
