@@ -1,8 +1,15 @@
-//! Golden bytes: what each command looks like on the wire. Commands without fresh randomness are
-//! compared byte by byte; all of them, those in sessions too, must be accepted by `tpm2-protocol`'s
+//! Golden bytes: what each command looks like on the wire. Every command that the crate uses is
+//! compared byte by byte, random octets apart; all of them must be accepted by `tpm2-protocol`'s
 //! own validation, which shares no code with our marshalling.
 
-use std::sync::{Arc, Mutex};
+#[path = "golden/canned.rs"]
+mod canned;
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use model::{Digest, HashAlg, Nonce};
 use tpm::{
@@ -10,7 +17,7 @@ use tpm::{
     Public, Purpose, QualifyingData, Signature, Tpm, Transport, TransportError, handle, software,
     template,
 };
-use tpm2_protocol::frame::TpmCommand;
+use tpm2_protocol::{data::TpmCc, frame::TpmCommand};
 
 use crate::support::Swtpm;
 
@@ -85,6 +92,48 @@ fn commands_with_fixed_values_have_golden_bytes() {
     log.iter().for_each(|command| check(command));
     let got: String = log.iter().map(|command| hex(command) + "\n").collect();
     assert_eq!(got, FIXED, "\n{got}");
+}
+
+const WITH_OBJECTS: &str = include_str!("../../vectors/tpm2/commands-with-objects.hex");
+
+#[test]
+fn commands_with_objects_and_sessions_have_golden_bytes() {
+    let log = Log::default();
+    let mut tpm = Tpm::new(Box::new(canned::Canned { log: Arc::clone(&log) }));
+    canned::everything_with_objects(&mut tpm);
+    let log = log.lock().unwrap();
+    let got: String = log.iter().map(|command| canned::shown(command) + "\n").collect();
+    assert_eq!(got, WITH_OBJECTS, "\n{got}");
+}
+
+/// What stands after each `TpmCc::` in the sources below `dir`.
+fn codes_in_use(dir: &Path, found: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            codes_in_use(&path, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for after in text.split("TpmCc::").skip(1) {
+            let name = after.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+            found.insert(name.to_owned());
+        }
+    }
+}
+
+#[test]
+fn every_command_in_the_sources_has_golden_bytes() {
+    let code = |line: &str| TpmCc::try_from(u32::from_str_radix(&line[12..20], 16).unwrap());
+    let golden: BTreeSet<String> = FIXED
+        .lines()
+        .chain(WITH_OBJECTS.lines())
+        .map(|line| format!("{:?}", code(line).unwrap()))
+        .collect();
+    let mut used = BTreeSet::new();
+    codes_in_use(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut used);
+    let without: Vec<&String> = used.difference(&golden).collect();
+    assert!(used.len() > 30 && without.is_empty(), "without golden bytes: {without:?}");
 }
 
 fn key(tpm: &mut Tpm, hierarchy: Hierarchy, kind: &template::Template) -> Object {
