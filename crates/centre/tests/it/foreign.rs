@@ -1,61 +1,18 @@
 //! Foreign PKIs behind the centre: `openssl cmp` and pebble.
 
-use std::{
-    io::{BufRead as _, BufReader, Read},
-    net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use model::{
     api::Bytes,
     centre::{CentreOrder, CentreProgress, CentreWork, Welcome},
     keys::{KeyUse, UseWith, order::Prototype},
 };
-use pki::{Ca, CertFacts, KeyUses, Profile, UserCert, Validity};
-use serve::{
-    clock::{Clock as _, SystemClock},
-    keys::SigningKey,
-    pem,
+use pki::{CertFacts, KeyUses, Profile, UserCert};
+
+use crate::{
+    pkis::{Acme, root, serve_cmp, today, web_request},
+    support::{World, carried_out, certificate, order, p256, refusal, subject},
 };
-
-use crate::support::{DAY, World, carried_out, certificate, order, p256, refusal, root, subject};
-
-/// A child process that ends with the test.
-struct Foreign(Child);
-
-impl Foreign {
-    /// Starts `command`, and waits until it says a line with `word`.
-    fn start(command: &mut Command, word: &'static str) -> (Self, String) {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (found, wait) = mpsc::channel();
-        let streams: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-        for stream in streams {
-            let found = found.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    if line.contains(word) {
-                        let _ = found.send(line);
-                    }
-                }
-            });
-        }
-        let foreign = Self(child);
-        let line = wait.recv_timeout(Duration::from_secs(30));
-        (foreign, line.unwrap_or_else(|_| panic!("no line with {word}")))
-    }
-}
-
-impl Drop for Foreign {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn there_is(program: &str, test: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -64,34 +21,6 @@ fn there_is(program: &str, test: &str) -> bool {
         println!("SKIPPED: {test}: there is no {program} (scripts/install-packages.sh test)");
     }
     there
-}
-
-fn openssl(dir: &Path, args: &[&str]) {
-    let output = Command::new("openssl").args(args).current_dir(dir).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "openssl {args:?}: {said}");
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn today() -> Validity {
-    Validity::backdated(SystemClock.now(), Duration::from_secs(3600), DAY)
-}
-
-/// A server of `openssl cmp` that has this certificate for whoever asks; its URL.
-fn serve_cmp(dir: &Path, ca: &Ca, issued: &[u8]) -> (Foreign, String) {
-    pem::write_certificates(&dir.join("rsp.pem"), &[issued]).unwrap();
-    pem::write_certificates(&dir.join("foreign.pem"), &[ca.certificate()]).unwrap();
-    serve::fsfile::write_atomic(&dir.join("secret"), b"both know it", 0o600).unwrap();
-    let mut command = Command::new("openssl");
-    command.args(["cmp", "-config", "", "-port", "0", "-rsp_cert", "rsp.pem"]);
-    command.args(["-rsp_extracerts", "foreign.pem", "-accept_raverified"]);
-    command.args(["-srv_ref", "vouchsafe", "-srv_secret", "file:secret"]).current_dir(dir);
-    let (server, line) = Foreign::start(&mut command, "ACCEPT");
-    let port = line.split(' ').nth(1).unwrap().rsplit(':').next().unwrap();
-    (server, format!("http://127.0.0.1:{port}/pkix/"))
 }
 
 fn cmp_config(url: &str) -> String {
@@ -142,89 +71,33 @@ async fn an_order_is_carried_out_by_a_ca_that_speaks_cmp_after_it_was_away_and_w
     world.end().await;
 }
 
-/// pebble, and a DNS server that says 127.0.0.1 to everything.
-struct Acme {
-    directory: String,
-    challenges: u16,
-    _servers: [Foreign; 2],
-}
-
-impl Acme {
-    fn start(dir: &Path) -> Self {
-        let root = root("Web");
-        let key = SigningKey::generate().unwrap();
-        let server = Profile::TlsServer {
-            name: "pebble".to_owned(),
-            dns: vec!["localhost".to_owned()],
-            ip: Vec::new(),
-        };
-        let der = root.issue(&server, key.spki(), today()).unwrap().der;
-        pem::write_certificates(&dir.join("srv.pem"), &[&der]).unwrap();
-        pem::write_certificates(&dir.join("web.pem"), &[root.certificate()]).unwrap();
-        let text = pem::encode("PRIVATE KEY", key.to_pkcs8().unwrap().expose()).unwrap();
-        std::fs::write(dir.join("srv.key"), text.as_str()).unwrap();
-        let (dns, manage, listen, challenges) =
-            (free_port(), free_port(), free_port(), free_port());
-        let mut command = Command::new("pebble-challtestsrv");
-        command.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]);
-        command.args(["-dns01", &format!("127.0.0.1:{dns}")]);
-        command.args(["-management", &format!("127.0.0.1:{manage}")]);
-        let (dns_server, _) = Foreign::start(&mut command, "tarting management");
-        let there = || TcpStream::connect(("127.0.0.1", dns)).is_ok();
-        while !there() {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let config = format!(
-            r#"{{"pebble": {{"listenAddress": "127.0.0.1:{listen}",
-            "managementListenAddress": "127.0.0.1:{}", "certificate": "srv.pem",
-            "privateKey": "srv.key", "httpPort": {challenges}, "tlsPort": {}}}}}"#,
-            free_port(),
-            free_port()
-        );
-        std::fs::write(dir.join("pebble.json"), config).unwrap();
-        let mut command = Command::new("pebble");
-        command.args(["-config", "pebble.json", "-dnsserver", &format!("127.0.0.1:{dns}")]);
-        command.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_AUTHZREUSE", "0").current_dir(dir);
-        let (pebble, _) = Foreign::start(&mut command, "ACME directory available");
-        let directory = format!("https://localhost:{listen}/dir");
-        Self { directory, challenges, _servers: [dns_server, pebble] }
-    }
-
-    fn config(&self) -> String {
-        format!(
-            "
-            [[domain]]
-            name = 'web'
-            anchors = ['web.pem']
-            back_off_ms = 100
-            [domain.provider.acme]
-            directory = '{}'
-            terms_agreed = true
-            tls_anchors = ['web.pem']
-            challenge_listen = '127.0.0.1:{}'
-            [[tenant]]
-            name = 'acme'
-            domains = ['web']
-            ",
-            self.directory, self.challenges
-        )
-    }
+fn acme_config(acme: &Acme) -> String {
+    format!(
+        "
+        [[domain]]
+        name = 'web'
+        anchors = ['web-root.pem']
+        back_off_ms = 100
+        [domain.provider.acme]
+        directory = '{}'
+        terms_agreed = true
+        tls_anchors = ['web.pem']
+        challenge_listen = '127.0.0.1:{}'
+        [[tenant]]
+        name = 'acme'
+        domains = ['web']
+        ",
+        acme.directory, acme.challenges
+    )
 }
 
 /// An order for a web server's name, with its own request.
 fn web_order(dir: &Path, name: &str) -> CentreOrder {
-    let curve = "ec_paramgen_curve:P-256";
-    openssl(dir, &["genpkey", "-algorithm", "EC", "-pkeyopt", curve, "-out", "web.key"]);
-    let (subject_text, alternative) = (format!("/CN={name}"), format!("subjectAltName=DNS:{name}"));
-    let request = ["req", "-new", "-key", "web.key", "-subj", &subject_text, "-addext"];
-    let out = [alternative.as_str(), "-outform", "DER", "-out", "web.csr"];
-    openssl(dir, &[request.as_slice(), &out].concat());
-    openssl(dir, &["pkey", "-in", "web.key", "-pubout", "-outform", "DER", "-out", "web.spki"]);
-    let spki = std::fs::read(dir.join("web.spki")).unwrap();
+    let (request, spki) = web_request(dir, name);
     let use_with =
         vec![UseWith { application: "urn:ietf:rfc:2818".to_owned(), identifier: name.to_owned() }];
     let subject = Prototype { uses: vec![KeyUse::Signature], use_with, ..subject(name, spki) };
-    let request = Some(Bytes(std::fs::read(dir.join("web.csr")).unwrap()));
+    let request = Some(Bytes(request));
     order("acme", "web", CentreWork::Enrol { subject, request })
 }
 
@@ -236,7 +109,7 @@ async fn an_order_is_carried_out_by_a_ca_that_speaks_acme_which_finds_the_proof_
     }
     let dir = tempfile::tempdir().unwrap();
     let acme = Acme::start(dir.path());
-    let world = World::new(&acme.config(), dir.path()).await;
+    let world = World::new(&acme_config(&acme), dir.path()).await;
     let a = world.trust("a").await;
     let asked = web_order(dir.path(), "www.example.org");
     let done = certificate(&carried_out(&a, &asked).await);

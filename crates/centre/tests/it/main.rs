@@ -4,6 +4,7 @@
 #![expect(
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
@@ -16,6 +17,8 @@ mod foreign;
 mod migrations;
 mod orders;
 mod passports;
+#[path = "../../../cli/tests/shared/foreign.rs"]
+mod pkis;
 mod pressure;
 mod questions;
 mod support;

@@ -119,6 +119,49 @@ fn without_a_proof_nothing_is_answered() {
 }
 
 #[test]
+fn what_a_proof_allows_ends_with_its_time_and_the_client_proves_itself_anew() {
+    let Some(world) = World::with("admitted_s = 3\n") else { return };
+    let prover = world.prover();
+    let mut connection = world.connection();
+    let exporter = connection.exporter().unwrap().unwrap();
+    let begun = prover.begin().unwrap();
+    let challenge: GuestChallenge =
+        connection.post_json("/guest/v1/challenge", &begun.ask).unwrap();
+    let evidence = prover.answer(&begun, &challenge, &exporter).unwrap();
+    let admitted: Admitted = connection.post_json("/guest/v1/attest", &evidence).unwrap();
+    let over = (0..500).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        // Until then the service reads what comes, and says that it is no request.
+        let answer = connection.post("/xkms", "text/xml", b"<x/>").unwrap();
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+        (answer.status == 403).then(|| problem["name"].clone())
+    });
+    let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000;
+    assert!(now >= i128::from(admitted.until), "it ended before its time");
+    assert_eq!(over, Some("guest-proof-over".into()), "{}", world.log());
+    // A client sees nothing of that: its next request comes with a new proof.
+    let mut client = world.client();
+    assert!(located(&client.ask(&locate())), "{}", world.log());
+    std::thread::sleep(Duration::from_millis(3100));
+    assert!(located(&client.ask(&locate())), "{}", world.log());
+}
+
+#[test]
+fn a_vm_gets_so_many_challenges_in_a_minute() {
+    let Some(world) = World::with("proofs_per_minute = 2\n") else { return };
+    let begun = world.prover().begin().unwrap();
+    let mut connection = world.connection();
+    // The minute may end while it is counted.
+    let asked = (1..=6).find_map(|count| {
+        let ask = connection.post_json::<_, GuestChallenge>("/guest/v1/challenge", &begun.ask);
+        ask.is_err().then(|| (count, name_of(ask)))
+    });
+    let (count, name) = asked.unwrap();
+    assert_eq!(name, "guest-busy");
+    assert!((3..=5).contains(&count), "after {count}");
+}
+
+#[test]
 fn another_vtpm_and_a_guest_that_is_not_affirmed_are_refused() {
     let Some(world) = World::up() else { return };
     let change = |edit: &dyn Fn(&mut model::guest::Measured)| {

@@ -39,6 +39,11 @@ fn program() -> Option<PathBuf> {
 
 impl World {
     pub(crate) fn up() -> Option<Self> {
+        Self::with("")
+    }
+
+    /// With these lines more in the trust service's table `guest`.
+    pub(crate) fn with(settings: &str) -> Option<Self> {
         let program = program()?;
         let dir = tempfile::Builder::new().prefix("vg").tempdir_in("/tmp").unwrap();
         let vtpm = Vtpm::start(dir.path())?;
@@ -56,7 +61,8 @@ impl World {
         let digest = |byte: u8| Digest::sha256([byte; 32]);
         let text = format!(
             "state_dir = 'state'\nlisten = '127.0.0.1:0'\nagent_socket = 'agent'\n\
-             [front]\nopen_queries = true\n[guest]\nclients = ['{}']\nsoftware = ['{}']\n",
+             [front]\nopen_queries = true\n[guest]\nclients = ['{}']\nsoftware = ['{}']\n\
+             {settings}",
             digest(3),
             digest(2)
         );
