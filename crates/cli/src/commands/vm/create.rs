@@ -66,6 +66,17 @@ fn unbootable(path: &Path, error: &ImageError) -> Failure {
     )
 }
 
+/// A prediction that was made before.
+fn predicted(file: &Path) -> Result<Prediction, Failure> {
+    let text = serve::fsfile::read_limited(file, MAX_REFERENCE)?;
+    serde_json::from_slice(&text).map_err(|error| {
+        Failure::error(
+            format!("{}: {error}", file.display()),
+            "make it with `vouchsafe image measure --json`",
+        )
+    })
+}
+
 fn spec(wish: &Create) -> Result<VmSpec, Failure> {
     let path = wish.image.canonicalize().map_err(|error| {
         Failure::error(
@@ -84,15 +95,7 @@ fn spec(wish: &Create) -> Result<VmSpec, Failure> {
         Machine { memory_mib: u64::from(wish.memory), cpus: wish.cpus, max_cpus: wish.cpus };
     let reference = match &wish.reference {
         None => prediction(&boot, wish.firmware.as_deref(), machine)?,
-        Some(file) => {
-            let text = serve::fsfile::read_limited(file, MAX_REFERENCE)?;
-            serde_json::from_slice::<Prediction>(&text).map_err(|error| {
-                Failure::error(
-                    format!("{}: {error}", file.display()),
-                    "make it with `vouchsafe image measure --json`",
-                )
-            })?
-        }
+        Some(file) => predicted(file)?,
     };
     let text = path.to_str().ok_or_else(|| Failure::error("the path is not UTF-8", ""))?;
     Ok(VmSpec {
