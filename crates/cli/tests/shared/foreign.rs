@@ -45,7 +45,7 @@ impl Foreign {
         }
         let foreign = Self(child);
         let line = wait.recv_timeout(Duration::from_secs(60));
-        (foreign, line.unwrap_or_else(|_| panic!("no line with {word}")))
+        (foreign, line.expect("a line with the word"))
     }
 }
 
