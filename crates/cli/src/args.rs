@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{HostId, VmId};
 use serde::{Deserialize, Serialize};
 
-use self::parse::machine_memory;
 pub use self::key::{Key, KeyVerb, UseArg};
+use self::parse::machine_memory;
 pub use self::reference::{AddComponent, FromLog, Pcrs, Reference};
 pub use self::vm::{BadGuest, Create, Format, GuardBy, KmiBy, Origin, Transport, Vm};
 pub use self::volume::{
@@ -332,7 +332,6 @@ pub enum Image {
         cpus: u32,
     },
 }
-
 
 #[cfg(test)]
 mod tests {

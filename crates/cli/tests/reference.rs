@@ -3,12 +3,7 @@
 
 #![cfg(test)]
 #![expect(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::print_stderr,
     clippy::disallowed_methods,
-    clippy::tests_outside_test_module,
     unreachable_pub,
     dead_code,
     reason = "an integration test: it says what it sees and stops where it cannot go on"

@@ -143,6 +143,15 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 impl Distribution {
+    /// Finds them, beside nothing of ours.
+    ///
+    /// # Errors
+    /// [`Failure::Error`] naming everything that is missing.
+    pub fn find() -> Result<Self, Failure> {
+        let mut missing = Vec::new();
+        Self::search(&mut missing).ok_or_else(|| absent(&missing))
+    }
+
     fn search(missing: &mut Vec<String>) -> Option<Self> {
         let mut found = |what: &str, path: Option<PathBuf>| {
             if path.is_none() {

@@ -118,7 +118,8 @@ async fn xkms(
         return Err(Problem::refusal(name, title).status(StatusCode::FORBIDDEN));
     }
     let body = read(&connection, request, connection.guests.body).await?;
-    let reply = connection.blocking(move |front, from| front.answer(&body, from, &Turn::aside())).await?;
+    let reply =
+        connection.blocking(move |front, from| front.answer(&body, from, &Turn::aside())).await?;
     Ok(routes::typed(reply.status, reply.content_type, reply.body))
 }
 
