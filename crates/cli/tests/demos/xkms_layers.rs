@@ -28,6 +28,8 @@ use crate::{
 /// The servers.
 const HOSTS: [&str; 2] = ["a", "b"];
 pub const LAB: &[&str] = &["--hosts", "2"];
+/// The same, for a lab that was told otherwise since: it remembers.
+const HYBRID: &[&str] = &["--hosts", "2", "--manner", "hybrid"];
 /// The same, for trust services that have a CA of their own.
 const FULL: &[&str] = &["--hosts", "2", "--manner", "full"];
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    FULL, LAB, guest,
+    FULL, HYBRID, guest,
     guest::{Guest, none, one},
 };
 use crate::{checks::Checks, server::Server};
@@ -91,7 +91,7 @@ pub fn recover(server: &Server<'_>, checks: &mut Checks, guest: &Guest<'_>) {
     let order = "recover --name escrowed --phrase-file /tmp/phrase --key-file /tmp/back";
     guest.operation(checks, "Recover, with the phrase of two operators", order, |_| true);
     super::secrets::own_ca(server, checks);
-    let back = guest::restarted(server, LAB, || {
+    let back = guest::restarted(server, HYBRID, || {
         std::fs::rename(&state, server.dir.join("state-full")).expect("the state is put aside");
         std::fs::rename(&kept, &state).expect("the state is put back");
         std::fs::remove_file(&refinement).expect("the refinement goes");

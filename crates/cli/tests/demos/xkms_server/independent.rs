@@ -174,7 +174,7 @@ pub fn stock_client(server: &Server<'_>, checks: &mut Checks, name: &str) {
         println!("SKIPPED: python3-zeep is not installed");
         return;
     }
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/xkms_server/soap_client.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/demos/xkms_server/soap_client.py");
     let wsdl = format!("{}?wsdl", server.url);
     let said = run(python, &[script, &wsdl, &server.url, name, ""]);
     let lines: Vec<&str> = said.stdout.lines().map(str::trim).collect();
