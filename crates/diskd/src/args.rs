@@ -85,6 +85,10 @@ pub(crate) struct ServeArgs {
     /// Queues offered over vhost-user-blk; each has a thread while the guest uses it.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16), requires = "vhost_user")]
     pub(crate) queues: u16,
+    /// Make each write durable before it is answered: a guest that outlives this process loses
+    /// nothing then, also nothing that it had not flushed.
+    #[arg(long)]
+    pub(crate) write_through: bool,
     /// Refuse writes.
     #[arg(long)]
     pub(crate) read_only: bool,

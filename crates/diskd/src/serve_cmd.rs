@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use disk::{
-    OpenOptions, Opened, TrimPolicy, Volume,
+    OpenOptions, Opened, TrimPolicy, Volume, WriteThrough,
     nbd::{self, PeerPolicy, bind},
     open, vhost,
 };
@@ -48,6 +48,8 @@ fn export(
     socket: nbd::UnixSocket,
     peers: PeerPolicy,
 ) -> std::io::Result<Export> {
+    let volume: Arc<dyn Volume> =
+        if args.write_through { Arc::new(WriteThrough::new(volume)) } else { volume };
     if args.vhost_user {
         let options = vhost::ServerOptions { peers, queues: args.queues };
         return vhost::Server::start(volume, socket, options).map(Export::Vhost);

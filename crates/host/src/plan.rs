@@ -171,6 +171,10 @@ pub(crate) fn serve_volume(paths: &VmPaths, spec: &VmSpec, volume: Volume) -> Ve
         let queues = qemu::queues(spec).to_string();
         args.extend(["--vhost-user".into(), "--queues".into(), queues.into()]);
     }
+    if spec.format == VolumeFormat::Vault {
+        // The process may die and be replaced while the guest lives on.
+        args.push("--write-through".into());
+    }
     args
 }
 
@@ -266,6 +270,8 @@ pub(crate) mod tests {
             "07".repeat(32)
         )));
         let vault = VmSpec { format: VolumeFormat::Vault, ..spec("v1") };
+        let serve = words(&serve_volume(&plan.paths, &vault, Volume::Data));
+        assert!(serve.ends_with(" --write-through"), "{serve}");
         let create = words(&create_volume(&plan.paths, &vault, Volume::Data, &kmi("v1")));
         let begin = "create --image /s/vms/v1/data.img --size 16777216 --format vault --kmi ";
         assert!(create.starts_with(begin), "{create}");

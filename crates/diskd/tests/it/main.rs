@@ -22,4 +22,6 @@ mod qemu;
 #[cfg(test)]
 mod serving;
 #[cfg(test)]
+mod through;
+#[cfg(test)]
 mod vhost;

@@ -208,9 +208,12 @@ pub fn sharing_again(world: &World) -> Result<String, String> {
     let stopped = world.vouchsafe(&["vm", "stop", "v4"]);
     let said = start_sharing(world);
     let found = world.guest_says("v4", "marker-found", BOOT);
-    let clean = !world.console("v4").contains("EXT4-fs error");
-    let seen = format!("{marker:?} {found:?} {}{}", stopped.complaint(), said.complaint());
-    let good = stopped.code == 0 && said.code == 0 && clean && found.is_some() && found == marker;
+    let console = world.console("v4");
+    let faults: Vec<&str> = console.lines().filter(|l| l.contains("EXT4-fs error")).collect();
+    let complaints = [stopped.complaint(), said.complaint()].concat();
+    let seen = format!("{marker:?} {found:?} {faults:?} {complaints}");
+    let told = stopped.code == 0 && said.code == 0;
+    let good = told && faults.is_empty() && found.is_some() && found == marker;
     if good { Ok(seen) } else { Err(seen) }
 }
 
