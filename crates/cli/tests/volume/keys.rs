@@ -1,6 +1,9 @@
 //! What opens a volume: key file, pass phrase, TPM, and the key-management information.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    io::{Read as _, Write as _},
+    process::{Child, Command, Stdio},
+};
 
 use crate::fixture::{Dir, outside, tool};
 
@@ -30,28 +33,40 @@ fn the_content_of_a_key_file_is_the_key_with_its_newline() {
     assert_eq!(dir.refused("check v --key-file without"), "wrong-key");
 }
 
-/// Runs a command on a terminal of its own, where `typed` is typed; whether it succeeded, and all
-/// that was shown there. Nothing if there is no tool for it.
-fn on_a_terminal(dir: &Dir, line: &str, typed: &str) -> Option<(bool, String)> {
+/// Runs a command on a terminal of its own, where a line of `typed` is typed at each prompt; whether
+/// it succeeded, and all that was shown there. Nothing if there is no tool for it.
+fn on_a_terminal(dir: &Dir, line: &str, typed: &[&str]) -> Option<(bool, String)> {
     let command = format!("{} volume {line}", env!("CARGO_BIN_EXE_vouchsafe"));
-    dir.file("typed", typed.as_bytes());
     let mut script = tool("script")?;
     script.args(["-q", "-e", "-c", &command, "/dev/null"]).current_dir(dir.path(""));
-    let output = script.stdin(std::fs::File::open(dir.path("typed")).unwrap()).output().unwrap();
-    Some((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut shown = Vec::new();
+    for line in typed {
+        let mut one = [0];
+        // What is typed before the prompt would be shown.
+        while !shown.ends_with(b": ") && screen.read(&mut one).unwrap() == 1 {
+            shown.push(one[0]);
+        }
+        shown.push(b'\n');
+        keys.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+    screen.read_to_end(&mut shown).unwrap();
+    let done = child.wait().unwrap().success();
+    Some((done, String::from_utf8_lossy(&shown).into_owned()))
 }
 
 #[test]
 fn a_pass_phrase_is_asked_for_on_the_terminal_and_not_shown() {
     let dir = Dir::new();
     let create = "create --size 1M --passphrase v";
-    let Some((done, shown)) = on_a_terminal(&dir, create, "correct horse\nother horse\n") else {
+    let Some((done, shown)) = on_a_terminal(&dir, create, &["correct horse", "other horse"]) else {
         return;
     };
     assert!(!done && shown.contains("not the same"), "{shown}");
-    let (done, shown) = on_a_terminal(&dir, create, "correct horse\ncorrect horse\n").unwrap();
+    let (done, shown) = on_a_terminal(&dir, create, &["correct horse", "correct horse"]).unwrap();
     assert!(done && shown.contains("New pass phrase") && !shown.contains("horse"), "{shown}");
-    let (done, shown) = on_a_terminal(&dir, "check --passphrase v", "correct horse\n").unwrap();
+    let (done, shown) = on_a_terminal(&dir, "check --passphrase v", &["correct horse"]).unwrap();
     assert!(done && !shown.contains("horse"), "{shown}");
     dir.file("phrase", b"correct horse");
     dir.done("check --passphrase-file phrase v");
