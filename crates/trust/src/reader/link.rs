@@ -239,6 +239,7 @@ mod tests {
         let held = pool.take().unwrap();
         drop(pool.queue().unwrap_err());
         pool.give_back(held);
-        assert_eq!((pool.line().free.len(), pool.line().waiting.len()), (1, 0));
+        let line = pool.line();
+        assert_eq!((line.free.len(), line.waiting.len()), (1, 0));
     }
 }
