@@ -23,34 +23,21 @@
     reason = "a bench program: it says what it sees, stops where it cannot go on, and times itself"
 )]
 
-#[path = "xkms_table/clients.rs"]
-mod clients;
-#[path = "xkms_table/cmp.rs"]
-mod cmp;
-#[path = "xkms_table/der.rs"]
-mod der;
-#[path = "../tests/shared/dice.rs"]
-mod dice;
-#[path = "xkms_table/figures.rs"]
-mod figures;
-#[path = "xkms_table/lab.rs"]
-mod lab;
+#[path = "layers/parts.rs"]
+mod layers;
 #[path = "xkms_scale/load.rs"]
 mod load;
-#[path = "xkms_table/provider.rs"]
-mod provider;
 #[path = "xkms_scale/queues.rs"]
 mod queues;
-#[path = "xkms_table/relay.rs"]
-mod relay;
-#[path = "../tests/shared/world.rs"]
-mod world;
 
 use std::time::Duration;
 
-use clients::{Ours, Watch};
-use figures::{figure, mean, percentile};
-use lab::Lab;
+use layers::{
+    clients::{self, Ours, Watch},
+    figures::{self, figure, mean, percentile},
+    lab::Lab,
+    provider,
+};
 use load::{Asking, Processors};
 use queues::{Costs, Park};
 use serde_json::Value;

@@ -21,31 +21,19 @@
     reason = "a bench program: it says what it sees, stops where it cannot go on, and times itself"
 )]
 
-#[path = "xkms_table/clients.rs"]
-mod clients;
-#[path = "xkms_table/cmp.rs"]
-mod cmp;
-#[path = "xkms_table/der.rs"]
-mod der;
-#[path = "../tests/shared/dice.rs"]
-mod dice;
-#[path = "xkms_table/figures.rs"]
-mod figures;
-#[path = "xkms_table/lab.rs"]
-mod lab;
-#[path = "xkms_table/provider.rs"]
-mod provider;
-#[path = "xkms_table/relay.rs"]
-mod relay;
+#[path = "layers/parts.rs"]
+mod layers;
 #[path = "xkms_table/rounds.rs"]
 mod rounds;
-#[path = "../tests/shared/world.rs"]
-mod world;
 
 use std::time::Duration;
 
-use figures::{cell, mean};
-use lab::Lab;
+use layers::{
+    clients,
+    figures::{self, cell, mean},
+    lab::Lab,
+    provider,
+};
 use rounds::{Alone, Round, Workload};
 use serde_json::Value;
 
@@ -55,6 +43,9 @@ const TRIPS: [u64; 2] = [0, 100];
 
 /// Between the starts of two clients, milliseconds.
 const GAP: u64 = 50;
+
+/// What is compared, in the order of the paper's table.
+const OPERATIONS: [&str; 3] = ["register", "query", "migrate"];
 
 fn main() {
     if provider::run_if_asked() {
@@ -95,25 +86,17 @@ fn main() {
 /// The cells of Table 1. Direct clients query by OCSP or by CRL, whichever is better in the cell.
 fn nine(round: &Round, single: &Alone) -> Vec<Value> {
     let mut rows = times("", round, [Some(0.91), Some(0.57), Some(0.52)]);
-    let [register, query, migrate] = &single.bytes;
-    let crl = &single.crl_bytes;
-    let query_peer = if mean(&query.1) <= mean(crl) { &query.1 } else { crl };
-    for (name, ours, theirs, paper) in [
-        ("register-bytes", &register.0, &register.1, 0.93),
-        ("query-bytes", &query.0, query_peer, 0.95),
-        ("migrate-bytes", &migrate.0, &migrate.1, 0.44),
-    ] {
-        rows.push(cell(name, (ours, theirs), Some(paper), "B"));
-    }
-    let [register, query, migrate] = &single.memory;
-    let crl = &single.crl_memory;
-    let query_peer = if mean(&query.1) <= mean(crl) { &query.1 } else { crl };
-    for (name, ours, theirs, paper) in [
-        ("register-memory", &register.0, &register.1, 0.50),
-        ("query-memory", &query.0, query_peer, 0.40),
-        ("migrate-memory", &migrate.0, &migrate.1, 0.30),
-    ] {
-        rows.push(cell(name, (ours, theirs), Some(paper), "KiB"));
+    let papers = [[0.93, 0.95, 0.44], [0.50, 0.40, 0.30]];
+    let cells = [
+        ("bytes", "B", &single.bytes, &single.crl_bytes),
+        ("memory", "KiB", &single.memory, &single.crl_memory),
+    ];
+    for ((what, unit, measured, crl), papers) in cells.into_iter().zip(papers) {
+        for ((operation, (ours, theirs)), paper) in OPERATIONS.iter().zip(measured).zip(papers) {
+            let by_crl = *operation == "query" && mean(crl) < mean(theirs);
+            let theirs = if by_crl { crl } else { theirs };
+            rows.push(cell(&format!("{operation}-{what}"), (ours, theirs), Some(paper), unit));
+        }
     }
     rows
 }
@@ -159,7 +142,7 @@ fn parts(round: &Round, single: &Alone) -> Vec<Value> {
     if !forwarded.is_empty() {
         rows.push(cell("query-time-forwarded", (&forwarded, &ocsp), None, "ms"));
     }
-    for (at, name) in ["register", "query", "migrate"].into_iter().enumerate() {
+    for (at, name) in OPERATIONS.into_iter().enumerate() {
         let (ours, theirs) = &single.anonymous[at];
         rows.push(cell(&format!("{name}-memory-anonymous"), (ours, theirs), None, "KiB"));
         let (ours, theirs) = &single.resident[at];

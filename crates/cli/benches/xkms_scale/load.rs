@@ -13,7 +13,7 @@ use std::{
 
 use xkms::message::{Binding, KeyInfo, QueryKeyBinding, Request, RequestBody, RequestHead};
 
-use crate::{
+use crate::layers::{
     dice::Dice,
     figures::{mean, one_of, share},
     lab::Lab,

@@ -4,8 +4,10 @@
 //! processor time), and varies as measured.
 
 use crate::{
-    dice::Dice,
-    figures::{one_of, percentile, share},
+    layers::{
+        dice::Dice,
+        figures::{one_of, percentile, share},
+    },
     load::Processors,
 };
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
+use crate::layers::{
     clients::{Ours, Theirs, Took, Watch, both, own_openssl},
     dice::Dice,
     figures::one_of,

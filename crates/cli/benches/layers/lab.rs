@@ -36,7 +36,7 @@ use serve::{
 };
 use xkms::message::{Binding, KeyInfo, QueryKeyBinding, Request, RequestBody, RequestHead};
 
-use crate::{
+use super::{
     provider::{Pki, REFERENCE},
     relay::Relay,
     world::{World, eventually, programs, run},

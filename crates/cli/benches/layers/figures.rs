@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::dice::Dice;
+use super::dice::Dice;
 
 /// Rounds of the bootstrap.
 const ROUNDS: usize = 2000;

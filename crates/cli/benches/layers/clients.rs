@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
+use super::{
     lab::Lab,
     provider::REFERENCE,
     world::{eventually, programs, run},
