@@ -23,7 +23,10 @@ use serve::{
     shutdown::Shutdown,
 };
 
-use crate::support::{Authority, DAY, certificate, certify, enrol};
+use crate::{
+    pkis::DAY,
+    support::{Authority, certificate, certify, enrol},
+};
 
 /// The agent of the centre's server.
 async fn agent(ca: Arc<Ca>, socket: &Path) -> Shutdown {

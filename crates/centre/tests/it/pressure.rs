@@ -8,8 +8,9 @@ use serve::{
     clock::{Clock as _, SystemClock},
 };
 
-use crate::support::{
-    NOWHERE, OWN, OWN_PKI, World, carried_out, enrol, order, p256, refusal, root, subject,
+use crate::{
+    pkis::root,
+    support::{NOWHERE, OWN, OWN_PKI, World, carried_out, enrol, order, p256, refusal, subject},
 };
 
 const STUCK: &str = "

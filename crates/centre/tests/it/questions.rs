@@ -7,16 +7,18 @@ use model::{
     centre::CentreQuestion,
     keys::{Anchor, Found, KeyExample, KeyFinding, Knowledge, Query, StatusValue},
 };
-use pki::{Ca, CaSigner, CaSpec, Revocation, RevocationReason, Validity};
+use pki::{Ca, CaSpec, Revocation, RevocationReason, Validity};
 use serve::{
     client::Client,
     clock::{Clock as _, SystemClock},
     pem,
 };
 
-use crate::support::{
-    Authority, DAY, NOWHERE, OWN, OWN_PKI, World, carried_out, certificate, enrol, refusal, revoke,
-    root,
+use crate::{
+    pkis::{DAY, Elsewhere, root},
+    support::{
+        Authority, NOWHERE, OWN, OWN_PKI, World, carried_out, certificate, enrol, refusal, revoke,
+    },
 };
 
 fn by_name(domain: &str, name: &str) -> CentreQuestion {
@@ -79,20 +81,6 @@ async fn another_trust_service_learns_of_a_key_of_the_same_pki_from_the_pki() {
     let status = revoked.bindings[0].status.as_ref().unwrap();
     assert_eq!(status.aspects.revocation_status, KeyFinding::Bad);
     world.end().await;
-}
-
-/// The key of a CA that is elsewhere: it certifies nothing here.
-#[derive(Debug)]
-struct Elsewhere(Vec<u8>);
-
-impl CaSigner for Elsewhere {
-    fn spki(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-        Err("the key is elsewhere".into())
-    }
 }
 
 /// Another PKI, and a bridge between it and the centre's own.

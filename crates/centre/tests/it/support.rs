@@ -16,7 +16,7 @@ use model::{
     keys::order::Prototype,
 };
 use passport::{Certifier, Certifying, Passport};
-use pki::{Ca, CaSpec, Profile, Validity, Wanted};
+use pki::{Ca, Profile, Validity, Wanted};
 use serve::{
     client::{Call, CallError, Client, ClientLimits},
     clock::{Clock as _, SystemClock},
@@ -27,7 +27,7 @@ use serve::{
 };
 use tokio::{runtime::Handle, task::JoinHandle};
 
-pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+use crate::pkis::{DAY, root};
 
 /// The authority and every agent, as one.
 #[derive(Debug)]
@@ -66,12 +66,6 @@ pub(crate) fn certify(
         expires_at: SystemClock.unix_ms() + u64::try_from(life.as_millis()).unwrap(),
         anchors: vec![Bytes(ca.certificate().to_vec())],
     }
-}
-
-pub(crate) fn root(name: &str) -> Ca {
-    let validity = Validity::backdated(SystemClock.now(), DAY, 10 * DAY);
-    let spec = CaSpec { common_name: name.to_owned(), path_length: 2, validity };
-    Ca::create_root(&spec).unwrap().0
 }
 
 /// The authority of a test.

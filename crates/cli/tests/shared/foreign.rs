@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use pki::{Ca, CaSpec, Profile, Validity};
+use pki::{Ca, CaSigner, CaSpec, Profile, Validity};
 use serve::{
     clock::{Clock as _, SystemClock},
     keys::SigningKey,
@@ -77,6 +77,20 @@ pub(crate) fn root(name: &str) -> Ca {
     let validity = Validity::backdated(SystemClock.now(), DAY, 10 * DAY);
     let spec = CaSpec { common_name: name.to_owned(), path_length: 2, validity };
     Ca::create_root(&spec).expect("a CA").0
+}
+
+/// The key of a CA that is elsewhere: it certifies nothing here.
+#[derive(Debug)]
+pub(crate) struct Elsewhere(pub(crate) Vec<u8>);
+
+impl CaSigner for Elsewhere {
+    fn spki(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        Err("the key is elsewhere".into())
+    }
 }
 
 /// A server of `openssl cmp` that has this certificate for whoever asks; its URL. The secret is in

@@ -13,33 +13,19 @@ use model::{
     centre::{CentreOrder, CentreOutcome, CentreProgress, CentreWork},
     keys::{KeyUse, UseWith, order::Prototype},
 };
-use pki::{Ca, CaSigner, CaSpec, KeyUses, Profile, UserCert};
+use pki::{Ca, CaSpec, KeyUses, Profile, UserCert};
 use serde_json::json;
 use serve::{keys::SigningKey, pem};
 
 use crate::{
     checks::Checks,
-    foreign::{Acme, Foreign, root, serve_cmp, today, web_request},
+    foreign::{Acme, Elsewhere, Foreign, root, serve_cmp, today, web_request},
     world::{Said, World, run},
 };
 
 /// Names that keys have at the other two.
 pub const PARTNERS: &str = "partner-key";
 pub const WEBS: &str = "www.example.org";
-
-/// A CA's key that is elsewhere: it certifies nothing here.
-#[derive(Debug)]
-struct Elsewhere(Vec<u8>);
-
-impl CaSigner for Elsewhere {
-    fn spki(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-        Err("the key is elsewhere".into())
-    }
-}
 
 /// The two foreign PKIs, which end with it.
 pub struct Pkis {
