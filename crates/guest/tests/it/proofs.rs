@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use model::{
     api::{Bytes, service::Service},
-    guest::{Admitted, GuestChallenge},
+    guest::{Admitted, ChannelEvidence, GuestChallenge},
 };
 use rustls::client::danger::ServerCertVerifier as _;
 use vouchsafe_guest::{
     exchange::{Ask, Reply, socket},
-    proof::passport::PassportVerifier,
-    service::ServiceError,
+    proof::{Begun, Prover, passport::PassportVerifier},
+    service::{Connection, ServiceError},
 };
 
 use crate::world::World;
@@ -18,6 +18,16 @@ use crate::world::World;
 fn name_of<T: std::fmt::Debug>(outcome: Result<T, ServiceError>) -> String {
     let error = outcome.unwrap_err();
     error.refusal().map_or_else(|| error.to_string(), str::to_owned)
+}
+
+/// A challenge, and what the VM answers on that connection.
+fn answered(prover: &Prover, connection: &mut Connection) -> (Begun, ChannelEvidence) {
+    let exporter = connection.exporter().unwrap().unwrap();
+    let begun = prover.begin().unwrap();
+    let challenge: GuestChallenge =
+        connection.post_json("/guest/v1/challenge", &begun.ask).unwrap();
+    let evidence = prover.answer(&begun, &challenge, &exporter).unwrap();
+    (begun, evidence)
 }
 
 fn located(reply: &Reply) -> bool {
@@ -79,11 +89,7 @@ fn a_quote_counts_once_and_on_its_own_connection() {
     let Some(world) = World::up() else { return };
     let prover = world.prover();
     let mut connection = world.connection();
-    let exporter = connection.exporter().unwrap().unwrap();
-    let begun = prover.begin().unwrap();
-    let challenge: GuestChallenge =
-        connection.post_json("/guest/v1/challenge", &begun.ask).unwrap();
-    let evidence = prover.answer(&begun, &challenge, &exporter).unwrap();
+    let (begun, evidence) = answered(&prover, &mut connection);
     let good: Admitted = connection.post_json("/guest/v1/attest", &evidence).unwrap();
     assert_eq!(good.vm.as_str(), "v1");
     let again = connection.post_json::<_, Admitted>("/guest/v1/attest", &evidence);
@@ -121,13 +127,8 @@ fn without_a_proof_nothing_is_answered() {
 #[test]
 fn what_a_proof_allows_ends_with_its_time_and_the_client_proves_itself_anew() {
     let Some(world) = World::with("admitted_s = 3\n") else { return };
-    let prover = world.prover();
     let mut connection = world.connection();
-    let exporter = connection.exporter().unwrap().unwrap();
-    let begun = prover.begin().unwrap();
-    let challenge: GuestChallenge =
-        connection.post_json("/guest/v1/challenge", &begun.ask).unwrap();
-    let evidence = prover.answer(&begun, &challenge, &exporter).unwrap();
+    let (_, evidence) = answered(&world.prover(), &mut connection);
     let admitted: Admitted = connection.post_json("/guest/v1/attest", &evidence).unwrap();
     let over = (0..500).find_map(|_| {
         std::thread::sleep(Duration::from_millis(20));

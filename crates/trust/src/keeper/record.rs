@@ -386,3 +386,28 @@ pub(crate) fn order_digest(operation: KeyOperation, asked: &impl Serialize) -> [
     let json = serde_json::to_vec(asked).unwrap_or_default();
     long_digest(&[operation.name().as_bytes(), &json])
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An entry of which nothing is known but a name.
+    pub(crate) fn entry(name: &str) -> Entry {
+        Entry {
+            certificate: Bytes::default(),
+            key: Bytes::default(),
+            name: name.to_owned(),
+            uses: Vec::new(),
+            use_with: Vec::new(),
+            not_before: 0,
+            not_on_or_after: 1,
+            revoked_at: None,
+            replaced_by: None,
+            replaces: None,
+            revocation_code: None,
+            escrowed: false,
+            owner: None,
+            chain: Vec::new(),
+        }
+    }
+}

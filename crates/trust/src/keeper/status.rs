@@ -276,20 +276,10 @@ mod tests {
 
     fn entry() -> Entry {
         Entry {
-            certificate: Bytes::default(),
-            key: Bytes::default(),
-            name: "n".to_owned(),
-            uses: Vec::new(),
-            use_with: Vec::new(),
             not_before: 1_000,
             not_on_or_after: 9_000,
             revoked_at: Some(5_000),
-            replaced_by: None,
-            replaces: None,
-            revocation_code: None,
-            escrowed: false,
-            owner: None,
-            chain: Vec::new(),
+            ..crate::keeper::record::tests::entry("n")
         }
     }
 

@@ -58,25 +58,7 @@ mod tests {
     use store::Key;
 
     use super::*;
-
-    fn entry(name: &str) -> Entry {
-        Entry {
-            certificate: Bytes::default(),
-            key: Bytes::default(),
-            name: name.to_owned(),
-            uses: Vec::new(),
-            use_with: Vec::new(),
-            not_before: 0,
-            not_on_or_after: 1,
-            revoked_at: None,
-            replaced_by: None,
-            replaces: None,
-            revocation_code: None,
-            escrowed: false,
-            owner: None,
-            chain: Vec::new(),
-        }
-    }
+    use crate::keeper::record::tests::entry;
 
     fn row(version: u64, value: &[u8]) -> KeyValue {
         let key = Key::new("entry/x").unwrap();
