@@ -2,6 +2,9 @@
 //! is said aloud as `Skipped`.
 
 #[cfg(test)]
+#[path = "../../diskd/tests/it/boot.rs"]
+mod boot;
+#[cfg(test)]
 #[path = "volume/claims.rs"]
 mod claims;
 #[cfg(test)]
@@ -25,3 +28,6 @@ mod manage;
 #[cfg(test)]
 #[path = "volume/tls.rs"]
 mod tls;
+#[cfg(test)]
+#[path = "volume/vhost.rs"]
+mod vhost;

@@ -127,12 +127,24 @@ impl Deref for Opened {
     }
 }
 
+impl OpenOptions {
+    /// Refuses what a format cannot give: it would be served without what was asked for.
+    fn suit(&self, format: Format) -> Result<(), Rejection> {
+        if format != Format::Vault && (self.snapshot.is_some() || self.anchor.is_some()) {
+            return Err(Rejection::NotVault);
+        }
+        let has_kmi = matches!(format, Format::Vault | Format::Luks2);
+        if has_kmi || self.kmi.is_none() { Ok(()) } else { Err(Rejection::KmiNotFound) }
+    }
+}
+
 /// Opens the volume at `path` with the secret of one of its key slots, and locks it: alone, or
 /// shared if read-only. A raw volume takes no secret.
 ///
 /// # Errors
 /// A [`Rejection`] if the file, its header or the key is refused ([`Rejection::FormatUnknown`] if
-/// nothing fits, [`Rejection::KeyMissing`] without a needed secret), or the system's error.
+/// nothing fits, [`Rejection::KeyMissing`] without a needed secret, [`Rejection::NotVault`] if
+/// another format is asked for a snapshot or an anchor), or the system's error.
 pub fn open(
     path: &Path,
     secret: Option<&Secret<Vec<u8>>>,
@@ -143,6 +155,7 @@ pub fn open(
         Some(format) => format,
         None => recognise(medium.file())?.ok_or(Rejection::FormatUnknown)?,
     };
+    options.suit(format)?;
     let needed = || secret.ok_or(Rejection::KeyMissing);
     Ok(match format {
         Format::Luks1 => Opened::Other(Arc::new(luks1::open_on(medium, needed()?, options)?)),

@@ -94,7 +94,7 @@ pub enum Rejection {
     #[error("the part of the disk that would be cut off holds data")]
     ShrinkLosesData,
     /// A size is zero, too large, or no multiple of the sector.
-    #[error("the size {size} is not a positive multiple of {sector} bytes")]
+    #[error("the size {size} is zero, too large, or no multiple of {sector} bytes")]
     SizeInvalid {
         /// The size in bytes.
         size: u64,

@@ -172,9 +172,9 @@ pub struct VolumeCreate {
     /// Its format.
     #[arg(long, value_enum, default_value_t = NewFormat::Vault)]
     pub format: NewFormat,
-    /// Cipher suite of a vault volume.
-    #[arg(long, value_enum, default_value_t = Cipher::Aes256Gcm)]
-    pub cipher: Cipher,
+    /// Cipher suite of a vault volume [default: aes-256-gcm].
+    #[arg(long, value_enum)]
+    pub cipher: Option<Cipher>,
     /// The exported size, exactly: 1073741824, 1G, 512M.
     #[arg(long, value_parser = bytes)]
     pub size: u64,
@@ -272,7 +272,7 @@ pub struct VolumeRekey {
     #[arg(long)]
     pub data: bool,
     /// Keep the key slot that opened it, beside the new one.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "data")]
     pub keep: bool,
 }
 
@@ -317,9 +317,9 @@ pub struct VolumeConvert {
     /// Its format.
     #[arg(long, value_enum, default_value_t = NewFormat::Vault)]
     pub to: NewFormat,
-    /// Cipher suite of a vault volume.
-    #[arg(long, value_enum, default_value_t = Cipher::Aes256Gcm)]
-    pub cipher: Cipher,
+    /// Cipher suite of a vault volume [default: aes-256-gcm].
+    #[arg(long, value_enum)]
+    pub cipher: Option<Cipher>,
     /// What is to open it.
     #[command(flatten)]
     pub key: OpenKey,

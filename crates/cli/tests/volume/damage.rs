@@ -114,6 +114,18 @@ fn another_volumes_anchor_is_refused() {
 }
 
 #[test]
+fn a_volume_whose_anchor_cannot_be_begun_is_not_made() {
+    let dir = Dir::new();
+    assert_eq!(dir.run("create --size 1M --key-file key v --anchor nowhere/a").0, 1);
+    assert_eq!(dir.refused("create --size 1M --key-file key v --anchor key"), "already-exists");
+    assert!(!dir.path("v").exists());
+    dir.done("create --size 1M --key-file key v --anchor a");
+    let (code, said) = dir.run("serve --socket s.sock v --key-file key --anchor b");
+    assert!(code == 1 && said.contains("b: could not read the anchor"), "{said}");
+    assert!(!dir.path("b.lock").exists() && !dir.path("s.sock").exists());
+}
+
+#[test]
 fn headers_and_keys_are_refused_by_name() {
     let dir = Dir::new();
     dir.done("create --size 1M --key-file key v");

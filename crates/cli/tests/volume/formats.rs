@@ -7,7 +7,7 @@ use crate::fixture::{Dir, content, outside};
 const SIZE: usize = 24 << 20;
 
 /// Makes the volume of this format; `None` if the tool that makes it is not installed.
-fn make(dir: &Dir, format: &str) -> Option<&'static str> {
+pub(crate) fn make(dir: &Dir, format: &str) -> Option<&'static str> {
     match format {
         "gcm" => {
             dir.done("create --size 24M --key-file key v");
@@ -178,12 +178,4 @@ fn a_block_on_its_way_out_and_in_shows_the_eight_steps() {
         let wanted = ["S310", "S320", "S330", "S340", "S410", "S420", "S430", "S440"];
         assert_eq!(found, wanted, "{format}");
     }
-}
-
-#[test]
-fn vhost_user_is_offered_on_a_socket_and_ends_in_good_order() {
-    let dir = Dir::new();
-    let line = make(&dir, "gcm").unwrap();
-    dir.serve(&format!("{line} --vhost-user")).stop();
-    dir.done(&format!("check {line}"));
 }

@@ -108,6 +108,12 @@ fn a_key_that_a_tpm_sealed_opens_with_that_tpm_in_that_state_only() {
     let shown = dir.done("inspect v");
     assert_eq!(shown["key_slots"][0]["kind"], "sealed");
     dir.done(&format!("check v {tpm}"));
+    dir.serve(&format!("v {tpm}")).stop();
+    // Sealed anew for the same TPM, and all data with it.
+    dir.done(&format!("rekey v {tpm} --new-{}", tpm.trim_start_matches("--")));
+    dir.done(&format!("rekey v --data {tpm} --new-{}", tpm.trim_start_matches("--")));
+    assert_eq!(dir.run(&format!("rekey v --data {tpm}")).0, 2);
+    dir.serve(&format!("v {tpm}")).stop();
     drop(running);
     // Another TPM: other seeds.
     std::fs::remove_dir_all(dir.path("tpm")).unwrap();

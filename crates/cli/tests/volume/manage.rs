@@ -104,4 +104,42 @@ fn a_key_slot_is_exchanged_or_added_without_touching_the_data() {
     dir.done("check v --passphrase-file phrase");
     assert_eq!(dir.done("inspect v")["epoch"], 1);
     assert_eq!(dir.run("rekey v --key-file new").0, 2);
+    // All key slots are made anew with the data's key: there is nothing to keep.
+    assert_eq!(dir.run("rekey v --data --keep --key-file new --new-key-file key").0, 2);
+}
+
+#[test]
+fn the_data_key_stays_while_there_are_snapshots() {
+    let dir = Dir::new();
+    dir.done("create --size 1M --key-file key v");
+    dir.done("snapshot create v one --key-file key");
+    assert_eq!(dir.refused("snapshot create v one --key-file key"), "snapshot-name");
+    assert_eq!(dir.refused("snapshot delete v two --key-file key"), "snapshot-not-found");
+    assert_eq!(dir.refused("rekey v --data --key-file key"), "unsupported");
+    dir.done("snapshot delete v one --key-file key");
+    dir.done("rekey v --data --key-file key");
+    dir.done("check v --key-file key");
+}
+
+#[test]
+fn what_only_a_vault_can_do_is_refused_for_luks2() {
+    let dir = Dir::new();
+    dir.done("create --format luks2 --size 1M --key-file key v");
+    for line in [
+        "resize v --size 2M --key-file key",
+        "snapshot create v one --key-file key",
+        "snapshot list v --key-file key",
+        "rekey v --key-file key --new-key-file key",
+        "serve --socket s.sock v --key-file key --anchor a",
+        "serve --socket s.sock v --key-file key --snapshot one",
+    ] {
+        assert_eq!(dir.refused(line), "not-vault", "{line}");
+    }
+    assert_eq!(
+        dir.run("create --format luks2 --cipher aes-256-gcm --size 1M --key-file key w").0,
+        2
+    );
+    assert_eq!(dir.refused("create --format luks2 --size 5000 --key-file key w"), "size-invalid");
+    assert_eq!(dir.refused("create --size 9T --key-file key w"), "size-invalid");
+    assert!(!dir.path("w").exists());
 }

@@ -62,6 +62,8 @@ impl FileAnchor {
     /// [`Rejection::AnchorMismatch`] if it is another volume's, [`Rejection::InUse`], or the
     /// system's error.
     pub fn open(path: &Path, uuid: &str) -> Result<Self, VolumeError> {
+        // A lock beside nothing would stay there.
+        fs::metadata(path).map_err(VolumeError::io("read the anchor"))?;
         let anchor = Self { path: path.to_owned(), volume: uuid.to_owned(), _lock: lock(path)? };
         let content = anchor.content().map_err(VolumeError::io("read the anchor"))?;
         if content.volume != uuid {

@@ -88,7 +88,10 @@ impl Engine {
         let mut committer = self.committer();
         self.check_failed().map_err(failed())?;
         if !committer.snapshots.is_empty() {
-            return Err(Rejection::unsupported("re-keying a volume with snapshots").into());
+            return Err(Rejection::unsupported(
+                "re-keying the data of a volume with snapshots: delete them",
+            )
+            .into());
         }
         let (uuid, epoch) = (committer.header.uuid, committer.header.epoch.saturating_add(1));
         let new = VolumeKey::random()?;

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod anchor;
 #[cfg(test)]
+mod boot;
+#[cfg(test)]
 mod create;
 #[cfg(test)]
 #[path = "../../../disk/tests/it/guest.rs"]

@@ -39,10 +39,13 @@ pub(super) fn begin(
 ) -> Result<(), Failure> {
     let uuid = uuid_text(&super::vault::uuid(volume)?);
     match place {
-        AnchorPlace::File(file) => drop(FileAnchor::create(file, &uuid).map_err(failure::of)?),
+        AnchorPlace::File(file) => {
+            drop(FileAnchor::create(file, &uuid).map_err(failure::at(file))?)
+        }
         AnchorPlace::Tpm(address) => {
             let count = TpmAnchor::create(address, &uuid)?.read()?;
-            let new = vault::open(volume, secret, &OpenOptions::default()).map_err(failure::of)?;
+            let opened = vault::open(volume, secret, &OpenOptions::default());
+            let new = opened.map_err(failure::at(volume))?;
             new.advance(count)?;
             new.close()?;
         }
@@ -64,7 +67,7 @@ pub(super) fn attach(
     let uuid = uuid_text(&super::vault::uuid(path)?);
     let (mut anchor, directory): (Box<dyn Anchor>, _) = match place {
         AnchorPlace::File(file) => {
-            let anchor = FileAnchor::open(file, &uuid).map_err(failure::of)?;
+            let anchor = FileAnchor::open(file, &uuid).map_err(failure::at(file))?;
             let directory = file.parent().filter(|dir| !dir.as_os_str().is_empty());
             (Box::new(anchor), Some(directory.unwrap_or(Path::new(".")).to_owned()))
         }
@@ -76,7 +79,7 @@ pub(super) fn attach(
     };
     let count = anchor.read()?;
     let options = OpenOptions { anchor: Some(count), ..options.clone() };
-    let volume = Arc::new(vault::open(path, secret, &options).map_err(failure::of)?);
+    let volume = Arc::new(vault::open(path, secret, &options).map_err(failure::at(path))?);
     let attachment = if options.read_only {
         None
     } else {

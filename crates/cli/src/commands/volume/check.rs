@@ -26,7 +26,7 @@ const LISTED: usize = 10_000;
 pub(super) fn run(path: &Path, key: &OpenKey, printer: Printer) -> Result<Exit, Failure> {
     let secret = key.said().map(|from| from.secret(path)).transpose()?;
     let options = OpenOptions { read_only: true, ..OpenOptions::default() };
-    let volume = disk::open(path, secret.as_ref(), &options).map_err(failure::of)?;
+    let volume = disk::open(path, secret.as_ref(), &options).map_err(failure::at(path))?;
     let header = volume.header_damage().map(str::to_owned);
     let bar = progress::bar(printer, "checking", volume.size());
     let (mut bad, mut named): (Vec<Range<u64>>, Vec<Value>) = (Vec::new(), Vec::new());

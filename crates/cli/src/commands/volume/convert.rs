@@ -35,6 +35,7 @@ const SAVE_BYTES: u64 = 64 << 20;
 /// A refusal of source, destination or key, or the system's error. What was done is kept for the
 /// next call.
 pub(super) fn run(args: &VolumeConvert, printer: Printer) -> Result<(), Failure> {
+    create::refuse_cipher(args.cipher, args.to)?;
     let secret = args.source_key_file.as_deref().map(keys::read).transpose()?;
     let mut source = source::open(&args.source, args.from, secret.as_ref())?;
     let to = match args.to {
@@ -64,8 +65,8 @@ pub(super) fn run(args: &VolumeConvert, printer: Printer) -> Result<(), Failure>
         places.save(&identity, 0)?;
         fresh.secret().clone()
     };
-    let volume =
-        disk::open(&places.volume, Some(&secret), &OpenOptions::default()).map_err(failure::of)?;
+    let volume = disk::open(&places.volume, Some(&secret), &OpenOptions::default())
+        .map_err(failure::at(&places.volume))?;
     let mut copy = Copy {
         source: source.as_mut(),
         volume: volume.volume(),

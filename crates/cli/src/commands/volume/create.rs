@@ -1,6 +1,6 @@
 //! `vouchsafe volume create`.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use disk::luks2;
 use model::{Kmi, Secret};
@@ -23,7 +23,7 @@ pub(super) struct Wish<'a> {
     /// Its format.
     pub(super) format: NewFormat,
     /// Its cipher suite, if it is a vault.
-    pub(super) cipher: Cipher,
+    pub(super) cipher: Option<Cipher>,
     /// The exported size.
     pub(super) size: u64,
     /// What is to open it.
@@ -39,6 +39,10 @@ pub(super) struct Wish<'a> {
 /// # Errors
 /// A refusal, or the system's error.
 pub(super) fn run(args: &VolumeCreate, printer: Printer) -> Result<(), Failure> {
+    if args.anchor.is_some() && args.format != NewFormat::Vault {
+        return Err(Failure::Usage("only a vault volume has an anchor".to_owned()));
+    }
+    refuse_cipher(args.cipher, args.format)?;
     let key = args.key.needed()?.fresh()?;
     let wish = Wish {
         path: &args.path,
@@ -49,12 +53,11 @@ pub(super) fn run(args: &VolumeCreate, printer: Printer) -> Result<(), Failure> 
         kmi: args.kmi.as_ref(),
         label: &args.label,
     };
-    if args.anchor.is_some() && args.format != NewFormat::Vault {
-        return Err(Failure::Usage("only a vault volume has an anchor".to_owned()));
-    }
     let uuid = make(&wish)?;
     if let Some(anchor) = &args.anchor {
-        super::anchor::begin(anchor, &args.path, key.secret())?;
+        let begun = super::anchor::begin(anchor, &args.path, key.secret());
+        // Without its anchor it is not the volume that was wished for.
+        begun.inspect_err(|_| drop(fs::remove_file(&args.path)))?;
     }
     let format = match args.format {
         NewFormat::Vault => "vault",
@@ -66,6 +69,18 @@ pub(super) fn run(args: &VolumeCreate, printer: Printer) -> Result<(), Failure> 
     });
     let text = format!("{}: {format}, {} bytes, {uuid}", args.path.display(), args.size);
     printer.result(&shown, &text)
+}
+
+/// Refuses a choice that there is not.
+///
+/// # Errors
+/// [`Failure::Usage`] for a cipher suite of LUKS2.
+pub(super) fn refuse_cipher(cipher: Option<Cipher>, format: NewFormat) -> Result<(), Failure> {
+    if cipher.is_some() && format != NewFormat::Vault {
+        let words = "only a vault volume has a choice of ciphers; LUKS2 has AES-256-XTS";
+        return Err(Failure::Usage(words.to_owned()));
+    }
+    Ok(())
 }
 
 /// Makes a volume; gives its UUID.
@@ -89,6 +104,6 @@ fn luks2(wish: &Wish<'_>) -> Result<String, Failure> {
         }
     };
     let new = luks2::NewVolume { path: wish.path, secret, slot, kmi: wish.kmi, label: wish.label };
-    let made = luks2::create_empty(&new, wish.size).map_err(failure::of)?;
+    let made = luks2::create_empty(&new, wish.size).map_err(failure::at(wish.path))?;
     Ok(made.uuid)
 }

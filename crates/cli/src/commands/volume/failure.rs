@@ -1,5 +1,7 @@
 //! Refusals of the disk crate as the operator's: name, detail, next step.
 
+use std::path::Path;
+
 use disk::VolumeError;
 
 use crate::output::Failure;
@@ -11,6 +13,20 @@ pub(super) fn of(error: VolumeError) -> Failure {
             Failure::refused(rejection.code(), rejection.to_string(), hint(rejection.code()))
         }
         None => Failure::error(serve::exit::chain(&error), ""),
+    }
+}
+
+/// The same of the file at `path`, which it names.
+pub(super) fn at(path: &Path) -> impl FnOnce(VolumeError) -> Failure {
+    move |error| match of(error) {
+        Failure::Refused { name, detail, hint } => {
+            Failure::Refused { name, detail: format!("{}: {detail}", path.display()), hint }
+        }
+        Failure::Error { message, .. } => Failure::error(
+            format!("{}: {message}", path.display()),
+            "is the path right, and may this user read and write there?",
+        ),
+        other @ (Failure::Altered { .. } | Failure::Usage(_)) => other,
     }
 }
 
@@ -34,7 +50,7 @@ pub(super) fn hint(code: &str) -> &'static str {
         "last-key-slot" => "add another key first: `vouchsafe volume rekey --keep`",
         "not-vault" => "only a vault volume can do that; `vouchsafe volume convert` makes one",
         "shrink-loses-data" => "let the guest empty and trim the end of its disk first",
-        "size-invalid" => "a LUKS2 volume's size is a multiple of 4096 bytes",
+        "size-invalid" => "a vault has 1 byte to 8 TiB; a LUKS2 volume a multiple of 4096 bytes",
         "snapshot-name" => "choose another name",
         "snapshot-not-found" => "`vouchsafe volume snapshot list` names them",
         "volume-in-use" => "stop the process that serves it",

@@ -21,7 +21,7 @@ const JSON_MAX: u64 = 4 << 20;
 /// `format-unknown`, another refusal, or the system's error.
 pub(super) fn run(path: &Path, printer: Printer) -> Result<(), Failure> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
-    let shown = match disk::recognise(&file).map_err(failure::of)? {
+    let shown = match disk::recognise(&file).map_err(failure::at(path))? {
         Some(Format::Vault) => super::vault::inspect(path)?,
         Some(Format::Luks2) => luks2(&file)?,
         Some(Format::Luks1) => luks1(&file)?,

@@ -25,7 +25,7 @@ const PAGE_SPAN: u64 = 128 * 4096;
 
 fn open(path: &Path, secret: &Secret<Vec<u8>>, read_only: bool) -> Result<VaultVolume, Failure> {
     let options = OpenOptions { read_only, ..OpenOptions::default() };
-    vault::open(path, secret, &options).map_err(failure::of)
+    vault::open(path, secret, &options).map_err(failure::at(path))
 }
 
 fn opened(path: &Path, key: &OpenKey, read_only: bool) -> Result<VaultVolume, Failure> {
@@ -49,15 +49,24 @@ fn changed<T>(
 pub(super) fn rekey(args: &VolumeRekey, printer: Printer) -> Result<(), Failure> {
     let secret = args.key.needed()?.secret(&args.path)?;
     let new = args.new.said().map(keys::From::fresh).transpose()?;
-    let volume = open(&args.path, &secret, false)?;
-    if args.data {
-        return data(args, &volume, &secret, new.as_ref(), printer);
+    match (new, args.data) {
+        (new, true) => data(args, &secret, new.as_ref(), printer),
+        (Some(new), false) => slot(args, &secret, &new, printer),
+        (None, false) => {
+            let words = "say --new-key-file, --new-passphrase, --new-passphrase-file or --new-tpm, or \
+                         --data";
+            Err(Failure::Usage(words.to_owned()))
+        }
     }
-    let Some(new) = new else {
-        let words =
-            "say --new-key-file, --new-passphrase, --new-passphrase-file or --new-tpm, or --data";
-        return Err(Failure::Usage(words.to_owned()));
-    };
+}
+
+fn slot(
+    args: &VolumeRekey,
+    secret: &Secret<Vec<u8>>,
+    new: &keys::Fresh,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let volume = open(&args.path, secret, false)?;
     let opened = volume.key_slot();
     let kmi = volume.kmi().filter(|_| !args.keep).cloned();
     let fresh = NewSlot { secret: new.slot_secret(), kmi: kmi.as_ref(), label: "" };
@@ -74,7 +83,6 @@ pub(super) fn rekey(args: &VolumeRekey, printer: Printer) -> Result<(), Failure>
 
 fn data(
     args: &VolumeRekey,
-    volume: &VaultVolume,
     secret: &Secret<Vec<u8>>,
     new: Option<&keys::Fresh>,
     printer: Printer,
@@ -89,6 +97,7 @@ fn data(
             return Err(Failure::Usage(words.to_owned()));
         }
     };
+    let volume = open(&args.path, secret, false)?;
     let resumed = volume.rekeying();
     let kmi = volume.kmi().cloned();
     let slots = [NewSlot { secret: slot_secret, kmi: kmi.as_ref(), label: "" }];
@@ -98,10 +107,11 @@ fn data(
         bar.set_position(done * PAGE_SPAN);
         ControlFlow::Continue(())
     };
-    changed(volume, |volume| volume.rekey(&slots, &mut step))?;
+    changed(&volume, |volume| volume.rekey(&slots, &mut step))?;
     bar.finish_and_clear();
     let shown = json!({"rekeyed": args.path, "data": true, "resumed": resumed});
-    printer.result(&shown, &format!("{}: all data are under a new key", args.path.display()))
+    let text = "all data are under a new key, which one key slot opens";
+    printer.result(&shown, &format!("{}: {text}", args.path.display()))
 }
 
 /// Keeps the present state.

@@ -37,7 +37,7 @@ pub(super) fn run(
 ) -> Result<Exit, Failure> {
     let secret = key.said().map(|from| from.secret(path)).transpose()?;
     let options = OpenOptions { read_only: true, ..OpenOptions::default() };
-    let volume = disk::open(path, secret.as_ref(), &options).map_err(failure::of)?;
+    let volume = disk::open(path, secret.as_ref(), &options).map_err(failure::at(path))?;
     printer.say(&format!("{} will hold PLAINTEXT", out.display()));
     if release {
         let warning = "what does not verify is copied too: somebody may have chosen what is in it";

@@ -115,7 +115,8 @@ fn open(args: &VolumeServe) -> Result<Opened, Failure> {
         let anchored = Arc::new(anchor::attach(place, &args.path, secret, &options)?);
         return Ok((Arc::clone(&anchored) as Arc<dyn Volume>, Some(anchored)));
     }
-    let volume = disk::open(&args.path, secret.as_ref(), &options).map_err(failure::of)?;
+    let volume =
+        disk::open(&args.path, secret.as_ref(), &options).map_err(failure::at(&args.path))?;
     Ok((volume.volume(), None))
 }
 

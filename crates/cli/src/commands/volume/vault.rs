@@ -28,8 +28,8 @@ impl Fresh {
 pub(super) fn create(wish: &Wish<'_>) -> Result<String, Failure> {
     let slots = [NewSlot { secret: wish.key.slot_secret(), kmi: wish.kmi, label: "" }];
     let suite = match wish.cipher {
-        Cipher::Aes256Gcm => Suite::Aes256Gcm,
-        Cipher::Aegis256X4 => Suite::Aegis256X4,
+        None | Some(Cipher::Aes256Gcm) => Suite::Aes256Gcm,
+        Some(Cipher::Aegis256X4) => Suite::Aegis256X4,
     };
     let new = NewVault {
         path: wish.path,
@@ -39,7 +39,7 @@ pub(super) fn create(wish: &Wish<'_>) -> Result<String, Failure> {
         label: wish.label,
         slots: &slots,
     };
-    let made = vault::create(&new).map_err(failure::of)?;
+    let made = vault::create(&new).map_err(failure::at(wish.path))?;
     Ok(uuid_text(&made.uuid))
 }
 
@@ -55,7 +55,7 @@ pub(super) fn uuid_text(uuid: &[u8; 16]) -> String {
 /// # Errors
 /// `not-vault`, or the system's error.
 pub(super) fn uuid(path: &Path) -> Result<[u8; 16], Failure> {
-    Ok(vault::inspect(path).map_err(failure::of)?.uuid)
+    Ok(vault::inspect(path).map_err(failure::at(path))?.uuid)
 }
 
 /// The tokens of the sealed key slots of the volume at `path`.
@@ -63,7 +63,7 @@ pub(super) fn uuid(path: &Path) -> Result<[u8; 16], Failure> {
 /// # Errors
 /// `not-vault`, or the system's error.
 pub(super) fn tokens(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
-    let found = vault::inspect(path).map_err(failure::of)?;
+    let found = vault::inspect(path).map_err(failure::at(path))?;
     let sealed = found.slots.into_iter().filter(|slot| slot.kind == SlotKind::Sealed);
     Ok(sealed.map(|slot| slot.token).collect())
 }
@@ -73,7 +73,7 @@ pub(super) fn tokens(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
 /// # Errors
 /// `not-vault`, or the system's error.
 pub(super) fn inspect(path: &Path) -> Result<Value, Failure> {
-    let found = vault::inspect(path).map_err(failure::of)?;
+    let found = vault::inspect(path).map_err(failure::at(path))?;
     let slots: Vec<Value> = found
         .slots
         .iter()

@@ -87,7 +87,7 @@ pub(super) fn open(
     };
     let options = OpenOptions { read_only: true, format: Some(format), ..OpenOptions::default() };
     let secret = secret.filter(|_| format != Format::Raw);
-    let volume = disk::open(path, secret, &options).map_err(failure::of)?;
+    let volume = disk::open(path, secret, &options).map_err(failure::at(path))?;
     if volume.header_damage().is_some() {
         tracing::warn!("one copy of the source's header is damaged");
     }
@@ -96,7 +96,7 @@ pub(super) fn open(
 
 fn recognise(path: &Path) -> Result<Format, Failure> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
-    Ok(disk::recognise(&file).map_err(failure::of)?.unwrap_or(Format::Raw))
+    Ok(disk::recognise(&file).map_err(failure::at(path))?.unwrap_or(Format::Raw))
 }
 
 fn is_qcow2(path: &Path) -> Result<bool, Failure> {
