@@ -10,11 +10,16 @@
 //! **Invariants:** one connection at a time; a request is sent again only as the very same document,
 //! once, on a new connection with a new proof.
 
+mod question;
 pub mod socket;
 
 use std::{path::PathBuf, time::Duration};
 
-use model::{VmId, guest::Admitted};
+use model::{
+    VmId,
+    guest::Admitted,
+    keys::{KeyUse, UseWith},
+};
 use pki::{Anchors, CertFacts, CertRejection};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -30,6 +35,8 @@ use crate::{
     signature::{self, Authorizer},
 };
 
+pub use self::question::Question;
+
 /// Longest file of CA certificates, bytes.
 const ANCHORS: u64 = 256 << 10;
 
@@ -39,16 +46,10 @@ const ANCHORS: u64 = 256 << 10;
 pub enum Ask {
     /// Prove the VM, and nothing else.
     Attest {},
-    /// Which keys have this name?
-    Locate {
-        /// The name.
-        name: String,
-    },
-    /// Which keys have this name, and what is known of them?
-    Validate {
-        /// The name.
-        name: String,
-    },
+    /// Which keys fit?
+    Locate(Question),
+    /// Which keys fit, and what is known of them?
+    Validate(Question),
     /// Bind a key to a name.
     Register {
         /// The name.
@@ -60,6 +61,12 @@ pub enum Ask {
         /// Whether the service is to make the key.
         #[serde(default)]
         generate: bool,
+        /// What it is for; none: signing.
+        #[serde(default)]
+        uses: Vec<KeyUse>,
+        /// With which applications, under which names.
+        #[serde(default)]
+        use_with: Vec<UseWith>,
     },
     /// A new certificate for a key.
     Reissue {
@@ -227,12 +234,13 @@ impl Client {
     fn asked(&mut self, ask: &Ask) -> Result<Reply, ExchangeError> {
         let (body, phrase, into) = match ask {
             Ask::Attest {} => return self.attest(),
-            Ask::Locate { name } => (RequestBody::Locate(messages::question(name)), None, None),
-            Ask::Validate { name } => (RequestBody::Validate(messages::question(name)), None, None),
-            Ask::Register { name, phrase_file, key_file, generate } => {
+            Ask::Locate(of) => return self.question(of, RequestBody::Locate(of.body()?)),
+            Ask::Validate(of) => return self.question(of, RequestBody::Validate(of.body()?)),
+            Ask::Register { name, phrase_file, key_file, generate, uses, use_with } => {
                 let phrase = read_phrase(phrase_file)?;
                 let key = (!generate).then(|| KeyFile::read_or_make(key_file)).transpose()?;
-                let body = messages::register(name, &phrase, key.as_ref())?;
+                let wanted = (question::usages(uses), question::used_with(use_with));
+                let body = messages::register(name, &phrase, key.as_ref(), wanted)?;
                 (body, Some(phrase), Some(key_file))
             }
             Ask::Reissue { name, key_file } => {
@@ -252,11 +260,17 @@ impl Client {
                 (messages::recover(name, &phrase)?, Some(phrase), Some(key_file))
             }
         };
-        let (read, private) = self.send(body)?;
+        let (read, private) = self.send(body, None)?;
         if let (Some(private), Some(phrase), Some(into)) = (private, phrase, into) {
             phrase.open_private_key(&private, into)?;
         }
         Ok(Reply::Answer(read))
+    }
+
+    /// Asks as the identity that is named, or as nobody in particular.
+    fn question(&mut self, of: &Question, body: RequestBody) -> Result<Reply, ExchangeError> {
+        let asker = of.asker.as_deref().map(KeyFile::read).transpose()?;
+        Ok(Reply::Answer(self.send(body, asker.as_ref())?.0))
     }
 
     /// A new connection and a new proof.
@@ -271,9 +285,10 @@ impl Client {
     fn send(
         &mut self,
         body: RequestBody,
+        asker: Option<&KeyFile>,
     ) -> Result<(Read, Option<xkms::xenc::EncryptedData>), ExchangeError> {
         let open = self.opened()?;
-        let client = signature::client(&open.service, &open.message_key)?;
+        let client = signature::client(&open.service, &open.message_key, asker)?;
         let patience = self.patience();
         match messages::run(&client, body, patience, &mut |document| self.post(document)) {
             Ok(answer) => Ok(messages::read(answer)),

@@ -12,9 +12,10 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use model::keys::{KeyUse, UseWith};
 use vouchsafe_guest::{
     config::Config,
-    exchange::{Ask, Client, Reply, chain, socket},
+    exchange::{Ask, Client, Question, Reply, chain, socket},
 };
 
 /// Proves this VM to the trust service of its server and asks it for keys.
@@ -35,10 +36,10 @@ struct Args {
 enum Command {
     /// Prove this VM, and nothing else.
     Attest,
-    /// Which keys have this name?
-    Locate(Name),
-    /// Which keys have this name, and what is known of them?
-    Validate(Name),
+    /// Which keys fit?
+    Locate(About),
+    /// Which keys fit, and what is known of them?
+    Validate(About),
     /// Bind a key to a name.
     Register {
         #[command(flatten)]
@@ -46,6 +47,8 @@ enum Command {
         /// Let the service make the key.
         #[arg(long)]
         generate: bool,
+        #[command(flatten)]
+        wanted: Wanted,
     },
     /// A new certificate for a key.
     Reissue {
@@ -73,6 +76,48 @@ enum Command {
         /// The socket.
         path: PathBuf,
     },
+}
+
+/// What a key is for.
+#[derive(Debug, clap::Args)]
+struct Wanted {
+    /// A use: encryption, exchange, signature. May be given several times.
+    #[arg(long = "use", value_name = "USE", value_parser = usage)]
+    uses: Vec<KeyUse>,
+    /// An application's URI and the owner's name in it. May be given several times.
+    #[arg(long, value_name = "APPLICATION=NAME", value_parser = UseWith::parse)]
+    use_with: Vec<UseWith>,
+}
+
+/// Which keys are meant: all that is given must fit.
+#[derive(Debug, clap::Args)]
+struct About {
+    /// The key's name.
+    #[arg(long)]
+    name: Option<String>,
+    /// File with the public key (PEM).
+    #[arg(long)]
+    key: Option<PathBuf>,
+    /// File with its certificate (PEM); others that follow may help to validate it.
+    #[arg(long)]
+    certificate: Option<PathBuf>,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Ask as the identity that the key in this file is bound to.
+    #[arg(long = "as", value_name = "KEY_FILE")]
+    asker: Option<PathBuf>,
+}
+
+impl From<About> for Question {
+    fn from(about: About) -> Self {
+        let About { name, key, certificate, wanted: Wanted { uses, use_with }, asker } = about;
+        Self { name, key, certificate, uses, use_with, asker }
+    }
+}
+
+/// The words of the wire.
+fn usage(text: &str) -> Result<KeyUse, serde_json::Error> {
+    serde_json::from_value(text.into())
 }
 
 #[derive(Debug, clap::Args)]
@@ -117,10 +162,11 @@ fn run(args: Args) -> Result<ExitCode, String> {
             return Ok(ExitCode::SUCCESS);
         }
         Command::Attest => Ask::Attest {},
-        Command::Locate(Name { name }) => Ask::Locate { name },
-        Command::Validate(Name { name }) => Ask::Validate { name },
-        Command::Register { by: Phrased { name, phrase_file, key_file }, generate } => {
-            Ask::Register { name, phrase_file, key_file, generate }
+        Command::Locate(about) => Ask::Locate(about.into()),
+        Command::Validate(about) => Ask::Validate(about.into()),
+        Command::Register { by, generate, wanted: Wanted { uses, use_with } } => {
+            let Phrased { name, phrase_file, key_file } = by;
+            Ask::Register { name, phrase_file, key_file, generate, uses, use_with }
         }
         Command::Reissue { name: Name { name }, key_file } => Ask::Reissue { name, key_file },
         Command::Revoke { name: Name { name }, key_file, phrase_file } => {

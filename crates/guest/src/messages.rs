@@ -12,8 +12,8 @@ use xkms::{
     dsig::{KeyError, PublicKey},
     message::{
         Answer, AnswerBody, Authentication, Binding, KeyBinding, KeyInfo, KeyInfoItem, KeyUsage,
-        Major, Mechanism, Minor, PrototypeKeyBinding, QueryKeyBinding, Request, RequestBody,
-        RequestHead, RespondWith, RevokeProof, Status,
+        Major, Mechanism, Minor, PrototypeKeyBinding, Request, RequestBody, RequestHead,
+        RespondWith, RevokeProof, Status, UseKeyWith,
     },
     xenc::EncryptedData,
 };
@@ -74,13 +74,6 @@ pub struct Read {
     pub knowledge: Option<Knowledge>,
 }
 
-/// The body of a question about a name.
-#[must_use]
-pub fn question(name: &str) -> QueryKeyBinding {
-    let binding = Binding { key_info: Some(KeyInfo::named(name)), ..Binding::default() };
-    QueryKeyBinding { binding, time: None }
-}
-
 fn info(name: &str, key: Option<&KeyFile>) -> KeyInfo {
     let mut info = KeyInfo::named(name);
     info.items.extend(key.and_then(KeyFile::public).map(KeyInfoItem::KeyValue));
@@ -96,7 +89,8 @@ fn about(name: &str, key: Option<&KeyFile>) -> KeyBinding {
     KeyBinding { binding, validity: None, status: Status::unknown() }
 }
 
-/// Register: `key` under `name`; without a key the service makes one, if it does that.
+/// Register: `key` under `name`, for the uses and applications in `wanted` (no uses: signing);
+/// without a key the service makes one, if it does that.
 ///
 /// # Errors
 /// [`KeyError`].
@@ -104,9 +98,12 @@ pub fn register(
     name: &str,
     phrase: &Phrase,
     key: Option<&KeyFile>,
+    (usage, use_with): (Vec<KeyUsage>, Vec<UseKeyWith>),
 ) -> Result<RequestBody, KeyError> {
     let mut binding = about(name, key).binding;
-    binding.usage = key.map(|_| KeyUsage::Signature).into_iter().collect();
+    let signing = || key.map(|_| KeyUsage::Signature).into_iter().collect();
+    binding.usage = if usage.is_empty() { signing() } else { usage };
+    binding.use_with = use_with;
     let mut body = RequestBody::Register {
         prototype: PrototypeKeyBinding {
             binding,
@@ -263,7 +260,9 @@ fn binding(of: Binding) -> Found {
 
 #[cfg(test)]
 mod tests {
-    use xkms::{client::ServiceTrust, dsig::SignaturePolicy, soap::Version};
+    use xkms::{
+        client::ServiceTrust, dsig::SignaturePolicy, message::QueryKeyBinding, soap::Version,
+    };
 
     use super::*;
 
@@ -296,7 +295,8 @@ mod tests {
                 .into_bytes(),
             )
         };
-        let body = RequestBody::Locate(question("alice"));
+        let binding = Binding { key_info: Some(KeyInfo::named("alice")), ..Binding::default() };
+        let body = RequestBody::Locate(QueryKeyBinding { binding, time: None });
         let answer = run(&client, body, Duration::ZERO, &mut send).unwrap();
         assert_eq!(answer.head.major, Major::Success);
         assert_eq!(told, [false, true]);

@@ -36,16 +36,20 @@ pub fn order(
     }
 }
 
-/// A client of `service` that takes what `key` (SubjectPublicKeyInfo, DER) signed, and nothing else.
+/// A client of `service` that signs its messages as `asker`, if there is one, and takes what `key` (SubjectPublicKeyInfo, DER) signed, and nothing else.
 ///
 /// # Errors
 /// [`KeyError::Malformed`] for a key that signs no answers.
-pub fn client<'k>(service: &str, key: &[u8]) -> Result<Client<'k>, KeyError> {
+pub fn client<'k>(
+    service: &str,
+    key: &[u8],
+    asker: Option<&'k KeyFile>,
+) -> Result<Client<'k>, KeyError> {
     let key = PublicKey::from_spki(key).ok_or(KeyError::Malformed)?;
     Ok(Client {
         service: service.to_owned(),
         version: Version::V12,
-        signer: None,
+        signer: asker.map(|key| key.signer() as &dyn Signer),
         trust: ServiceTrust::Key(AuthenticationKey::Public(key)),
         signatures: SignaturePolicy::default(),
     })

@@ -48,6 +48,18 @@ pub struct UseWith {
     pub identifier: String,
 }
 
+impl UseWith {
+    /// Reads `APPLICATION=NAME`.
+    ///
+    /// # Errors
+    /// In words, if there is no `=`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (application, identifier) =
+            text.split_once('=').ok_or_else(|| format!("{text:?} is not APPLICATION=NAME"))?;
+        Ok(Self { application: application.to_owned(), identifier: identifier.to_owned() })
+    }
+}
+
 /// A certificate by its issuer and serial number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

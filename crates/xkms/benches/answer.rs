@@ -123,6 +123,7 @@ fn main() {
         now: OffsetDateTime::UNIX_EPOCH,
         requester: b"",
         confidential: false,
+        proven: false,
         under_load: false,
     };
     let document = Document::parse(signed.as_bytes(), &Limits::MESSAGE).unwrap();

@@ -98,6 +98,8 @@ pub struct Circumstances<'a> {
     /// Whether the channel is confidential and tells the client who serves: without that, a
     /// `NotBoundAuthentication` is refused.
     pub confidential: bool,
+    /// Whether the channel has proven who asks: a question on it needs no signature.
+    pub proven: bool,
     /// Whether more is asked of the service than it likes to do in one phase.
     pub under_load: bool,
 }
@@ -331,7 +333,8 @@ fn admit(
         }
         _ => None,
     };
-    if value.is_none() && work.policy.signed_questions && asks(request) {
+    let anonymous = value.is_none() && !work.circumstances.proven;
+    if anonymous && work.policy.signed_questions && asks(request) {
         return Err(Refused::sender(Minor::NoAuthentication, "signature-missing"));
     }
     Ok(Admitted::Signed(value))

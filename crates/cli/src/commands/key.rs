@@ -196,13 +196,8 @@ fn phrase(secret: &SecretBytes) -> Result<&str, Failure> {
 }
 
 fn use_of(text: &str) -> Result<UseWith, Failure> {
-    let (application, identifier) = text.split_once('=').ok_or_else(|| {
-        Failure::error(
-            format!("{text:?} is not APPLICATION=NAME"),
-            "for example --use-with urn:ietf:rfc:2818=web.example.org",
-        )
-    })?;
-    Ok(UseWith { application: application.to_owned(), identifier: identifier.to_owned() })
+    let hint = "for example --use-with urn:ietf:rfc:2818=web.example.org";
+    UseWith::parse(text).map_err(|words| Failure::error(words, hint))
 }
 
 fn unexpected(reply: AdminReply) -> Failure {

@@ -8,7 +8,7 @@ use model::{
 };
 use rustls::client::danger::ServerCertVerifier as _;
 use vouchsafe_guest::{
-    exchange::{Ask, Reply, socket},
+    exchange::{Ask, Question, Reply, socket},
     proof::{Begun, Prover, passport::PassportVerifier},
     service::{Connection, ServiceError},
 };
@@ -35,7 +35,7 @@ fn located(reply: &Reply) -> bool {
 }
 
 fn locate() -> Ask {
-    Ask::Locate { name: "nobody".to_owned() }
+    Ask::Locate(Question::named("nobody"))
 }
 
 #[test]

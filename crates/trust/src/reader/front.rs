@@ -89,6 +89,7 @@ impl Front {
             now,
             requester: requester.as_bytes(),
             confidential: self.confidential || from.is_guest(),
+            proven: from.is_guest(),
             under_load: self.orders.is_exceeded(second),
         };
         let mut failed = false;

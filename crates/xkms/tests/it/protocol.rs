@@ -34,6 +34,7 @@ struct World {
     now: OffsetDateTime,
     counter: u8,
     confidential: bool,
+    proven: bool,
     under_load: bool,
 }
 
@@ -54,6 +55,7 @@ fn world_with(policy: ResponderPolicy) -> World {
         now,
         counter: 0,
         confidential: true,
+        proven: false,
         under_load: false,
     }
 }
@@ -64,6 +66,7 @@ impl World {
             now: self.now,
             requester: b"peer",
             confidential: self.confidential,
+            proven: self.proven,
             under_load: self.under_load,
         };
         let counter = &mut self.counter;

@@ -55,6 +55,16 @@ pub fn graded(checks: &mut Checks, v1: &Guest<'_>) {
     let what = "what was allowed is answered";
     v1.rests_on(checks, what, ("v1-root", "Valid"), (&"trust-service".into(), 0));
     refused(checks, "Locate was not allowed", "locate --name v1-root");
+    let what = "Locate of it, asked as itself";
+    v1.operation(checks, what, "locate --name v1-root --as /tmp/v1-root", one);
+    let said = key(&["grade", "--name", "v1-mail", "--grade", "1"]);
+    checks.check("another identity has grade 1", said.code == 0, said.complaint());
+    let what = "Locate of the one of grade 2, asked as the one of grade 1";
+    refused(checks, what, "locate --name v1-root --as /tmp/v1-mail");
+    let what = "Locate of the one of grade 1, asked as the one of grade 2";
+    v1.operation(checks, what, "locate --name v1-mail --as /tmp/v1-root", one);
+    let said = key(&["grade", "--name", "v1-mail", "--grade", "0"]);
+    checks.check("and has none any more", said.code == 0, said.complaint());
 }
 
 /// The sixth needs a private key in escrow, which no service has in the default manner: so the trust

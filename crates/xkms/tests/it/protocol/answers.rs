@@ -87,6 +87,9 @@ fn what_is_no_request_to_this_service_is_answered_as_such() {
     let unsigned = Request { head: RequestHead::new("I1", SERVICE), body: query };
     let refusal = (Major::Sender, Some(Minor::NoAuthentication), Some("signature-missing"));
     assert_eq!(world.refused(&unsigned), refusal);
+    // Where the channel has proven who asks, nothing else has to.
+    world.proven = true;
+    assert_eq!(world.refused(&unsigned).0, Major::Success);
 }
 
 #[test]
