@@ -7,6 +7,7 @@ mod admin;
 mod attestation;
 mod context;
 mod credential;
+mod duplication;
 mod exec;
 mod keys;
 mod nv;

@@ -96,7 +96,7 @@ impl Lease {
 
 /// The key whose approvals count, as a TPM names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Approver(Public);
+pub struct Approver(pub(crate) Public);
 
 impl Approver {
     /// From a SubjectPublicKeyInfo.

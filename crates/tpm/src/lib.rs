@@ -6,6 +6,8 @@
 //!   passes, resending on TPM_RC_RETRY, and flushing of all that a job opened.
 //! - [`Policy`], [`template`], [`software`]: policies with digests computed here, key templates,
 //!   MakeCredential and import wrapping without a TPM.
+//! - [`lease`], [`resident`]: what the product builds of them: the seal around what a host caches,
+//!   and keys that live in a TPM and go to another one only as the authority says.
 //! - [`Public`], [`Attest`], [`Signature`], [`QualifyingData`]: what verifiers parse and check.
 //!
 //! **Invariants:** `tpm2-protocol` does not appear in the public interface. No caller passes raw
@@ -27,6 +29,7 @@ mod pcr;
 mod policy;
 mod public;
 mod qualifying;
+pub mod resident;
 mod sealed;
 mod session;
 mod signature;
@@ -48,7 +51,7 @@ pub use pcr::{PCR_COUNT, PcrSelection, PcrValues};
 pub use policy::{Comparison, Policy};
 pub use public::{Attributes, Key, Name, Public, Scheme, VerifyingKey};
 pub use qualifying::{Purpose, QualifyingData};
-pub use sealed::{Credential, ImportBlob, KeyBlob};
+pub use sealed::{Credential, Duplicate, ImportBlob, KeyBlob};
 pub use session::Session;
 pub use signature::{Signature, SignatureFault};
 pub use transport::{Connect, StreamTransport, Transport};

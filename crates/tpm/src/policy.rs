@@ -13,7 +13,7 @@ use crate::{
     client::{Hierarchy, NvPublic},
     crypt,
     pcr::{PcrSelection, PcrValues},
-    public::Public,
+    public::{Name, Public},
     signature::Signature,
     wire::Writer,
 };
@@ -48,11 +48,15 @@ const CLOCK: u16 = 8;
 /// Offset of the reset counter in TPMS_TIME_INFO.
 const RESET_COUNT: u16 = 16;
 
+/// includeObject of PolicyDuplicationSelect: the object's Name is part of the policy.
+pub(crate) const INCLUDE_OBJECT: u8 = 1;
+
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     AuthValue,
     Authorize { key: Public, policy_ref: Vec<u8>, approval: Option<Signature> },
     CounterTimer { operand: Vec<u8>, offset: u16, comparison: Comparison },
+    DuplicationSelect { object: Name, parent: Name },
     Nv { index: NvPublic, auth: AuthValue, operand: Vec<u8>, offset: u16, comparison: Comparison },
     Pcr { selection: PcrSelection, digest: [u8; 32] },
     Secret { hierarchy: Hierarchy, auth: AuthValue },
@@ -126,6 +130,13 @@ impl Policy {
         self.then(Step::CounterTimer { operand, offset: RESET_COUNT, comparison })
     }
 
+    /// PolicyDuplicationSelect: this object is duplicated to this new parent, and nothing else.
+    #[must_use]
+    pub fn duplication(self, object: &Name, parent: &Name) -> Self {
+        let (object, parent) = (object.clone(), parent.clone());
+        self.then(Step::DuplicationSelect { object, parent })
+    }
+
     /// PolicySecret: the caller knows the authValue of a hierarchy (as default EKs demand).
     #[must_use]
     pub fn secret(self, hierarchy: Hierarchy, auth: &AuthValue) -> Self {
@@ -174,6 +185,10 @@ impl Step {
             }
             Self::CounterTimer { operand, offset, comparison } => {
                 update(TpmCc::PolicyCounterTimer, &[&arguments(operand, *offset, *comparison)])
+            }
+            Self::DuplicationSelect { object, parent } => {
+                let names: [&[u8]; 3] = [object.as_bytes(), parent.as_bytes(), &[INCLUDE_OBJECT]];
+                update(TpmCc::PolicyDuplicationSelect, &names)
             }
             Self::Nv { index, operand, offset, comparison, .. } => {
                 let arguments = arguments(operand, *offset, *comparison);

@@ -41,6 +41,8 @@ impl Attributes {
     pub const ADMIN_WITH_POLICY: Self = Self(0x0080);
     /// Failures do not count for dictionary-attack lockout.
     pub const NO_DA: Self = Self(0x0400);
+    /// Is duplicated only with an inner wrapper, and never in the clear.
+    pub const ENCRYPTED_DUPLICATION: Self = Self(0x0800);
     /// Signs only what the TPM made itself, or wraps only TPM objects.
     pub const RESTRICTED: Self = Self(0x0001_0000);
     /// Decrypts.

@@ -21,6 +21,9 @@ pub enum Purpose {
     /// A guest's client proves its VM and itself to a trust service. Parts: digest of the TLS
     /// connection's exporter.
     GuestChannel,
+    /// A host shows the parent under which it takes a key from another host's TPM. Parts: both
+    /// hosts' names.
+    KeyParent,
 }
 
 impl Purpose {
@@ -33,6 +36,7 @@ impl Purpose {
             Self::Enrol => "enrol",
             Self::VtpmBinding => "vtpm-binding",
             Self::GuestChannel => "guest-channel",
+            Self::KeyParent => "key-parent",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What leaves a TPM to be kept elsewhere: wrapped keys, credentials, import blobs.
 
+use model::Secret;
+
 use crate::{
     error::{Malformed, TpmError},
     public::Public,
@@ -71,6 +73,16 @@ impl Credential {
         reader.finish()?;
         Ok(Self { id_object, encrypted_seed })
     }
+}
+
+/// An object on its way to another TPM (TPM2_Duplicate): wrapped for its new parent, and inside that
+/// under a key of its own.
+#[derive(Clone, Debug)]
+pub struct Duplicate {
+    /// The outer wrapping, for the new parent.
+    pub blob: ImportBlob,
+    /// The inner wrapper's key, AES-128.
+    pub inner: Secret<Vec<u8>>,
 }
 
 /// An object wrapped in software for one parent, for [`crate::Tpm::import`].

@@ -112,6 +112,20 @@ fn ak(x: &[u8], y: &[u8]) -> Template {
     end(writer)
 }
 
+/// A P-256 key for key agreement that may leave its parent, as `policy` says, and only encrypted
+/// twice.
+#[must_use]
+pub fn movable_p256(policy: &[u8; 32]) -> Template {
+    let attributes = Attributes::SENSITIVE_DATA_ORIGIN
+        .and(Attributes::USER_WITH_AUTH)
+        .and(Attributes::NO_DA)
+        .and(Attributes::ENCRYPTED_DUPLICATION)
+        .and(Attributes::DECRYPT);
+    let mut writer = begin(ECC, attributes, policy);
+    writer.u16(NULL).u16(NULL).u16(P256).u16(NULL).sized(&[]).sized(&[]);
+    end(writer)
+}
+
 /// Sealed data that only `policy` opens.
 #[must_use]
 pub fn sealed(policy: &[u8; 32]) -> Template {
@@ -139,6 +153,7 @@ mod tests {
             (ek_rsa2048(), 0x0003_00b2),
             (srk_p256(), 0x0003_0472),
             (ak_p256(), 0x0005_0472),
+            (movable_p256(&[0; 32]), 0x0002_0c60),
             (sealed(&[0; 32]), 0x0000_0412),
         ] {
             let public = Public::parse(template.as_bytes()).unwrap();

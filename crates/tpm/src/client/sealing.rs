@@ -10,7 +10,7 @@ use crate::{
     crypt,
     error::TpmError,
     pcr::PcrSelection,
-    policy::{Policy, Step},
+    policy::{INCLUDE_OBJECT, Policy, Step},
     public::Public,
     sealed::{ImportBlob, KeyBlob},
     session::Session,
@@ -83,10 +83,20 @@ impl Tpm {
         parameters.u16(0);
         blob.public.write(&mut parameters);
         parameters.sized(&blob.duplicate).sized(&blob.encrypted_seed).u16(0x0010);
+        self.import_with(parent, Auth::none(), parameters, blob)
+    }
+
+    pub(super) fn import_with(
+        &mut self,
+        parent: &Object,
+        auth: Auth<'_>,
+        parameters: Writer,
+        blob: &ImportBlob,
+    ) -> Result<KeyBlob, TpmError> {
         let handles = [parent.entity()];
-        let mut auths = [Auth::none()];
+        let mut auths = [auth];
         let command = Command::authorized(TpmCc::Import, &handles, parameters, &mut auths)?;
-        let response = self.execute(command)?;
+        let response = self.execute(command.hiding(true, false))?;
         let private =
             response.reader().sized(2048).map_err(TpmError::malformed("imported key"))?.to_vec();
         Ok(KeyBlob { public: blob.public.clone(), private })
@@ -195,6 +205,12 @@ impl Policy {
                     let mut parameters = Writer::small();
                     parameters.sized(operand).u16(*offset).u16(comparison.code());
                     tpm.policy_command(TpmCc::PolicyCounterTimer, session, parameters)?;
+                }
+                Step::DuplicationSelect { object, parent } => {
+                    let mut parameters = Writer::small();
+                    parameters.sized(object.as_bytes()).sized(parent.as_bytes());
+                    parameters.u8(INCLUDE_OBJECT);
+                    tpm.policy_command(TpmCc::PolicyDuplicationSelect, session, parameters)?;
                 }
                 Step::Nv { .. } => tpm.policy_nv(session, step)?,
                 Step::Pcr { selection, digest } => tpm.policy_pcr(session, selection, digest)?,

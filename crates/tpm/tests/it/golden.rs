@@ -102,6 +102,8 @@ fn commands_with_objects_and_sessions_have_golden_bytes() {
     let mut tpm = Tpm::new(Box::new(canned::Canned { log: Arc::clone(&log) }));
     canned::everything_with_objects(&mut tpm);
     let log = log.lock().unwrap();
+    // Duplicate, ECDH_ZGen, PolicyDuplicationSelect: they run nowhere else beside that parser.
+    log.iter().filter(|command| [0x4b, 0x54, 0x88].contains(&command[9])).for_each(|c| check(c));
     let got: String = log.iter().map(|command| canned::shown(command) + "\n").collect();
     assert_eq!(got, WITH_OBJECTS, "\n{got}");
 }

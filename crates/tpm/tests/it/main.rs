@@ -12,6 +12,8 @@ mod hostile;
 #[cfg(test)]
 mod programs;
 #[cfg(test)]
+mod resident;
+#[cfg(test)]
 mod sealing;
 #[cfg(test)]
 mod support;

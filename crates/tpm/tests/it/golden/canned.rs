@@ -4,9 +4,9 @@
 use std::sync::PoisonError;
 
 use tpm::{
-    Auth, AuthValue, Comparison, Credential, Hierarchy, ImportBlob, KeyBlob, NvAttributes,
-    NvPublic, PcrSelection, PcrValues, Policy, Public, Purpose, QualifyingData, Signature, Tpm,
-    Transport, TransportError, handle, template,
+    Auth, AuthValue, Comparison, Credential, Duplicate, Hierarchy, ImportBlob, KeyBlob,
+    NvAttributes, NvPublic, PcrSelection, PcrValues, Policy, Public, Purpose, QualifyingData,
+    Signature, Tpm, Transport, TransportError, handle, template,
 };
 
 use super::Log;
@@ -52,7 +52,7 @@ impl Transport for Canned {
             // ContextSave: sequence, handle, hierarchy, blob.
             0x62 => answer(&[&[8; 8], &[0x80, 0, 0, 0, 0x40, 0, 0, 1], &sized(&[9; 16])]),
             // Policy commands without an authorization, FlushContext.
-            0x65 | 0x6b | 0x6d | 0x7f => answer(&[]),
+            0x65 | 0x6b | 0x6d | 0x7f | 0x88 => answer(&[]),
             _ => vec![0x80, 1, 0, 0, 0, 10, 0, 0, 1, 1],
         })
     }
@@ -143,6 +143,13 @@ pub(super) fn everything_with_objects(tpm: &mut Tpm) {
     let _ = tpm.activate_credential(&ak, &auth, &ek, &empty, &made);
     let mut session = tpm.start_hmac_session(&srk).unwrap();
     let _ = tpm.change_hierarchy_auth(Hierarchy::Lockout, &mut session, &empty, &auth);
+    let mut session = tpm.start_policy_session(None).unwrap();
+    let select = Policy::new().duplication(ak.name(), srk.name());
+    let _ = select.satisfy(tpm, &mut session);
+    let _ = tpm.duplicate(&ak, &mut session, &srk);
+    let _ = tpm.import_duplicate(&srk, &Duplicate { blob: import, inner: vec![7; 16].into() });
+    let mut session = tpm.start_hmac_session(&srk).unwrap();
+    let _ = tpm.ecdh_zgen(&ak, &mut session, (POINT[0], POINT[1]));
 }
 
 /// A command in hexadecimal, with `..` for what is random: the caller's nonces and salts, the HMACs
@@ -188,8 +195,8 @@ const fn handles(code: u8) -> usize {
     match code {
         0x7b => 0,
         // EvictControl, NV_UndefineSpace, NV_Increment, NV_Write, NV_WriteLock, ActivateCredential,
-        // Certify, NV_Read, PolicySecret.
-        0x20 | 0x22 | 0x34 | 0x37 | 0x38 | 0x47 | 0x48 | 0x4e | 0x51 => 2,
+        // Certify, Duplicate, NV_Read, PolicySecret.
+        0x20 | 0x22 | 0x34 | 0x37 | 0x38 | 0x47 | 0x48 | 0x4b | 0x4e | 0x51 => 2,
         // PolicyNV.
         0x49 => 3,
         _ => 1,
