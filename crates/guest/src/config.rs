@@ -27,6 +27,10 @@ pub struct Config {
     pub ima_log: PathBuf,
     /// Longest wait for the service, seconds.
     pub patience_s: u64,
+    /// How old the service's knowledge may be, seconds; none: any age.
+    pub max_age_s: Option<u32>,
+    /// CA certificates (PEM) whose revocation lists are to bear out what the service calls valid.
+    pub crl_issuers: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -39,6 +43,8 @@ impl Default for Config {
             tpm: "device:/dev/tpmrm0".to_owned(),
             ima_log: "/sys/kernel/security/ima/binary_runtime_measurements".into(),
             patience_s: 60,
+            max_age_s: None,
+            crl_issuers: None,
         }
     }
 }

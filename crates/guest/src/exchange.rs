@@ -10,119 +10,37 @@
 //! **Invariants:** one connection at a time; a request is sent again only as the very same document,
 //! once, on a new connection with a new proof.
 
-mod question;
+mod ask;
 pub mod socket;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use model::{
-    VmId,
-    guest::Admitted,
-    keys::{KeyUse, UseWith},
-};
+use model::guest::Admitted;
 use pki::{Anchors, CertFacts, CertRejection};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use time::OffsetDateTime;
 use tpm::AddressError;
-use xkms::{dsig::KeyError, message::RequestBody};
+use xkms::{
+    dsig::KeyError,
+    message::{QueryKeyBinding, RequestBody},
+};
 
 use crate::{
     algorithms::{AlgorithmError, KeyFile, Phrase, blocks},
     config::{Config, ConfigError, read_bounded},
-    messages::{self, MessageError, Read},
-    proof::{ProofError, Prover},
+    messages::{self, MessageError, Parsed, Terms},
+    proof::{
+        ProofError, Prover,
+        knowledge::{Judge, JudgeError, KnowledgeRejection},
+    },
     service::{Connection, ServiceError, port, refusal},
     signature::{self, Authorizer},
 };
 
-pub use self::question::Question;
+pub use self::ask::{Ask, Question, Reply};
 
 /// Longest file of CA certificates, bytes.
 const ANCHORS: u64 = 256 << 10;
-
-/// What an application asks. Secrets are in files: they stand in no argument and no message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Ask {
-    /// Prove the VM, and nothing else.
-    Attest {},
-    /// Which keys fit?
-    Locate(Question),
-    /// Which keys fit, and what is known of them?
-    Validate(Question),
-    /// Bind a key to a name.
-    Register {
-        /// The name.
-        name: String,
-        /// File with the one-time pass phrase.
-        phrase_file: PathBuf,
-        /// The key's file; made if it is not there. Or where the key is put that the service makes.
-        key_file: PathBuf,
-        /// Whether the service is to make the key.
-        #[serde(default)]
-        generate: bool,
-        /// What it is for; none: signing.
-        #[serde(default)]
-        uses: Vec<KeyUse>,
-        /// With which applications, under which names.
-        #[serde(default)]
-        use_with: Vec<UseWith>,
-    },
-    /// A new certificate for a key.
-    Reissue {
-        /// Its name.
-        name: String,
-        /// Its file.
-        key_file: PathBuf,
-    },
-    /// End a binding: by the key, or by the pass phrase that it was registered with.
-    Revoke {
-        /// Its name.
-        name: String,
-        /// The key's file.
-        #[serde(default)]
-        key_file: Option<PathBuf>,
-        /// File with the pass phrase.
-        #[serde(default)]
-        phrase_file: Option<PathBuf>,
-    },
-    /// Have a private key back.
-    Recover {
-        /// Its name.
-        name: String,
-        /// File with the phrase that two operators' approval gave.
-        phrase_file: PathBuf,
-        /// Where the key is put; must not be there.
-        key_file: PathBuf,
-    },
-}
-
-/// What an application is answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reply {
-    /// The proof was accepted.
-    Admitted {
-        /// As which VM.
-        vm: VmId,
-        /// Until when, Unix milliseconds.
-        until: u64,
-    },
-    /// An answer of the service.
-    Answer(Read),
-    /// A rule said no, here or there.
-    Refused {
-        /// Its name.
-        refused: String,
-        /// In words.
-        detail: String,
-    },
-    /// It could not be done.
-    Failed {
-        /// In words.
-        detail: String,
-    },
-}
 
 /// Why an application is not answered.
 #[derive(Debug, Error)]
@@ -148,6 +66,12 @@ pub enum ExchangeError {
     /// A message.
     #[error("there is no answer that counts")]
     Message(#[source] Box<MessageError<Self>>),
+    /// What answers are held against.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// The answer is signed by the service, and not believed.
+    #[error(transparent)]
+    Knowledge(#[from] KnowledgeRejection),
     /// Something is missing that the request needs.
     #[error("{0}")]
     Missing(&'static str),
@@ -170,7 +94,9 @@ impl ExchangeError {
                 MessageError::Answer(rejection) => Some(rejection.code()),
                 MessageError::Key(_) | MessageError::Random | MessageError::Waits => None,
             },
+            Self::Knowledge(why) => Some(why.code()),
             Self::File(_)
+            | Self::Judge(_)
             | Self::Anchors(_)
             | Self::Tpm(_)
             | Self::Algorithm(_)
@@ -199,6 +125,7 @@ pub struct Client {
     config: Config,
     anchors: Option<Anchors>,
     prover: Prover,
+    judge: Judge,
     open: Option<Open>,
 }
 
@@ -216,7 +143,8 @@ impl Client {
             None
         };
         let prover = Prover { tpm: config.tpm.parse()?, ima_log: config.ima_log.clone() };
-        Ok(Self { config, anchors, prover, open: None })
+        let judge = Judge::new(&config)?;
+        Ok(Self { config, anchors, prover, judge, open: None })
     }
 
     /// Answers an application; a refusal or failure is an answer too.
@@ -234,12 +162,12 @@ impl Client {
     fn asked(&mut self, ask: &Ask) -> Result<Reply, ExchangeError> {
         let (body, phrase, into) = match ask {
             Ask::Attest {} => return self.attest(),
-            Ask::Locate(of) => return self.question(of, RequestBody::Locate(of.body()?)),
-            Ask::Validate(of) => return self.question(of, RequestBody::Validate(of.body()?)),
+            Ask::Locate(of) => return self.question(of, RequestBody::Locate),
+            Ask::Validate(of) => return self.question(of, RequestBody::Validate),
             Ask::Register { name, phrase_file, key_file, generate, uses, use_with } => {
                 let phrase = read_phrase(phrase_file)?;
                 let key = (!generate).then(|| KeyFile::read_or_make(key_file)).transpose()?;
-                let wanted = (question::usages(uses), question::used_with(use_with));
+                let wanted = (ask::usages(uses), ask::used_with(use_with));
                 let body = messages::register(name, &phrase, key.as_ref(), wanted)?;
                 (body, Some(phrase), Some(key_file))
             }
@@ -260,17 +188,23 @@ impl Client {
                 (messages::recover(name, &phrase)?, Some(phrase), Some(key_file))
             }
         };
-        let (read, private) = self.send(body, None)?;
+        let Parsed { read, private, .. } = self.send(body, None)?;
         if let (Some(private), Some(phrase), Some(into)) = (private, phrase, into) {
             phrase.open_private_key(&private, into)?;
         }
         Ok(Reply::Answer(read))
     }
 
-    /// Asks as the identity that is named, or as nobody in particular.
-    fn question(&mut self, of: &Question, body: RequestBody) -> Result<Reply, ExchangeError> {
+    /// Asks as the identity that is named, or as nobody in particular, and judges the answer.
+    fn question(
+        &mut self,
+        of: &Question,
+        body: impl FnOnce(QueryKeyBinding) -> RequestBody,
+    ) -> Result<Reply, ExchangeError> {
         let asker = of.asker.as_deref().map(KeyFile::read).transpose()?;
-        Ok(Reply::Answer(self.send(body, asker.as_ref())?.0))
+        let Parsed { read, crls, .. } = self.send(body(of.body()?), asker.as_ref())?;
+        self.judge.judge(&read, &crls, OffsetDateTime::now_utc())?;
+        Ok(Reply::Answer(read))
     }
 
     /// A new connection and a new proof.
@@ -286,11 +220,12 @@ impl Client {
         &mut self,
         body: RequestBody,
         asker: Option<&KeyFile>,
-    ) -> Result<(Read, Option<xkms::xenc::EncryptedData>), ExchangeError> {
+    ) -> Result<Parsed, ExchangeError> {
         let open = self.opened()?;
         let client = signature::client(&open.service, &open.message_key, asker)?;
-        let patience = self.patience();
-        match messages::run(&client, body, patience, &mut |document| self.post(document)) {
+        let crls = self.judge.wants_crl() && matches!(body, RequestBody::Validate(_));
+        let terms = Terms { patience: self.patience(), crls };
+        match messages::run(&client, body, terms, &mut |document| self.post(document)) {
             Ok(answer) => Ok(messages::read(answer)),
             Err(MessageError::Sent(error)) => Err(error),
             Err(error) => Err(ExchangeError::Message(Box::new(error))),

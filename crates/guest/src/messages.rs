@@ -74,6 +74,26 @@ pub struct Read {
     pub knowledge: Option<Knowledge>,
 }
 
+/// What came in an answer.
+#[derive(Debug)]
+pub struct Parsed {
+    /// For applications.
+    pub read: Read,
+    /// A private key.
+    pub private: Option<EncryptedData>,
+    /// Revocation lists, DER; nothing of them was verified.
+    pub crls: Vec<Vec<u8>>,
+}
+
+/// How a request is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Longest wait for an answer that was put off.
+    pub patience: Duration,
+    /// Whether revocation lists are to come with it.
+    pub crls: bool,
+}
+
 fn info(name: &str, key: Option<&KeyFile>) -> KeyInfo {
     let mut info = KeyInfo::named(name);
     info.items.extend(key.and_then(KeyFile::public).map(KeyInfoItem::KeyValue));
@@ -170,7 +190,7 @@ fn id<E: std::error::Error>() -> Result<String, MessageError<E>> {
 }
 
 /// Runs one request to its end over `send`: presents it again if the service wants that, and asks
-/// again while the answer is put off, for as long as `patience`.
+/// again while the answer is put off, for as long as the terms allow.
 ///
 /// At first the client does not say that it can wait: a service that has to ask others is then as
 /// quick as they are, where it would else put the answer off. Only when it says that this takes longer
@@ -181,25 +201,28 @@ fn id<E: std::error::Error>() -> Result<String, MessageError<E>> {
 pub fn run<E: std::error::Error>(
     client: &Client<'_>,
     body: RequestBody,
-    patience: Duration,
+    terms: Terms,
     send: &mut impl FnMut(&str) -> Result<Vec<u8>, E>,
 ) -> Result<Answer, MessageError<E>> {
-    let answer = once(client, body.clone(), (vec![Mechanism::Represent], patience), send)?;
+    let answer = once(client, body.clone(), (vec![Mechanism::Represent], terms), send)?;
     if answer.head.minor != Some(Minor::NotSynchronous) {
         return Ok(answer);
     }
-    once(client, body, (vec![Mechanism::Represent, Mechanism::Pending], patience), send)
+    once(client, body, (vec![Mechanism::Represent, Mechanism::Pending], terms), send)
 }
 
 fn once<E: std::error::Error>(
     client: &Client<'_>,
     body: RequestBody,
-    (mechanisms, patience): (Vec<Mechanism>, Duration),
+    (mechanisms, Terms { patience, crls }): (Vec<Mechanism>, Terms),
     send: &mut impl FnMut(&str) -> Result<Vec<u8>, E>,
 ) -> Result<Answer, MessageError<E>> {
+    let mut respond_with =
+        vec![RespondWith::KeyName, RespondWith::KeyValue, RespondWith::X509Chain];
+    respond_with.extend(crls.then_some(RespondWith::X509Crl));
     let head = RequestHead {
         mechanisms,
-        respond_with: vec![RespondWith::KeyName, RespondWith::KeyValue, RespondWith::X509Chain],
+        respond_with,
         wants_knowledge: true,
         ..RequestHead::new(&id()?, &client.service)
     };
@@ -220,31 +243,36 @@ fn once<E: std::error::Error>(
     }
 }
 
-/// What applications read of an answer, and the private key in it.
+/// What applications read of an answer, and what else is in it.
 #[must_use]
-pub fn read(answer: Answer) -> (Read, Option<EncryptedData>) {
+pub fn read(answer: Answer) -> Parsed {
+    let mut crls = Vec::new();
     let minor = answer.head.minor.as_ref().map(|minor| format!(" {minor:?}"));
     let result = format!("{:?}{}", answer.head.major, minor.unwrap_or_default());
-    let judged = |found: Vec<KeyBinding>| {
-        found.into_iter().map(|one| {
+    let mut judged = |found: Vec<KeyBinding>| -> Vec<Found> {
+        let judged = found.into_iter().map(|one| {
+            let lists = one.binding.key_info.iter().flat_map(KeyInfo::crls);
+            crls.extend(lists.map(<[u8]>::to_vec));
             let status = Some(format!("{:?}", one.status.value));
             Found { status, ..binding(one.binding) }
-        })
+        });
+        judged.collect()
     };
     let (bindings, private) = match answer.body {
         AnswerBody::Locate(found) => {
             (found.into_iter().map(|one| binding(one.binding)).collect(), None)
         }
         AnswerBody::Register(found, private) | AnswerBody::Recover(found, private) => {
-            (judged(found).collect(), private)
+            (judged(found), private)
         }
         AnswerBody::Validate(found) | AnswerBody::Reissue(found) | AnswerBody::Revoke(found) => {
-            (judged(found).collect(), None)
+            (judged(found), None)
         }
         AnswerBody::Result | AnswerBody::Compound(_) | AnswerBody::Status(_) => (Vec::new(), None),
     };
     let success = answer.head.major == Major::Success;
-    (Read { success, result, bindings, knowledge: answer.head.knowledge }, private)
+    let read = Read { success, result, bindings, knowledge: answer.head.knowledge };
+    Parsed { read, private, crls }
 }
 
 fn binding(of: Binding) -> Found {
@@ -297,7 +325,8 @@ mod tests {
         };
         let binding = Binding { key_info: Some(KeyInfo::named("alice")), ..Binding::default() };
         let body = RequestBody::Locate(QueryKeyBinding { binding, time: None });
-        let answer = run(&client, body, Duration::ZERO, &mut send).unwrap();
+        let terms = Terms { patience: Duration::ZERO, crls: false };
+        let answer = run(&client, body, terms, &mut send).unwrap();
         assert_eq!(answer.head.major, Major::Success);
         assert_eq!(told, [false, true]);
     }

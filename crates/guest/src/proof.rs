@@ -11,6 +11,7 @@
 //! quote, so nothing that was quoted is missing from it; the credential's secret answers the service
 //! alone.
 
+pub mod knowledge;
 pub mod passport;
 
 use std::path::PathBuf;

@@ -224,6 +224,12 @@ impl Crl {
         self.list.own_serials().filter(|serial| !known(serial)).collect()
     }
 
+    /// When it was made.
+    #[must_use]
+    pub fn this_update(&self) -> OffsetDateTime {
+        self.list.this_update
+    }
+
     /// When the next CRL is due.
     #[must_use]
     pub const fn next_update(&self) -> OffsetDateTime {

@@ -95,12 +95,23 @@ impl KeyInfo {
 
     /// All certificates, in order.
     pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.x509().filter_map(|item| {
+            if let X509Item::Certificate(der) = item { Some(der.as_slice()) } else { None }
+        })
+    }
+
+    /// All revocation lists, in order.
+    pub fn crls(&self) -> impl Iterator<Item = &[u8]> {
+        self.x509().filter_map(|item| {
+            if let X509Item::Crl(der) = item { Some(der.as_slice()) } else { None }
+        })
+    }
+
+    fn x509(&self) -> impl Iterator<Item = &X509Item> {
         let data = self.items.iter().filter_map(|item| {
             if let KeyInfoItem::X509(items) = item { Some(items) } else { None }
         });
-        data.flatten().filter_map(|item| {
-            if let X509Item::Certificate(der) = item { Some(der.as_slice()) } else { None }
-        })
+        data.flatten()
     }
 
     /// Reads `ds:KeyInfo`.

@@ -1,8 +1,12 @@
-//! What an application asks about keys: by which marks a key is looked for, and as whom it is asked.
+//! What an application asks and is answered: orders, and questions with the marks by which a key is
+//! looked for and as whom it is asked.
 
 use std::path::{Path, PathBuf};
 
-use model::keys::{KeyUse, UseWith};
+use model::{
+    VmId,
+    keys::{KeyUse, UseWith},
+};
 use serde::{Deserialize, Serialize};
 use xkms::{
     dsig::PublicKey,
@@ -13,10 +17,95 @@ use super::ExchangeError;
 use crate::{
     algorithms::{blocks, from_pem},
     config::read_bounded,
+    messages::Read,
 };
 
 /// Longest file with a key or certificates, bytes.
 const BROUGHT: u64 = 64 << 10;
+
+/// What an application asks. Secrets are in files: they stand in no argument and no message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Ask {
+    /// Prove the VM, and nothing else.
+    Attest {},
+    /// Which keys fit?
+    Locate(Question),
+    /// Which keys fit, and what is known of them?
+    Validate(Question),
+    /// Bind a key to a name.
+    Register {
+        /// The name.
+        name: String,
+        /// File with the one-time pass phrase.
+        phrase_file: PathBuf,
+        /// The key's file; made if it is not there. Or where the key is put that the service makes.
+        key_file: PathBuf,
+        /// Whether the service is to make the key.
+        #[serde(default)]
+        generate: bool,
+        /// What it is for; none: signing.
+        #[serde(default)]
+        uses: Vec<KeyUse>,
+        /// With which applications, under which names.
+        #[serde(default)]
+        use_with: Vec<UseWith>,
+    },
+    /// A new certificate for a key.
+    Reissue {
+        /// Its name.
+        name: String,
+        /// Its file.
+        key_file: PathBuf,
+    },
+    /// End a binding: by the key, or by the pass phrase that it was registered with.
+    Revoke {
+        /// Its name.
+        name: String,
+        /// The key's file.
+        #[serde(default)]
+        key_file: Option<PathBuf>,
+        /// File with the pass phrase.
+        #[serde(default)]
+        phrase_file: Option<PathBuf>,
+    },
+    /// Have a private key back.
+    Recover {
+        /// Its name.
+        name: String,
+        /// File with the phrase that two operators' approval gave.
+        phrase_file: PathBuf,
+        /// Where the key is put; must not be there.
+        key_file: PathBuf,
+    },
+}
+
+/// What an application is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// The proof was accepted.
+    Admitted {
+        /// As which VM.
+        vm: VmId,
+        /// Until when, Unix milliseconds.
+        until: u64,
+    },
+    /// An answer of the service.
+    Answer(Read),
+    /// A rule said no, here or there.
+    Refused {
+        /// Its name.
+        refused: String,
+        /// In words.
+        detail: String,
+    },
+    /// It could not be done.
+    Failed {
+        /// In words.
+        detail: String,
+    },
+}
 
 /// Which keys are asked about; all that is given must fit, and something must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
