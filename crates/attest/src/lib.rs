@@ -24,6 +24,7 @@ pub mod eventlog;
 pub mod guest;
 pub mod host;
 pub mod ima;
+pub mod parent;
 pub mod predict;
 mod quote;
 pub mod reference;

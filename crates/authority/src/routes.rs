@@ -5,6 +5,7 @@ pub(crate) mod admin;
 pub(crate) mod attest;
 pub(crate) mod audit;
 pub(crate) mod crl;
+pub(crate) mod duplications;
 pub(crate) mod enrol;
 pub(crate) mod gate;
 pub(crate) mod grants;
@@ -143,6 +144,7 @@ pub(crate) fn table() -> Vec<Route> {
     routes.extend(grants::routes());
     routes.extend(guests::routes());
     routes.extend(services::routes());
+    routes.extend(duplications::routes());
     routes.extend(crl::routes());
     routes.extend(audit::routes());
     routes.extend(admin::routes());

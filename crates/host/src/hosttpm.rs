@@ -1,6 +1,8 @@
 //! The host's TPM: identity, quotes, random keys, and the seal around the cache key. One actor; the
 //! keys that are used stay at their persistent handles.
 
+mod resident;
+
 use model::{Digest, Secret};
 use serve::exit::chain;
 use tpm::{

@@ -1,5 +1,6 @@
 //! The local API on the agent's unix socket; see [`model::agent`] for its routes.
 
+mod keys;
 mod measured;
 mod services;
 
@@ -49,6 +50,11 @@ pub(crate) fn router(local: Local) -> Router {
         .route("/v1/vms/{vm}/measured", get(measured::measured))
         .route("/v1/services/{service}/certify", post(services::certify))
         .route("/v1/standing/{host}", get(services::standing))
+        .route("/v1/keys", post(keys::make))
+        .route("/v1/keys/agree", post(keys::agree))
+        .route("/v1/keys/parent", post(keys::parent))
+        .route("/v1/keys/duplicate", post(keys::duplicate))
+        .route("/v1/keys/import", post(keys::import))
         .route("/v1/reattest", post(reattest))
         .fallback(serve::problem::not_found)
         .method_not_allowed_fallback(serve::problem::method_not_allowed)

@@ -11,7 +11,10 @@
 //! | `GET /v1/vms/{vm}/measured` | [`Measured`](crate::guest::Measured): what the agent saw of the guest |
 //! | `POST /v1/services/{service}/certify` | [`Certified`](crate::api::service::Certified): a passport for a service of this host |
 //! | `GET /v1/standing/{host}` | [`HostStanding`](crate::api::service::HostStanding): whether another host's services are to be trusted now |
+//! | `POST /v1/keys`, `/v1/keys/…` | [`resident`]: keys that live in the host's TPM |
 //! | `POST /v1/reattest` | [`AgentSession`]: a new session from a new quote |
+
+pub mod resident;
 
 use serde::{Deserialize, Serialize};
 

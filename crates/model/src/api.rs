@@ -11,6 +11,7 @@
 //! belong together and what each refusal means.
 
 pub mod audit;
+pub mod duplication;
 pub mod enrol;
 pub mod grant;
 pub mod operate;

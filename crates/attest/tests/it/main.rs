@@ -12,6 +12,8 @@ mod host;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]
+mod parent;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod verdicts;

@@ -8,7 +8,7 @@ use utoipa::{
 };
 
 use super::Bytes;
-use crate::{Digest, Epoch, GrantId, HostId, Incarnation, Nonce, OperationId, VmId};
+use crate::{Digest, Epoch, GrantId, HostId, Incarnation, MigrationId, Nonce, OperationId, VmId};
 
 fn text(pattern: Option<&str>, description: &str) -> RefOr<Schema> {
     ObjectBuilder::new()
@@ -51,6 +51,7 @@ word!(HostId, text(Some(NAME), "name of a host"));
 word!(VmId, text(Some(NAME), "name of a VM"));
 word!(GrantId, text(Some(ID), "identifier of a grant"));
 word!(OperationId, text(Some(ID), "identifier of an operation"));
+word!(MigrationId, text(Some(ID), "identifier of a move of an owner's keys"));
 word!(Nonce, text(Some("^[0-9a-f]{64}$"), "32 bytes, used once"));
 word!(Digest, text(Some("^(sha1|sha256|sha384|sha512):[0-9a-f]+$"), "a digest with its algorithm"));
 word!(Bytes, text(None, "bytes in standard base64 with padding"));
