@@ -101,8 +101,8 @@ pub enum Event {
     Parcel {
         /// The migration.
         of: Move,
-        /// Whether it opened, and is for this migration.
-        fits: bool,
+        /// Why it is not taken: it did not open, say, or is not for this migration.
+        unfit: Option<Rejection>,
     },
     /// Target, from the source: it has let go of them.
     Activate {
@@ -190,7 +190,7 @@ pub fn step(place: &Place, event: Event) -> Result<Step, Rejection> {
         | Event::Discarded { .. }
         | Event::Refused { .. } => Ok(answered(place, &event)),
         Event::Offer { of, trusted } => offered(place, of, trusted),
-        Event::Parcel { of, fits } => parcelled(place, &of, fits),
+        Event::Parcel { of, unfit } => parcelled(place, &of, unfit),
         Event::Activate { of } => activated(place, &of),
         Event::Discard { of } => discarded(place, &of),
     }
@@ -298,7 +298,7 @@ fn offered(place: &Place, of: Move, trusted: bool) -> Result<Step, Rejection> {
     }
 }
 
-fn parcelled(place: &Place, of: &Move, fits: bool) -> Result<Step, Rejection> {
+fn parcelled(place: &Place, of: &Move, unfit: Option<Rejection>) -> Result<Step, Rejection> {
     let (Place::Ready(one) | Place::Held(one)) = place else {
         return Err(Rejection::MigrationUnknown);
     };
@@ -312,10 +312,9 @@ fn parcelled(place: &Place, of: &Move, fits: bool) -> Result<Step, Rejection> {
     if matches!(place, Place::Held(_)) {
         return Ok(to(place.clone(), None, Some(Say::Receipt)));
     }
-    if fits {
-        Ok(to(Place::Held(one.clone()), Some(Change::Hold), Some(Say::Receipt)))
-    } else {
-        Err(Rejection::ParcelUnfit)
+    match unfit {
+        None => Ok(to(Place::Held(one.clone()), Some(Change::Hold), Some(Say::Receipt))),
+        Some(why) => Err(why),
     }
 }
 

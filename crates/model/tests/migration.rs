@@ -102,7 +102,7 @@ fn event(world: &World, message: &Message) -> Event {
     let trusted = !world.bad[from];
     match say {
         Say::Offer => Event::Offer { of, trusted },
-        Say::Parcel => Event::Parcel { of, fits: true },
+        Say::Parcel => Event::Parcel { of, unfit: None },
         Say::Activate => Event::Activate { of },
         Say::Discard => Event::Discard { of },
         Say::Ready => Event::Ready { id, trusted },

@@ -4,12 +4,16 @@
 //! Base mode says nothing about the sender: what is sealed must be signed or come over a channel
 //! that authenticates it.
 
+mod agreed;
+
 use model::Secret;
 use rustls::crypto::{
     aws_lc_rs::hpke::DH_KEM_P256_HKDF_SHA256_AES_256 as SUITE,
     hpke::{EncapsulatedSecret, Hpke as _, HpkePrivateKey, HpkePublicKey},
 };
 use thiserror::Error;
+
+pub use self::agreed::open_agreed;
 
 /// Length of a public key and of `enc`: an uncompressed P-256 point.
 pub const POINT_LEN: usize = 65;

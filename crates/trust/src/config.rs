@@ -162,6 +162,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether keys may live in the host's TPM: made there, or come there with their owner.
+    pub(crate) fn uses_host_tpm(&self) -> bool {
+        self.keeper.keep == keeper::Keep::Tpm || self.peer.is_some()
+    }
+
     /// Whether all values can be meant.
     fn check(&self) -> Result<(), ConfigError> {
         let front = &self.front;
@@ -176,9 +181,9 @@ impl Config {
             return Err(ConfigError::Zero(name));
         }
         let centre = self.keeper.centre.as_ref();
-        let asks_agent = centre.is_some() || self.guest.is_some() || self.peer.is_some();
+        let asks_agent = centre.is_some() || self.guest.is_some() || self.uses_host_tpm();
         if asks_agent && self.agent_socket.is_none() {
-            let wrong = "is missing: `keeper.centre`, `guest` and `peer` need it";
+            let wrong = "is missing: `keeper.centre`, `keeper.keep`, `guest` and `peer` need it";
             return Err(ConfigError::Keeper("agent_socket", wrong));
         }
         if centre.is_some_and(|centre| centre.questions_at_once >= front.channels) {

@@ -36,6 +36,7 @@ mod recover;
 mod refusal;
 mod register;
 mod reissue;
+mod resident;
 mod revoke;
 mod settings;
 mod status;
@@ -69,7 +70,8 @@ pub use self::{
     keyring::MessageIdentity,
     migrate::{Outgoing, Own},
     refusal::{Fault, Refusal, Why},
-    settings::{Approval, AtCentre, Manner, Settings},
+    resident::{AgentKeys, HostKeyError, HostKeys},
+    settings::{Approval, AtCentre, Keep, Manner, Settings},
 };
 use self::{
     issuer::Issuer,
@@ -99,6 +101,7 @@ pub struct Keeper {
     foreign: Foreign,
     codes: Mutex<FloodGate<EntryId>>,
     movers: OnceLock<Arc<Notify>>,
+    host_keys: OnceLock<Arc<dyn HostKeys>>,
     /// One word of a migration at a time.
     migrating: Mutex<()>,
     /// One import at a time.
@@ -202,6 +205,7 @@ impl Keeper {
             foreign,
             codes,
             movers: OnceLock::new(),
+            host_keys: OnceLock::new(),
             migrating: Mutex::default(),
             importing: Mutex::default(),
         };

@@ -40,7 +40,7 @@ use serve::{
     random, sandbox,
     shutdown::Shutdown,
 };
-use trust::keeper::{Centre, CentreLink, Keeper, MessageIdentity, guest::Guests};
+use trust::keeper::{AgentKeys, Centre, CentreLink, Keeper, MessageIdentity, guest::Guests};
 use trust::peer::Peers;
 
 use self::{channel::Answers, guests::ServerAgent};
@@ -95,6 +95,9 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let passport = passport(config, &shutdown);
     let peer_url = peers.as_ref().map(|peers| format!("https://{}", peers.address()));
     let keeper = Arc::new(keeper(config, passport.clone(), peer_url).await?);
+    if let Some(socket) = config.agent_socket.as_deref().filter(|_| config.uses_host_tpm()) {
+        keeper.lives_on(Arc::new(AgentKeys::at(socket)?));
+    }
     keeper.start(&shutdown)?;
     if let Some((peers, passport)) = peers.zip(passport.clone()) {
         tokio::spawn(peers.run(Arc::clone(&keeper), passport, shutdown.clone()));

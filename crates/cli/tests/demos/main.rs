@@ -70,7 +70,11 @@ const ALL: [Demo; 5] = [
         prepare: xkms_layers::prepare,
         ..Demo::named("demo-xkms", xkms_layers::LAB)
     },
-    Demo { show: xkms_crash::show, ..Demo::named("demo-xkms-crash", xkms_crash::LAB) },
+    Demo {
+        show: xkms_crash::show,
+        prepare: xkms_crash::prepare,
+        ..Demo::named("demo-xkms-crash", xkms_crash::LAB)
+    },
 ];
 
 fn main() -> ExitCode {

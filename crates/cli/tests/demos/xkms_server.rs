@@ -5,7 +5,7 @@ mod hostile;
 mod independent;
 mod lasting;
 pub mod life;
-mod waiting;
+pub mod waiting;
 
 use crate::{
     Rounds,

@@ -9,6 +9,15 @@ use thiserror::Error;
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Rejection {
+    /// A certificate leads to no CA that the target knows.
+    #[error("a certificate leads to no CA that the target was told of")]
+    IssuerUnknown,
+    /// The place for the owner's key is in no TPM that the target's host enrolled.
+    #[error("the parent for the owner's key is not in the TPM that the target's host enrolled")]
+    KeyParentForeign,
+    /// The owner's key lives in a TPM, and the target has no place for it.
+    #[error("the owner's key lives in a TPM, and the target named no parent for it")]
+    KeyParentMissing,
     /// An operator ended it.
     #[error("an operator ended the migration")]
     MigrationCancelled,
@@ -46,7 +55,10 @@ pub enum Rejection {
 
 impl Rejection {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
+        Self::IssuerUnknown,
+        Self::KeyParentForeign,
+        Self::KeyParentMissing,
         Self::MigrationCancelled,
         Self::MigrationStale,
         Self::MigrationUnexpected,
@@ -64,6 +76,9 @@ impl Rejection {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
+            Self::IssuerUnknown => "issuer-unknown",
+            Self::KeyParentForeign => "key-parent-foreign",
+            Self::KeyParentMissing => "key-parent-missing",
             Self::MigrationCancelled => "migration-cancelled",
             Self::MigrationStale => "migration-stale",
             Self::MigrationUnexpected => "migration-unexpected",

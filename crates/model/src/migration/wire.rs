@@ -6,7 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, HostId, MigrationId, api::Bytes};
+use crate::{
+    Digest, HostId, MigrationId,
+    api::{Bytes, duplication::StorageParent},
+};
 
 /// A statement with its signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +72,9 @@ pub enum Body {
     Ready {
         /// An HPKE public key that was made for this migration.
         key: Bytes,
+        /// Where a key that lives in the source's TPM may come to, if this host has such a place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<StorageParent>,
     },
     /// Target: they are stored, inactive.
     Receipt {

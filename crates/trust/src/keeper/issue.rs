@@ -1,7 +1,5 @@
 //! Issuing a certificate that becomes a binding in the transaction that records it.
 
-use std::sync::Arc;
-
 use aws_lc_rs::{
     encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der},
     rsa::{KeyPair as RsaKeyPair, KeySize},
@@ -58,15 +56,17 @@ impl Keeper {
     pub(super) fn issue(&self, ask: &For<'_>, plan: Plan, with: With) -> Result<EntryId, Why> {
         let request = RequestId(random::bytes().map_err(Fault::key)?);
         let profile = self.profile(&plan)?;
-        let (validity, escrow) = (plan.validity, Arc::clone(&self.escrow));
+        let validity = plan.validity;
+        let sealer =
+            plan.private.as_ref().map(|_| self.sealer(plan.owner.as_deref())).transpose()?;
         let own = self.issuer.own()?;
         let guard = self.guard(plan.owner.as_deref())?;
         own.ledger.stage(request, move |write, id, certificate| {
             let entry = entry_of(&plan, certificate)?;
             let write = Library::add(write, id, &entry)?;
             let mut write = guard.owning(write, &record::entry(id)?)?;
-            if let Some((key, until)) = &plan.private {
-                let sealed = escrow.seal(id, key.expose(), *until)?;
+            if let Some(((key, until), sealer)) = plan.private.as_ref().zip(sealer.as_ref()) {
+                let sealed = sealer.seal(id, key.expose(), *until)?;
                 let place = if *until == 0 { record::escrow(id)? } else { record::made(id)? };
                 write = write.put(place, &sealed, 0)?;
             }

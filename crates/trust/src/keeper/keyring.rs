@@ -92,7 +92,7 @@ impl Escrow {
     pub(crate) fn seal(&self, id: EntryId, key: &[u8], until: u64) -> Result<Escrowed, Fault> {
         let Sealed { enc, ciphertext } =
             hpke::seal(&self.public, ESCROW_INFO, &id.0, key).map_err(Fault::key)?;
-        Ok(Escrowed { enc: Bytes(enc), ciphertext: Bytes(ciphertext), until })
+        Ok(Escrowed { enc: Bytes(enc), ciphertext: Bytes(ciphertext), until, resident: false })
     }
 
     /// Opens the private key of the binding `id`.

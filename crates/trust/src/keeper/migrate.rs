@@ -175,11 +175,12 @@ impl Keeper {
             Say::Offer => Body::Offer,
             Say::Parcel => match self.pack(&record, &statement) {
                 Ok(body) => body,
-                Err(Why::Refused(Refusal::OwnerTooLarge)) => {
-                    self.heard_refusal(owner, of.id, Rejection::ParcelUnfit)?;
-                    return Err(Refusal::OwnerTooLarge.into());
+                Err(why) => {
+                    if let Some(end) = ended_by(&why) {
+                        self.heard_refusal(owner, of.id, end)?;
+                    }
+                    return Err(why);
                 }
-                Err(why) => return Err(why),
             },
             Say::Activate => {
                 self.clear(&self.standing_of(owner, &record.place)?, true)?;
@@ -193,10 +194,12 @@ impl Keeper {
 
     /// The parcel, sealed for the target; its digest is in the record before it leaves.
     fn pack(&self, record: &OwnerRecord, statement: &Statement) -> Result<Body, Why> {
-        let content = self.gather(&record.owner)?;
+        let travelling = self.departing(record, statement)?;
+        let content = self.gather(&record.owner, travelling.as_ref())?;
         if record.content != Some(content.digest) {
             self.happened(&record.owner, &Event::Again, |record, _| {
                 record.content = Some(content.digest);
+                record.travelling.clone_from(&travelling);
                 Ok(())
             })?;
         }
@@ -232,8 +235,9 @@ impl Keeper {
             }
         };
         let (record, _) = self.happened(owner, &event, |record, _| {
-            if let Body::Ready { key } = &said.body {
+            if let Body::Ready { key, parent } = &said.body {
                 record.key = Some(key.clone());
+                record.parent.clone_from(parent);
                 record.target_verdict = Some(said.verdict);
             }
             Ok(())
@@ -287,6 +291,9 @@ impl Keeper {
             if let Place::Withdrawing(_, why) = &record.place {
                 record.refused = Some(*why);
             }
+            if matches!(record.place, Place::Released(_)) {
+                record.travelling = None;
+            }
             if record.place.moving().is_none() && before.place.moving().is_some() {
                 record.at_rest();
             }
@@ -319,6 +326,18 @@ impl Keeper {
             self.journal.refused("trust", EVENT, &subject, refusal(*why))?;
         }
         Ok(())
+    }
+}
+
+/// What a migration ends with if its parcel cannot be made for this reason.
+const fn ended_by(why: &Why) -> Option<Rejection> {
+    match why {
+        Why::Refused(Refusal::OwnerTooLarge) => Some(Rejection::ParcelUnfit),
+        Why::Refused(Refusal::KeyParentForeign) => Some(Rejection::KeyParentForeign),
+        Why::Refused(Refusal::KeyParentMissing) => Some(Rejection::KeyParentMissing),
+        Why::Refused(Refusal::ParcelUnfit) => Some(Rejection::ParcelUnfit),
+        Why::Refused(Refusal::PeerUntrusted) => Some(Rejection::PeerUntrusted),
+        Why::Refused(_) | Why::Fault(_) => None,
     }
 }
 

@@ -4,7 +4,13 @@
 //! are is in one [`OwnerRecord`]. **Invariant:** every transaction that changes a record of an owner
 //! stands on the version of that record, so that nothing changes once keys are on their way.
 
-use model::{Digest, api::Bytes, keys::order::SecretBytes, migration};
+use model::{
+    Digest,
+    agent::resident::Travelling,
+    api::{Bytes, duplication::StorageParent},
+    keys::order::SecretBytes,
+    migration,
+};
 use serde::{Deserialize, Serialize};
 use store::{
     Key, Prefix, Range,
@@ -38,6 +44,12 @@ pub(crate) struct OwnerRecord {
     /// Target: its private half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) private: Option<SecretBytes>,
+    /// Source: where the owner's key in the TPM may go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<StorageParent>,
+    /// Source: that key as it travels: made once in a migration, so that the parcel is the same again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) travelling: Option<Travelling>,
     /// Digest of what was sent, or is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<Digest>,
@@ -56,6 +68,8 @@ impl OwnerRecord {
             target_verdict: None,
             key: None,
             private: None,
+            parent: None,
+            travelling: None,
             content: None,
             refused: None,
         }
@@ -65,6 +79,7 @@ impl OwnerRecord {
     pub(crate) fn at_rest(&mut self) {
         (self.url, self.target_verdict, self.key) = (None, None, None);
         (self.private, self.content) = (None, None);
+        (self.parent, self.travelling) = (None, None);
     }
 }
 
@@ -205,6 +220,9 @@ impl Keeper {
 pub(super) const fn refusal(rejection: migration::Rejection) -> Refusal {
     use migration::Rejection;
     match rejection {
+        Rejection::IssuerUnknown => Refusal::IssuerUnknown,
+        Rejection::KeyParentForeign => Refusal::KeyParentForeign,
+        Rejection::KeyParentMissing => Refusal::KeyParentMissing,
         Rejection::MigrationCancelled => Refusal::MigrationCancelled,
         Rejection::MigrationStale => Refusal::MigrationStale,
         Rejection::MigrationUnexpected => Refusal::MigrationUnexpected,

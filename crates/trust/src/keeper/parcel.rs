@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use model::{
     Digest, Secret,
+    agent::resident::Travelling,
     api::Bytes,
     keys::{Grades, order::SecretBytes},
     migration::Rejection,
@@ -20,8 +21,9 @@ use store::typed::Place;
 use super::{
     Keeper,
     owner::refusal,
-    record::{self, Authorization, Entry, EntryId, OrderRecord, ReceiptRecord, Recovery},
+    record::{self, Authorization, Entry, EntryId, Escrowed, OrderRecord, ReceiptRecord, Recovery},
     refusal::{Fault, Refusal, Why},
+    resident::ResidentRecord,
 };
 
 /// Most records of one owner that move.
@@ -47,6 +49,10 @@ enum Item {
     Recovery(EntryId, Recovery),
     /// A private key, and until when it is kept; 0: in escrow.
     Private(EntryId, SecretBytes, u64),
+    /// A private key as it is sealed to the owner's key in the TPM.
+    Wrapped(EntryId, Escrowed),
+    /// That key.
+    Travelling(Travelling),
     /// The grades of the owner's identities.
     Grades(Grades),
 }
@@ -59,7 +65,11 @@ impl Item {
             Self::Authorization(_, one) => Some(one.owner.as_deref()),
             Self::Order(_, order) => Some(order.owner.as_deref()),
             Self::Grades(set) => Some(Some(&set.owner)),
-            Self::Receipt(..) | Self::Recovery(..) | Self::Private(..) => None,
+            Self::Receipt(..)
+            | Self::Recovery(..)
+            | Self::Private(..)
+            | Self::Wrapped(..)
+            | Self::Travelling(_) => None,
         }
     }
 }
@@ -94,6 +104,8 @@ pub(super) struct Unpacked {
     items: Vec<Item>,
     /// Pass phrases and orders of names that no binding in the parcel has: they are not taken.
     pub(super) dropped: usize,
+    /// The owner's key in this host's TPM, if one came.
+    resident: Option<ResidentRecord>,
 }
 
 /// Whether an item's parts belong together, and to the owner.
@@ -108,11 +120,16 @@ fn belongs(
     }
     match item {
         Item::Recovery(id, _) | Item::Private(id, ..) => entries.contains(id),
+        Item::Wrapped(id, sealed) => entries.contains(id) && sealed.resident,
         Item::Receipt(digest, receipt) => {
             let plain = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
             plain && orders.contains(&receipt.order)
         }
-        Item::Entry(..) | Item::Authorization(..) | Item::Order(..) | Item::Grades(_) => true,
+        Item::Entry(..)
+        | Item::Authorization(..)
+        | Item::Order(..)
+        | Item::Travelling(_)
+        | Item::Grades(_) => true,
     }
 }
 
@@ -125,6 +142,8 @@ fn name_of(item: &Item) -> Option<&str> {
         | Item::Receipt(..)
         | Item::Recovery(..)
         | Item::Private(..)
+        | Item::Wrapped(..)
+        | Item::Travelling(_)
         | Item::Grades(_) => None,
     }
 }
@@ -173,13 +192,33 @@ impl Keeper {
             self.check_free(owner, item)?;
         }
         let dropped = before.saturating_sub(items.len());
-        Ok(Unpacked { items, dropped })
+        let resident = self.resident_of(owner, &items)?;
+        Ok(Unpacked { items, dropped, resident })
+    }
+
+    /// The owner's key in the TPM, taken from the parcel into this host's.
+    fn resident_of(&self, owner: &str, items: &[Item]) -> Result<Option<ResidentRecord>, Why> {
+        let unfit = || Why::from(refusal(Rejection::ParcelUnfit));
+        let mut wrapped = items.iter().filter_map(|item| {
+            if let Item::Wrapped(id, sealed) = item { Some((*id, sealed)) } else { None }
+        });
+        let mut keys = items
+            .iter()
+            .filter_map(|item| if let Item::Travelling(key) = item { Some(key) } else { None });
+        match (keys.next(), keys.next(), wrapped.next()) {
+            (None, _, None) => Ok(None),
+            (Some(key), None, first) => self.arriving(owner, key, first).map(Some),
+            (None, _, Some(_)) | (Some(_), Some(_), _) => Err(unfit()),
+        }
     }
 
     /// What is there already under an item's key must be this owner's.
     fn check_free(&self, owner: &str, item: &Item) -> Result<(), Why> {
         let whose = match item {
-            Item::Entry(id, _) | Item::Recovery(id, _) | Item::Private(id, ..) => {
+            Item::Entry(id, _)
+            | Item::Recovery(id, _)
+            | Item::Private(id, ..)
+            | Item::Wrapped(id, _) => {
                 self.library.get(&record::entry(*id)?)?.map(|known| known.value.owner)
             }
             Item::Authorization(id, one) => {
@@ -195,7 +234,7 @@ impl Keeper {
                 let other = known.is_some_and(|known| known.value.order != receipt.order);
                 other.then_some(None)
             }
-            Item::Grades(_) => None,
+            Item::Travelling(_) | Item::Grades(_) => None,
         };
         match whose {
             Some(whose) if whose.as_deref() != Some(owner) => {
@@ -206,12 +245,17 @@ impl Keeper {
     }
 
     /// Everything of the owner, in an order that is the same each time.
-    pub(super) fn gather(&self, owner: &str) -> Result<Content, Why> {
+    pub(super) fn gather(
+        &self,
+        owner: &str,
+        travelling: Option<&Travelling>,
+    ) -> Result<Content, Why> {
         let keys = self.owned_keys(owner, MAX_RECORDS.saturating_add(1))?;
         let mut items = Vec::new();
         for key in &keys {
             self.gather_one(key, &mut items)?;
         }
+        items.extend(travelling.cloned().map(Item::Travelling));
         if keys.len() > MAX_RECORDS || items.len() > MAX_RECORDS {
             return Err(Refusal::OwnerTooLarge.into());
         }
@@ -239,6 +283,10 @@ impl Keeper {
                 }
                 for place in [record::escrow(id)?, record::made(id)?] {
                     if let Some(sealed) = self.library.get(&place)? {
+                        if sealed.value.resident {
+                            items.push(Item::Wrapped(id, sealed.value));
+                            continue;
+                        }
                         let key = self.escrow.open_key(id, &sealed.value)?;
                         items.push(Item::Private(id, SecretBytes::new(key), sealed.value.until));
                     }

@@ -12,6 +12,7 @@
 //! | `escrow/<id>`, `recovery/<id>` | [`Escrowed`] private key, [`Recovery`] under way |
 //! | `made/<id>` | [`Escrowed`]: a private key that its owner may not have got yet |
 //! | `owner/<digest>`, `owned/<digest>/<key>` | [`OwnerRecord`](super::owner::OwnerRecord): where an owner's keys are; and what records are the owner's |
+//! | `resident/<owner digest>` | [`ResidentRecord`](super::resident::ResidentRecord): an owner's key in the host's TPM |
 //! | `grade/<owner digest>` | [`Grades`](model::keys::Grades): the grades of an owner's identities |
 //! | `moved/<id>`, `moved/<name digest>` | that a binding, a name, moved away with its owner |
 //! | `secret/…`, `crl` | the keeper's own keys; [`CrlState`] |
@@ -256,7 +257,7 @@ pub(crate) struct ReceiptRecord {
     pub(crate) at: u64,
 }
 
-/// A private key, sealed to the escrow key.
+/// A private key, sealed to the escrow key or to its owner's key in the host's TPM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Escrowed {
@@ -266,6 +267,9 @@ pub(crate) struct Escrowed {
     pub(crate) ciphertext: Bytes,
     /// When it is forgotten; 0: not at all.
     pub(crate) until: u64,
+    /// Whether it is sealed to its owner's key in the host's TPM.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) resident: bool,
 }
 
 /// A recovery under way.

@@ -53,7 +53,7 @@ impl Keeper {
             let detail = format!("{}, approved by {}", id.public(), value.operators.join(", "));
             self.journal.done(&by, "key-recovered", &format!("key:{name}"), &detail)?;
         }
-        let delivery = self.private_key(id, &name, Secret::new(under.0))?;
+        let delivery = self.private_key(id, &entry.value, Secret::new(under.0))?;
         let mut outcome = self.done(KeyOperation::Recover, id, None)?;
         if let KeyOutcome::Done(done) = &mut outcome {
             done.private_key = delivery;

@@ -71,6 +71,12 @@ journal::refusals! {
     IssuedElsewhere, "issued-elsewhere", NotSupported, "certificates are issued by the key-management centre's PKI", "`keeper.manner = \"full\"` has a CA here";
     /// No keys are made here.
     KeyGenerationOff, "key-generation-off", NotSupported, "no keys are made here", "`keeper.generate_keys` chooses it, or send a key";
+    /// The target's parent is not in the TPM that the target enrolled.
+    KeyParentForeign, "key-parent-foreign", Refused, "the parent for the owner's key is not in the TPM that the target's host enrolled", "compare the target's agent with what `vouchsafe host show NAME` has";
+    /// The target has no TPM for the owner's key.
+    KeyParentMissing, "key-parent-missing", Refused, "the owner's key lives in a TPM, and the target named no parent for it", "the target's agent must answer; see docs/protocols/key-migration.md";
+    /// The host's TPM cannot be asked.
+    KeyTpmAway, "key-tpm-away", Busy, "the host's TPM, where the owner's key lives, cannot be asked now", "the agent must run and answer on `agent_socket`";
     /// A key that the CA does not certify.
     KeyNotCertifiable, "key-not-certifiable", Refused, "the key is too weak, malformed, or fits none of the uses", "P-256, P-384, or RSA from 2048 bits";
     /// A binding of this key was revoked.
@@ -125,6 +131,8 @@ journal::refusals! {
     RevocationCodeWrong, "revocation-code-wrong", NoAuthentication, "the revocation code is wrong", "`vouchsafe key revoke` ends it";
     /// One operator twice.
     SameOperator, "same-operator", Refused, "this operator approved before; another one must", "a second operator must approve";
+    /// A certificate that moved here leads to no CA that this service knows.
+    IssuerUnknown, "issuer-unknown", Refused, "a certificate of the parcel leads to no CA that the target was told of", "`vouchsafe key expect --owner NAME --from HOST --ca FILE` on the target, with the source's `ca.pem`";
     /// A use that the pass phrase does not allow.
     UseNotAuthorized, "use-not-authorized", Refused, "the pass phrase does not allow this use", "`vouchsafe key authorize --uses ...`";
     /// The certificate is of another CA than this service has.

@@ -15,7 +15,7 @@ use super::{
     authorize::{Granted, check_name},
     issue::{For, Plan, make_key},
     record::{
-        self, Authorization, EntryId, OrderState, UsedFor, Wanted, long_digest, order_digest,
+        self, Authorization, Entry, EntryId, OrderState, UsedFor, Wanted, long_digest, order_digest,
     },
     refusal::{Refusal, Why},
     status,
@@ -168,7 +168,7 @@ impl Keeper {
         let private_key = match (operation, authorization) {
             (KeyOperation::Register, Some(authorization)) => {
                 let under = Secret::new(authorization.delivery.0.clone());
-                self.private_key(id, &entry.name, under)?
+                self.private_key(id, &entry, under)?
             }
             _ => None,
         };
@@ -184,7 +184,7 @@ impl Keeper {
     pub(super) fn private_key(
         &self,
         id: EntryId,
-        name: &str,
+        entry: &Entry,
         under: Secret<Vec<u8>>,
     ) -> Result<Option<Delivery>, Why> {
         let sealed = match self.library.get(&record::escrow(id)?)? {
@@ -192,11 +192,11 @@ impl Keeper {
             None => self.library.get(&record::made(id)?)?,
         };
         let Some(sealed) = sealed else { return Ok(None) };
-        let key = self.escrow.open_key(id, &sealed.value)?;
+        let key = self.open_key(entry.owner.as_deref(), id, &sealed.value)?;
         Ok(Some(Delivery {
             key: SecretBytes::new(key),
             under: SecretBytes::new(under),
-            name: Some(name.to_owned()),
+            name: Some(entry.name.clone()),
         }))
     }
 }

@@ -111,7 +111,9 @@ impl Keeper {
     ) -> Result<EntryId, Why> {
         let sealed = self.library.get(&record::escrow(id)?)?;
         let private = match (&sealed, entry.value.escrowed) {
-            (Some(sealed), true) => Some((self.escrow.open_key(id, &sealed.value)?, 0)),
+            (Some(sealed), true) => {
+                Some((self.open_key(entry.value.owner.as_deref(), id, &sealed.value)?, 0))
+            }
             (Some(_) | None, _) => None,
         };
         let old = entry.value.clone();

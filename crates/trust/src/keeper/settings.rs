@@ -18,6 +18,17 @@ pub enum Manner {
     Proxy,
 }
 
+/// Where private halves of keys that were made here for owners are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// Under the escrow key.
+    #[default]
+    Store,
+    /// Under a key of the owner that lives in the host's TPM.
+    Tpm,
+}
+
 impl Manner {
     /// Kebab-case name.
     #[must_use]
@@ -108,6 +119,8 @@ pub struct Settings {
     pub generate_keys: bool,
     /// Whether the private halves of keys that were made here are kept, to be recovered.
     pub escrow: bool,
+    /// Where private halves that were made here for owners are kept.
+    pub keep: Keep,
     /// How many operators must approve a recovery.
     pub recovery_operators: u32,
     /// Longest life of a certificate, seconds.
@@ -151,6 +164,7 @@ impl Default for Settings {
             order_life_s: 7 * DAY,
             generate_keys: false,
             escrow: false,
+            keep: Keep::Store,
             recovery_operators: 2,
             key_life_s: 365 * DAY,
             crl_life_s: DAY,

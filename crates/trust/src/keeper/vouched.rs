@@ -115,7 +115,8 @@ impl Keeper {
         let now = self.clock.now();
         let at = now.min(facts.not_after).max(facts.not_before);
         let pinned = announced.map(|ca| Anchors::new(&[&ca.0])).transpose().map_err(|_| unfit)?;
-        if self.foreign.vouches(entry, pinned.as_ref(), at) { Ok(()) } else { Err(unfit) }
+        let led = self.foreign.vouches(entry, pinned.as_ref(), at);
+        if led { Ok(()) } else { Err(Rejection::IssuerUnknown) }
     }
 }
 

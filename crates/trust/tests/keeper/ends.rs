@@ -31,7 +31,7 @@ fn without_peers_nothing_moves() {
 
 /// A source that was measured, and lies: what it seals for the target is the test's own.
 fn sealed(ready: &Statement, content: &serde_json::Value) -> Statement {
-    let Body::Ready { key } = &ready.body else { panic!("not ready") };
+    let Body::Ready { key, .. } = &ready.body else { panic!("not ready") };
     let mut said = Statement { verdict: own("a").verdict, ..ready.clone() };
     let info = migration::info(&said, &said.verdict, &ready.verdict);
     let text = serde_json::to_vec(content).unwrap();
@@ -115,7 +115,7 @@ fn keys_are_taken_only_from_where_they_were_announced_and_under_the_announced_ca
     let ready = incoming(&b, &offer, "b", true).unwrap();
     a.keeper.heard("v1", &ready, true).unwrap();
     let parcel = next(&a, "v1", "a").unwrap();
-    assert_eq!(incoming(&b, &parcel, "b", true).unwrap_err(), "parcel-unfit");
+    assert_eq!(incoming(&b, &parcel, "b", true).unwrap_err(), "issuer-unknown");
     announce(&b, "v1", ("a", Some(&a)));
     assert!(incoming(&b, &parcel, "b", true).is_ok());
 }

@@ -29,6 +29,8 @@ mod recover;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod resident;
+#[cfg(test)]
 mod size;
 #[cfg(test)]
 mod support;

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use super::sites::{HOSTS, Sites};
 use crate::{
     checks::Checks,
+    server::result,
     tap::{Tap, holds_none},
     world::run,
 };
@@ -48,6 +49,11 @@ pub fn refused(sites: &Sites<'_>, checks: &mut Checks) {
         late.refusal() == "owner-moved",
         late.refusal(),
     );
+    let server = &sites.servers[0];
+    let answer = server.ask(server.register("tapped-key", "any-phrase-at-all", None));
+    let said = result(&answer);
+    let what = "an order about it at A: NoMatch, not a question of authentication";
+    checks.check(what, said == "Receiver NoMatch", said);
     let nobody = sites.key(0, &["migrate", "--owner", "nobody", "--to", "b"]);
     checks.check(
         "an owner without keys: owner-unknown",

@@ -81,10 +81,11 @@ pub fn recover(server: &Server<'_>, checks: &mut Checks, guest: &Guest<'_>) {
     let refinement = server.dir.join("trust.d/escrow.toml");
     let full = guest::restarted(server, FULL, || {
         std::fs::rename(&state, &kept).expect("the state is put aside");
-        let text = "[keeper]\ngenerate_keys = true\nescrow = true\n";
+        let text = "[keeper]\ngenerate_keys = true\nescrow = true\nkeep = \"tpm\"\n";
         std::fs::write(&refinement, text).expect("a refinement");
     });
-    let what = "a trust service in the manner `full`, with escrow, in its place";
+    let what =
+        "a trust service in the manner `full`, with escrow under keys in the TPM, in its place";
     checks.check(what, full.is_ok(), full.err().unwrap_or_default());
     guest.admitted(checks, "the client proves itself to that one too");
     guest.authorize("escrowed");

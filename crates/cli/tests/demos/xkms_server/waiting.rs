@@ -106,7 +106,7 @@ pub fn recovered(server: &Server<'_>, checks: &mut Checks) {
     checks.check("a key that was given back is revoked", revoked, result(&answer));
 }
 
-fn private_key(answer: &Result<Answer, String>, phrase: &str) -> Option<RsaKeyPair> {
+pub fn private_key(answer: &Result<Answer, String>, phrase: &str) -> Option<RsaKeyPair> {
     let data = match answer {
         Ok(Answer {
             body: AnswerBody::Register(_, data) | AnswerBody::Recover(_, data), ..
@@ -117,7 +117,7 @@ fn private_key(answer: &Result<Answer, String>, phrase: &str) -> Option<RsaKeyPa
     RsaKeyPair::from_xml(&plain).ok()
 }
 
-fn pkcs1(key: Option<&RsaKeyPair>) -> Option<Vec<u8>> {
+pub fn pkcs1(key: Option<&RsaKeyPair>) -> Option<Vec<u8>> {
     key.map(|key| key.to_pkcs1().expose().clone())
 }
 

@@ -6,7 +6,7 @@ use model::{
     Digest, Secret,
     api::Bytes,
     keys::order::SecretBytes,
-    migration::{self, Body, Change, Event, Move, Place, Statement},
+    migration::{self, Body, Change, Event, Move, Place, Rejection, Statement},
 };
 use serve::hpke::{self, HpkePrivate, Sealed};
 use store::typed::Versioned;
@@ -95,6 +95,7 @@ impl Keeper {
         if known.moving() != Some(&of) && self.expected(owner, &of.peer)?.is_none() {
             return Err(Refusal::MigrationUnexpected.into());
         }
+        let (id, source) = (of.id, of.peer.clone());
         let (record, _) = self.happened(owner, &Event::Offer { of, trusted }, |record, step| {
             if step.change == Some(Change::MakeKey) {
                 let (private, public) = hpke::generate().map_err(Fault::key)?;
@@ -106,22 +107,27 @@ impl Keeper {
             Ok(())
         })?;
         let key = record.key.ok_or(Refusal::MigrationUnknown)?;
-        Ok(Body::Ready { key })
+        Ok(Body::Ready { key, parent: self.parent_for(id, &source)? })
     }
 
     /// Stores what is in a parcel; nobody is answered from it yet.
     fn hold(&self, said: &Statement, of: Move, sealed: &Sealed) -> Result<Body, Why> {
         let Versioned { value: record, version } = self.owner_record(&said.owner)?;
         let mut digest = record.content;
-        let mut fits = true;
+        let mut unfit = None;
         if matches!(&record.place, Place::Ready(one) if *one == of) {
             match self.put_down(&record, version, said, sealed) {
                 Ok(content) => digest = Some(content),
-                Err(Why::Refused(_)) => fits = false,
+                // Nothing is wrong with the parcel: the source says it again.
+                Err(Why::Refused(Refusal::KeyTpmAway)) => return Err(Refusal::KeyTpmAway.into()),
+                Err(Why::Refused(Refusal::IssuerUnknown)) => {
+                    unfit = Some(Rejection::IssuerUnknown);
+                }
+                Err(Why::Refused(_)) => unfit = Some(Rejection::ParcelUnfit),
                 Err(fault) => return Err(fault),
             }
         }
-        let event = Event::Parcel { of, fits };
+        let event = Event::Parcel { of, unfit };
         let (record, _) = self.happened(&said.owner, &event, |record, step| {
             if step.change == Some(Change::Hold) {
                 record.content = digest;

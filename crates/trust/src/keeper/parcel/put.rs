@@ -15,7 +15,7 @@ use super::{
         owner::{self, Gone, moved, moved_name, owned, revoked_key},
         record::{self, EntryId, Escrowed},
         refusal::{Fault, Why},
-        retried,
+        resident, retried,
     },
     BATCH, Item, Standing, Unpacked,
 };
@@ -32,7 +32,11 @@ impl Keeper {
         for batch in unpacked.items.chunks(BATCH) {
             self.each(batch, standing, |item| self.put_one(owner, item))?;
         }
-        Ok(())
+        self.each(unpacked.resident.as_slice(), standing, |key| {
+            let place = resident::place(owner)?;
+            let write = self.owning(owner, Write::new(), &place)?;
+            self.upsert(write, place, key)
+        })
     }
 
     fn put_one(&self, owner: &str, item: &Item) -> Result<Write, Why> {
@@ -71,6 +75,13 @@ impl Keeper {
                 let write = self.owning(owner, write, &place)?;
                 self.upsert(write, place, set)?
             }
+            Item::Wrapped(id, sealed) => {
+                let at_rest = sealed.until == 0;
+                let place = if at_rest { record::escrow(*id)? } else { record::made(*id)? };
+                self.upsert(write, place, sealed)?
+            }
+            // It is written as what this host's TPM made of it.
+            Item::Travelling(_) => write,
             Item::Recovery(id, recovery) => self.upsert(write, record::recovery(*id)?, recovery)?,
             Item::Private(id, key, until) => {
                 let place = if *until == 0 { record::escrow(*id)? } else { record::made(*id)? };
