@@ -44,8 +44,8 @@ impl KeyService for One {
         &mut self,
         _: Operation,
         _: &Binding,
-    ) -> Vec<(String, AuthenticationKey)> {
-        Vec::new()
+    ) -> Result<Vec<(String, AuthenticationKey)>, Failure> {
+        Ok(Vec::new())
     }
     fn authentication_failed(&mut self, _: Operation, _: &Binding) {}
     fn message_key(&mut self, _: Option<&KeyInfo>) -> Option<AuthenticationKey> {

@@ -160,14 +160,14 @@ pub trait KeyService {
     fn validate(&mut self, query: &Query<'_>) -> Result<Found<KeyBinding>, Failure>;
 
     /// The keys that may authenticate an order about this binding, each with a name for its holder.
-    /// Only a few are tried.
+    /// Only a few are tried. A failure is the order's: that the binding is elsewhere, say.
     fn authentication_keys(
         &mut self,
         operation: Operation,
         binding: &Binding,
-    ) -> Vec<(String, AuthenticationKey)>;
+    ) -> Result<Vec<(String, AuthenticationKey)>, Failure>;
 
-    /// None of those keys verified: an attempt to be counted.
+    /// None of those keys verified, or there were none: an attempt to be counted.
     fn authentication_failed(&mut self, operation: Operation, binding: &Binding);
 
     /// The key of whoever signed a whole message, given what the signature says of it. A message by

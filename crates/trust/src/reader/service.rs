@@ -121,12 +121,12 @@ impl KeyService for Kept<'_> {
         &mut self,
         of: Operation,
         binding: &Binding,
-    ) -> Vec<(String, AuthenticationKey)> {
-        let Some(operation) = translate::operation(of) else { return Vec::new() };
+    ) -> Result<Vec<(String, AuthenticationKey)>, Failure> {
+        let Some(operation) = translate::operation(of) else { return Ok(Vec::new()) };
         let binding = translate::example(binding);
         let answer = self.ask(KeyRequest::AuthenticationKeys { operation, binding });
         let key = |named: NamedKey| Some((named.holder, translate::authentication_key(named.key)?));
-        expected::keys(answer).unwrap_or_default().into_iter().filter_map(key).collect()
+        Ok(expected::keys(answer)?.into_iter().filter_map(key).collect())
     }
 
     fn authentication_failed(&mut self, of: Operation, binding: &Binding) {

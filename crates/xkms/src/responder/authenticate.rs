@@ -60,7 +60,13 @@ fn by_signature(
     let target = Request::binding_of(element).ok_or(refused("authentication-missing"))?;
     let place = Place { message: element, target };
     let mut outcome = refused("authentication-key-unknown");
-    let keys = work.service.authentication_keys(operation, binding);
+    let keys = match work.service.authentication_keys(operation, binding) {
+        Ok(keys) => keys,
+        Err(failure) => {
+            work.service.authentication_failed(operation, binding);
+            return Err(failure.into());
+        }
+    };
     for (name, key) in keys.into_iter().take(KEYS) {
         match verify(signature, place, key.verifying(), work.policy.signatures) {
             Ok(_) => return Ok(name),

@@ -37,6 +37,8 @@ pub(crate) struct Fake {
     pub(crate) failed: u32,
     pub(crate) orders: u32,
     pub(crate) known: Option<PublicKey>,
+    /// Whether what is ordered about is another service's now.
+    pub(crate) elsewhere: bool,
     pub(crate) escrow: Option<RsaKeyPair>,
 }
 
@@ -50,6 +52,7 @@ impl Fake {
             failed: 0,
             orders: 0,
             known: None,
+            elsewhere: false,
             escrow: None,
         }
     }
@@ -111,13 +114,16 @@ impl KeyService for Fake {
         &mut self,
         _: Operation,
         _: &Binding,
-    ) -> Vec<(String, AuthenticationKey)> {
+    ) -> Result<Vec<(String, AuthenticationKey)>, Failure> {
+        if self.elsewhere {
+            return Err(Failure::NotAuthoritative);
+        }
         let mut keys =
             vec![("phrase".to_owned(), AuthenticationKey::Mac(self.secret.authentication_key()))];
         keys.extend(
             self.known.clone().map(|key| ("known".to_owned(), AuthenticationKey::Public(key))),
         );
-        keys
+        Ok(keys)
     }
 
     fn authentication_failed(&mut self, _: Operation, _: &Binding) {

@@ -35,6 +35,12 @@ fn orders_without_right_or_key_are_refused_by_name() {
         assert_eq!(world.refused(&request), (Major::Sender, Some(minor), Some(code)));
     }
     assert_eq!(world.fake.failed, 2);
+    // What it is about is another service's now: that is the answer, and it is counted.
+    world.fake.elsewhere = true;
+    let refusal = (Major::Receiver, Some(Minor::NoMatch), Some("service-not-authoritative"));
+    assert_eq!(world.refused(&register(&key, &foreign, &key)), refusal);
+    world.fake.elsewhere = false;
+    assert_eq!(world.fake.failed, 3);
     world.confidential = false;
     let refusal = (Major::Sender, Some(Minor::NoAuthentication), Some("authentication-channel"));
     assert_eq!(world.refused(&token), refusal);
