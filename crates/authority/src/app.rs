@@ -137,9 +137,15 @@ impl Shared {
         }
     }
 
+    /// When a host spoke last, or showed evidence that was genuine.
+    pub(crate) fn heard(&self, host: &HostRecord) -> Option<u64> {
+        let spoke = lock(&self.seen).get(&host.name).copied();
+        spoke.max(host.standing.as_ref().map(|standing| standing.at))
+    }
+
     /// How long nothing was heard of a host, as far as this process can know, seconds.
-    pub(crate) fn silent_s(&self, host: &HostId) -> u64 {
-        let heard = lock(&self.seen).get(host).copied().unwrap_or(self.began);
+    pub(crate) fn silent_s(&self, host: &HostRecord) -> u64 {
+        let heard = self.heard(host).map_or(self.began, |heard| heard.max(self.began));
         self.now().saturating_sub(heard) / 1000
     }
 

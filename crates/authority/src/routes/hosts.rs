@@ -17,7 +17,7 @@ use super::{
     shape::Shape,
 };
 use crate::{
-    app::{App, lock},
+    app::App,
     audit::Done,
     caller::Operator,
     exposure,
@@ -84,7 +84,6 @@ async fn trace(
 
 pub(super) fn view(app: &App, host: &HostRecord, vms: &[VmRecord]) -> HostView {
     let standing = host.standing.as_ref();
-    let seen = lock(&app.seen).get(&host.name).copied();
     HostView {
         name: host.name.clone(),
         mode: host.mode,
@@ -95,7 +94,7 @@ pub(super) fn view(app: &App, host: &HostRecord, vms: &[VmRecord]) -> HostView {
         trusted: host.trusted(app.now()).is_ok(),
         draining: host.draining,
         refusal: standing.and_then(|s| s.refused.as_ref()).map(crate::refusal::Refusal::to_wire),
-        last_seen: seen.max(standing.map(|standing| standing.at)),
+        last_seen: app.heard(host),
         vms: host.homed(vms).map(|vm| vm.spec.name.clone()).collect::<Vec<VmId>>(),
     }
 }

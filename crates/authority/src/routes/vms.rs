@@ -314,14 +314,18 @@ async fn revoke(
     Ok(Answer(app.vm(&name).await?.value.view()))
 }
 
-fn silence(app: &App, vm: &VmRecord, powered_off: bool) -> Silence {
+async fn silence(app: &App, vm: &VmRecord, powered_off: bool) -> Result<Silence, Failure> {
     let policy = app.policy();
-    Silence {
-        silent_s: vm.home.as_ref().map_or(u64::MAX, |home| app.silent_s(home)),
+    let home = match &vm.home {
+        Some(home) => Some(app.host(home).await?.value),
+        None => None,
+    };
+    Ok(Silence {
+        silent_s: home.as_ref().map_or(u64::MAX, |home| app.silent_s(home)),
         powered_off,
         least_s: app.config.limits.fence_silence_s,
         lease_s: policy.lease_s.saturating_add(policy.clock_skew_s),
-    }
+    })
 }
 
 async fn fence(
@@ -335,7 +339,7 @@ async fn fence(
     }
     let (vm, home) = loop {
         let vm = app.vm(&name).await?;
-        vm.value.may_be_fenced(silence(&app, &vm.value, request.powered_off))?;
+        vm.value.may_be_fenced(silence(&app, &vm.value, request.powered_off).await?)?;
         let after = vm.value.fenced(app.restored.epoch_floor())?;
         let mut write = Write::new().put(records::vm(&name)?, &after, vm.version)?;
         if let Some(open) = vm.value.open {
