@@ -95,6 +95,11 @@ impl Standing {
     pub(crate) fn verdict(&self) -> Option<&serde_json::Value> {
         self.good.as_ref().map(|good| &good.verdict).or(self.bad.as_ref())
     }
+
+    /// How long the lease is that came with a good verdict, seconds; 0 without one.
+    pub(crate) fn lease_s(&self) -> u64 {
+        self.good.as_ref().map_or(0, |good| good.lease_until.saturating_sub(self.at) / 1000)
+    }
 }
 
 /// A good verdict and what it is bound to.
@@ -344,6 +349,13 @@ pub(crate) mod tests {
 
     fn name_of<T: std::fmt::Debug>(result: Result<T, HostRejection>) -> &'static str {
         result.unwrap_err().name()
+    }
+
+    #[test]
+    fn a_lease_is_as_long_as_it_was_when_it_was_given() {
+        let given = Standing { at: 10_000, ..good(100_000) };
+        assert_eq!(given.lease_s(), 90);
+        assert_eq!(Standing { good: None, ..given }.lease_s(), 0);
     }
 
     #[test]

@@ -26,7 +26,10 @@ use crate::{
     failure::Failure,
     grant,
     operations::{self, Wish},
-    record::vm::{VmRecord, change, fence::Silence},
+    record::{
+        host::Standing,
+        vm::{VmRecord, change, fence::Silence},
+    },
     records::{self, Write},
     refusal::Refusal,
     trace, vmkey,
@@ -320,11 +323,13 @@ async fn silence(app: &App, vm: &VmRecord, powered_off: bool) -> Result<Silence,
         Some(home) => Some(app.host(home).await?.value),
         None => None,
     };
+    // A lease that was given is not shortened by a policy that came after it.
+    let given = home.as_ref().and_then(|home| home.standing.as_ref()).map_or(0, Standing::lease_s);
     Ok(Silence {
         silent_s: home.as_ref().map_or(u64::MAX, |home| app.silent_s(home)),
         powered_off,
         least_s: app.config.limits.fence_silence_s,
-        lease_s: policy.lease_s.saturating_add(policy.clock_skew_s),
+        lease_s: policy.lease_s.max(given).saturating_add(policy.clock_skew_s),
     })
 }
 

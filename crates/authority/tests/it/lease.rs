@@ -1,14 +1,19 @@
 //! Approvals for a host's guard, on its own TPM: they open the seal while the lease lasts, and die
-//! with the policy that they were made under.
+//! with the policy that they were made under; a lease does not.
+
+use std::{thread, time::Duration};
 
 use model::{
-    Secret,
+    KeyOrigin, Secret,
     api::{
         audit::AuditCheckpoint,
         enrol::{GuardApproval, HostSession},
+        operate::Operation,
         policy::PolicyView,
+        vm::VmView,
     },
 };
+use serde_json::json;
 use serve::client::Call;
 use tpm::{
     Auth, AuthValue, Hierarchy, KeyBlob, Object, Tpm, TpmError, handle,
@@ -18,6 +23,7 @@ use tpm::{
 
 use crate::{
     host_client::{HostClient, SessionKeys},
+    launch::spec,
     support::Centre,
 };
 
@@ -123,4 +129,22 @@ fn only_an_enforcing_host_that_tells_its_counter_gets_an_approval() {
     assert!(session(&host, Some(1)).guard.is_some());
     centre.approve("a", true);
     assert!(session(&host, Some(1)).guard.is_none());
+}
+
+#[test]
+fn a_silent_home_keeps_its_vm_for_the_lease_that_it_was_given() {
+    let centre = Centre::start();
+    let _session = centre.host("a").session().unwrap();
+    let operator = centre.operator();
+    operator.post::<VmView>("/v1/vms", &spec("v1", KeyOrigin::Console)).unwrap();
+    operator.post::<Operation>("/v1/vms/v1/start", &json!({"host": "a"})).unwrap();
+    let held: PolicyView = operator.get("/v1/policy").unwrap();
+    let mut policy = held.policy.clone();
+    (policy.lease_s, policy.clock_skew_s) = (1, 1);
+    let change = PolicyView { generation: held.generation, policy };
+    let change = Call::new(http::Method::PUT, "/v1/policy").json(&change).unwrap();
+    operator.call::<PolicyView>(change).unwrap();
+    thread::sleep(Duration::from_millis(2500));
+    let fenced = operator.post::<VmView>("/v1/vms/v1/fence", &json!({"reason": "it is silent"}));
+    assert_eq!(fenced.err().as_deref(), Some("vm-home-alive"));
 }
