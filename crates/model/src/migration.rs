@@ -37,6 +37,7 @@ pub use rejection::Rejection;
 pub use wire::{Body, Signed, Statement, info};
 
 use crate::{HostId, MigrationId};
+
 /// What happened. `trusted` says how the other service stands at this moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
