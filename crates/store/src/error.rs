@@ -103,7 +103,7 @@ pub enum StoreError {
     #[error("an earlier commit of the store failed; open it again")]
     Failed,
     /// The file has a format of another version.
-    #[error("the store has format {found}, this program reads format 1")]
+    #[error("the store has format {found}, this program reads formats 1 and 2")]
     Format {
         /// The version found.
         found: u32,
