@@ -62,8 +62,7 @@ fn edit(path: &std::path::Path, table: &str, change: impl Fn(&mut Vec<u8>)) {
     let database = redb::Database::open(path).unwrap();
     let txn = database.begin_write().unwrap();
     {
-        let definition: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new(table);
-        let mut rows = txn.open_table(definition).unwrap();
+        let mut rows = txn.open_table(self::table(table)).unwrap();
         let (row_key, mut value) = {
             let (row_key, value) = rows.first().unwrap().unwrap();
             (row_key.value().to_vec(), value.value().to_vec())
@@ -72,6 +71,57 @@ fn edit(path: &std::path::Path, table: &str, change: impl Fn(&mut Vec<u8>)) {
         rows.insert(row_key.as_slice(), value.as_slice()).unwrap();
     }
     txn.commit().unwrap();
+}
+
+const fn table(name: &str) -> redb::TableDefinition<'_, &'static [u8], &'static [u8]> {
+    redb::TableDefinition::new(name)
+}
+
+/// Makes of a file what the format before had: history with a copy of each present record.
+fn as_before(path: &std::path::Path) {
+    use redb::ReadableTable;
+    edit(path, "meta", |row| row[0] = 1);
+    let database = redb::Database::open(path).unwrap();
+    let txn = database.begin_write().unwrap();
+    {
+        let current = txn.open_table(table("current")).unwrap();
+        let mut versions = txn.open_table(table("versions")).unwrap();
+        for row in current.iter().unwrap() {
+            let (key, record) = row.unwrap();
+            let (key, record) = (key.value(), record.value());
+            let at = [key, &[0], &record[8..16]].concat();
+            versions.insert(at.as_slice(), [&[1], record].concat().as_slice()).unwrap();
+        }
+    }
+    txn.commit().unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_the_format_before_is_read_and_becomes_one_of_this() {
+    use redb::{ReadableDatabase, ReadableTableMetadata};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.redb");
+    let store = LocalStore::open(&path).unwrap();
+    for (name, value) in [("a", "1"), ("b", "1"), ("a", "2")] {
+        store.txn(Txn::put(key(name), value)).await.unwrap();
+    }
+    drop(store);
+    as_before(&path);
+    let store = LocalStore::open(&path).unwrap();
+    store.scrub().await.unwrap();
+    for (at, expected) in [(1, vec!["1"]), (2, vec!["1", "1"]), (3, vec!["2", "1"])] {
+        let range = Range::prefix(Prefix::new("").unwrap()).at(at);
+        let found = store.range(range).await.unwrap().entries;
+        let found: Vec<_> = found.iter().map(|entry| entry.value.as_slice()).collect();
+        assert_eq!(found, expected.iter().map(|one| one.as_bytes()).collect::<Vec<_>>(), "{at}");
+    }
+    store.compact(3).await.unwrap();
+    store.scrub().await.unwrap();
+    drop(store);
+    edit(&path, "meta", |row| assert_eq!(row[0], 2));
+    let database = redb::Database::open(&path).unwrap();
+    let versions = database.begin_read().unwrap().open_table(table("versions")).unwrap();
+    assert_eq!(versions.len().unwrap(), 0);
 }
 
 #[tokio::test]
