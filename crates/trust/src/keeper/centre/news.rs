@@ -37,19 +37,29 @@ const LAG_MS: u64 = 5000;
 const MAX_CRL: usize = 8 << 20;
 /// A CRL that was verified, and what the CA is called that signed it.
 pub(super) type Listed = (Crl, String);
+/// A CRL that is here: DER, and as it was verified.
+pub(super) type Held = (Vec<u8>, Crl);
 
 impl Line {
     /// Takes a CRL, if a CA of the PKI signed it and it is no older than the one of that CA that is
     /// here; with that one.
-    pub(super) fn take_crl(&self, der: &[u8]) -> Option<(Listed, Option<Crl>)> {
+    pub(super) fn take_crl(&self, der: &[u8]) -> Option<(Listed, Option<Held>)> {
         let (crl, issuer) = self.verified(der)?;
         let mut known = held(&self.crls);
-        let older = known.get(&issuer).map(|(_, older)| older.clone());
-        if older.as_ref().is_some_and(|older| older.next_update() > crl.next_update()) {
+        if known.get(&issuer).is_some_and(|(_, older)| older.next_update() > crl.next_update()) {
             return None;
         }
-        known.insert(issuer.clone(), (der.to_vec(), crl.clone()));
+        let older = known.insert(issuer.clone(), (der.to_vec(), crl.clone()));
         Some(((crl, issuer), older))
+    }
+
+    /// Takes it back: it comes again, and is compared again with the one before it.
+    fn give_back(&self, issuer: &str, older: Option<Held>) {
+        let mut known = held(&self.crls);
+        match older {
+            Some(older) => known.insert(issuer.to_owned(), older),
+            None => known.remove(issuer),
+        };
     }
 
     /// A CRL that a CA of the PKI signed and that is in force.
@@ -155,9 +165,11 @@ impl Keeper {
                 && let Some((listed, older)) = line.take_crl(&crl.0)
             {
                 // What an older one named was seen to, unless news were missed meanwhile.
-                self.compare(&listed, older.as_ref().filter(|_| !feed.resync))?;
-                let file = line.list_file(&listed.1);
-                fsfile::write_atomic(&file, &crl.0, 0o644).map_err(Fault::key)?;
+                let seen_to = older.as_ref().filter(|_| !feed.resync).map(|(_, older)| older);
+                if let Err(fault) = self.listed(line, (&listed, &crl.0), seen_to) {
+                    line.give_back(&listed.1, older);
+                    return Err(fault);
+                }
             }
             self.take(line, item.news)?;
         }
@@ -234,6 +246,17 @@ impl Keeper {
             Err(Why::Fault(fault)) => Err(fault),
             Err(Why::Refused(refusal)) => Err(Fault::ca(refusal)),
         }
+    }
+
+    /// Does what a CRL says that `older` did not, and keeps it.
+    fn listed(
+        &self,
+        line: &Line,
+        (listed, der): (&Listed, &[u8]),
+        older: Option<&Crl>,
+    ) -> Result<(), Fault> {
+        self.compare(listed, older)?;
+        fsfile::write_atomic(&line.list_file(&listed.1), der, 0o644).map_err(Fault::key)
     }
 
     /// Revokes what a CRL names and `older` does not.
