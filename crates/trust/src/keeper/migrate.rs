@@ -94,6 +94,8 @@ impl Keeper {
             record.refused = None;
             Ok(())
         })?;
+        // Before anything can fail: nobody else says that something is under way.
+        movers.notify_one();
         let detail = format!("migration {id} to {host} at {url}");
         let subject = format!("owner:{owner}");
         self.journal.done(
@@ -102,7 +104,6 @@ impl Keeper {
             &subject,
             &detail,
         )?;
-        movers.notify_one();
         Ok(view(&record))
     }
 
@@ -118,12 +119,12 @@ impl Keeper {
             Event::Cancel { id: of.id }
         };
         let (record, _) = self.happened(owner, &event, |_, _| Ok(()))?;
-        let (by, subject) = (format!("operator:{operator}"), format!("owner:{owner}"));
-        let detail = format!("migration {}, with {}", of.id, of.peer);
-        self.journal.done(&by, "key-migration-cancelled", &subject, &detail)?;
         if let Some(movers) = self.movers.get() {
             movers.notify_one();
         }
+        let (by, subject) = (format!("operator:{operator}"), format!("owner:{owner}"));
+        let detail = format!("migration {}, with {}", of.id, of.peer);
+        self.journal.done(&by, "key-migration-cancelled", &subject, &detail)?;
         Ok(view(&record))
     }
 
