@@ -7,7 +7,7 @@
 #   make guest-client    the static client for VMs, and an image with it
 #   make demo-crash      kills every process at random points, many times
 #   make demo-xkms       the four layers: guests, trust services, the centre, three PKIs, keys that move
-#   make demo-xkms-crash  kills trust services while keys are registered and moved
+#   make demo-xkms-crash  kills trust services and the centre while keys are registered and moved
 #   make demo-xkms-server  the trust service, asked by our client and by others
 #   make fuzz            every parser with mutated input, a minute each (FUZZ="seconds target...")
 #   make bench-launch    trusted launch against plain QEMU       -> target/bench/launch.json

@@ -11,7 +11,6 @@
     clippy::print_stderr,
     clippy::disallowed_methods,
     unreachable_pub,
-    dead_code,
     reason = "a test program: it says what it sees, stops where it cannot go on, and times itself"
 )]
 

@@ -244,12 +244,7 @@ impl<'w> Server<'w> {
 
     /// The keeper's process.
     pub fn keeper(&self) -> u32 {
-        self.keeper_of(&self.host)
-    }
-
-    /// The keeper's process of a host.
-    pub fn keeper_of(&self, host: &str) -> u32 {
-        self.world.processes()[format!("trust-{host}")]["pid"]
+        self.world.processes()[format!("trust-{}", self.host)]["pid"]
             .as_u64()
             .and_then(|pid| u32::try_from(pid).ok())
             .unwrap_or(0)

@@ -2,13 +2,14 @@
 //! afterwards.
 
 use std::{
+    ops::RangeInclusive,
     process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
-use super::sites::{HOSTS, Sites};
-use crate::{Rounds, checks::Checks, dice::Dice};
+use super::sites::{CENTRE, HOSTS, Sites, name_of};
+use crate::{checks::Checks, dice::Dice};
 
 /// What is known of one owner.
 struct Owner {
@@ -19,25 +20,28 @@ struct Owner {
     at: usize,
 }
 
-pub fn play(sites: &mut Sites<'_>, checks: &mut Checks, rounds: Rounds) {
-    let Rounds { count, mut dice } = rounds;
-    println!("{count} rounds, seed {:#x}", dice.seed);
+pub fn play(
+    sites: &mut Sites<'_>,
+    checks: &mut Checks,
+    dice: &mut Dice,
+    rounds: RangeInclusive<u64>,
+) {
     let mut owners: Vec<Owner> =
         (0..3).map(|n| Owner { name: format!("vm{n}"), keys: Vec::new(), at: n % 2 }).collect();
-    for round in 1..=count {
+    for round in rounds {
         let at = dice.index(3);
         let Some(owner) = owners.get_mut(at) else { continue };
         let wrong = if owner.keys.is_empty() || dice.roll(2) == 0 {
-            register(sites, &mut dice, owner, round)
+            register(sites, dice, owner, round)
         } else {
-            migrate(sites, &mut dice, owner)
+            migrate(sites, dice, owner)
         };
         let (what, wrong) = wrong;
         checks.check(&format!("round {round}: {what}"), wrong.is_none(), wrong.unwrap_or_default());
     }
 }
 
-/// A registration whose trust service dies.
+/// A registration whose trust service or centre dies.
 fn register(
     sites: &mut Sites<'_>,
     dice: &mut Dice,
@@ -45,16 +49,17 @@ fn register(
     round: u64,
 ) -> (String, Option<String>) {
     let (at, delay) = (owner.at, Duration::from_millis(dice.roll(120)));
+    let victim = if sites.has_centre && dice.roll(2) == 0 { CENTRE } else { at };
     let name = format!("{}-key{round}", owner.name);
-    let what = format!("register {name}, kill -9 {} after {delay:?}", HOSTS[at]);
+    let what = format!("register {name}, kill -9 {} after {delay:?}", name_of(victim));
     let order = sites.order(at, &name, &owner.name);
     let acknowledged = thread::scope(|scope| {
         let order = scope.spawn(move || order.and_then(super::sites::Order::carry_out));
         thread::sleep(delay);
-        sites.kill(at);
+        sites.kill(victim);
         order.join().unwrap_or_else(|_| Err("it panicked".to_owned()))
     });
-    if !sites.start(at) {
+    if !sites.start(victim) {
         return (what, Some("it does not come up again".to_owned()));
     }
     if acknowledged.is_ok() {
@@ -63,12 +68,13 @@ fn register(
     (what, wrong(sites, owner))
 }
 
-/// A migration under which one of the two dies, or both.
+/// A migration under which one of the two dies, or both, or the centre.
 fn migrate(sites: &mut Sites<'_>, dice: &mut Dice, owner: &mut Owner) -> (String, Option<String>) {
     let (from, to) = (owner.at, 1 - owner.at);
     let delay = Duration::from_millis(dice.roll(250));
-    let victims: &[usize] = [&[0][..], &[1], &[0, 1]][dice.index(3)];
-    let names: Vec<&str> = victims.iter().map(|at| HOSTS[*at]).collect();
+    let mortal = [&[0][..], &[1], &[0, 1], &[CENTRE], &[1, CENTRE]];
+    let victims: &[usize] = mortal[dice.index(if sites.has_centre { 5 } else { 3 })];
+    let names: Vec<&str> = victims.iter().map(|at| name_of(*at)).collect();
     let what = format!(
         "migrate {} with {} keys from {} to {}, kill -9 {names:?} after {delay:?}",
         owner.name,
@@ -92,7 +98,7 @@ fn migrate(sites: &mut Sites<'_>, dice: &mut Dice, owner: &mut Owner) -> (String
     let _ = asked.kill();
     let _ = asked.wait();
     if let Some(at) = down {
-        return (what, Some(format!("{} does not come up again", HOSTS[*at])));
+        return (what, Some(format!("{} does not come up again", name_of(*at))));
     }
     match sites.rest(&owner.name) {
         Some(at) => owner.at = at,
@@ -107,11 +113,15 @@ fn migrate(sites: &mut Sites<'_>, dice: &mut Dice, owner: &mut Owner) -> (String
 /// What is not as it must be: each acknowledged key at the one place, and at no other.
 fn wrong(sites: &Sites<'_>, owner: &Owner) -> Option<String> {
     for name in &owner.keys {
-        let found = [0, 1].map(|at| sites.answers(at, name));
-        let mut expected = [Some(false), Some(false)];
-        expected[owner.at] = Some(true);
-        if found != expected {
-            return Some(format!("{name} is answered for by {found:?}, not by {expected:?}"));
+        let found = [0, 1].map(|at| sites.servers[at].listed_key(name).is_some());
+        if found != [owner.at == 0, owner.at == 1] {
+            return Some(format!("{name} is held by {found:?}, not by {} alone", HOSTS[owner.at]));
+        }
+        // Where there is a centre, the other one may pass on what that knows.
+        let answered = [0, 1].map(|at| sites.answers(at, name));
+        let alone = answered[1 - owner.at] == Some(false) || sites.has_centre;
+        if answered[owner.at] != Some(true) || !alone {
+            return Some(format!("{name} is answered for by {answered:?}"));
         }
     }
     None

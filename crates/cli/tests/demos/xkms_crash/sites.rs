@@ -1,4 +1,4 @@
-//! The two servers' trust services: asked, killed, started again.
+//! The two servers' trust services and the centre: asked, killed, started again.
 
 use std::{
     fs,
@@ -14,31 +14,57 @@ use xkms::{
 
 use crate::{
     server::{Server, exchange},
-    world::{Said, World, eventually, programs},
+    world::{Said, World, eventually, programs, run},
 };
 
 /// The hosts' names.
 pub const HOSTS: [&str; 2] = ["a", "b"];
+/// The centre, among those that die.
+pub const CENTRE: usize = 2;
 /// How long something half done may take to come to its end.
 pub const SETTLE: Duration = Duration::from_secs(60);
 
-/// Both trust services of a lab.
+/// Both trust services of a lab, and its centre.
 pub struct Sites<'w> {
     pub world: &'w World,
     pub servers: [Server<'w>; 2],
+    /// Whether there is a centre.
+    pub has_centre: bool,
     /// Those that this test started, after it killed the lab's.
-    started: [Option<Child>; 2],
+    started: [Option<Child>; 3],
+}
+
+/// What is killed, in words.
+pub fn name_of(at: usize) -> &'static str {
+    HOSTS.get(at).copied().unwrap_or("the centre")
 }
 
 impl<'w> Sites<'w> {
-    pub fn of(world: &'w World) -> Self {
-        let server =
-            |at| Server::at(world, super::LAB, at).expect("lab.json has the trust service");
-        Self { world, servers: [server(0), server(1)], started: [None, None] }
+    pub fn of(world: &'w World, lab: &'static [&'static str]) -> Self {
+        let server = |at| Server::at(world, lab, at).expect("lab.json has the trust service");
+        let has_centre = world.record()["centre"].is_object();
+        let servers = [server(0), server(1)];
+        Self { world, servers, has_centre, started: [None, None, None] }
     }
 
-    fn dir(&self, at: usize) -> PathBuf {
-        self.world.path(&format!("hosts/{}/trust", HOSTS[at]))
+    /// Its program, and its configuration.
+    fn program(&self, at: usize) -> (&'static str, PathBuf) {
+        match HOSTS.get(at) {
+            Some(host) => {
+                let config = self.world.path(&format!("hosts/{host}/trust/trust.toml"));
+                ("vouchsafe-trust", config)
+            }
+            None => ("vouchsafe-centre", self.world.path("centre/centre.toml")),
+        }
+    }
+
+    /// Whether it answers.
+    fn is_up(&self, at: usize) -> bool {
+        if at == CENTRE {
+            let address = fs::read_to_string(self.world.path("centre/address"));
+            return address.is_ok_and(|at| std::net::TcpStream::connect(at.trim()).is_ok());
+        }
+        self.key(at, &["status"]).code == 0
     }
 
     /// A `vouchsafe key` command on one of them.
@@ -51,8 +77,10 @@ impl<'w> Sites<'w> {
         match &mut self.started[at] {
             Some(child) => child.kill().expect("it is ours"),
             None => {
-                let pid = self.servers[at].keeper_of(HOSTS[at]).to_string();
-                crate::world::run("kill", &["-9", &pid]);
+                let name =
+                    HOSTS.get(at).map_or("centre".to_owned(), |host| format!("trust-{host}"));
+                let pid = self.world.processes()[name]["pid"].to_string();
+                run("kill", &["-9", &pid]);
             }
         }
         if let Some(mut child) = self.started[at].take() {
@@ -62,12 +90,13 @@ impl<'w> Sites<'w> {
 
     /// Starts one that was killed, and waits until it answers.
     pub fn start(&mut self, at: usize) -> bool {
-        let dir = self.dir(at);
-        let log = fs::File::options().append(true).create(true).open(dir.join("again.log"));
+        let (program, config) = self.program(at);
+        let log = config.with_file_name("again.log");
+        let log = fs::File::options().append(true).create(true).open(log);
         let started = eventually(Duration::from_secs(10), || {
-            let child = Command::new(programs().join("vouchsafe-trust"))
+            let child = Command::new(programs().join(program))
                 .arg("--config")
-                .arg(dir.join("trust.toml"))
+                .arg(&config)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(log.as_ref().map_or_else(
@@ -75,7 +104,7 @@ impl<'w> Sites<'w> {
                     |log| log.try_clone().map_or_else(|_| Stdio::null(), Stdio::from),
                 ))
                 .spawn()
-                .expect("vouchsafe-trust starts");
+                .expect("the program starts");
             self.started[at] = Some(child);
             let up = eventually(Duration::from_secs(20), || {
                 let ended = self.started[at]
@@ -85,7 +114,7 @@ impl<'w> Sites<'w> {
                 if ended {
                     return Some(false);
                 }
-                (self.key(at, &["status"]).code == 0).then_some(true)
+                self.is_up(at).then_some(true)
             });
             up.filter(|up| *up)
         });
