@@ -20,13 +20,15 @@ use crate::{
     output::{Failure, Printer, Progress},
 };
 
+/// The phase of an operation that its host has not taken yet.
+const ACCEPTED: &str = "accepted";
 /// How long an operation is followed before the shell gives up; the operation itself goes on.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Between two looks at the operation.
 const LOOK: Duration = Duration::from_millis(150);
 /// Between two looks at the host; a live one asks for its orders every 20 s at least.
 const LOOK_AT_HOST: Duration = Duration::from_secs(5);
-/// From when on a silent host is spoken of.
+/// From when on a silent host is spoken of that has not taken its order, which a live one does at once.
 const NOTICE: Duration = Duration::from_secs(15);
 /// From when on nothing is expected of it any more.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -87,7 +89,7 @@ async fn follow(
         looked = now;
         let hosts: Vec<HostView> = client.get("/v1/hosts").await?;
         let seen = hosts.iter().find(|host| host.name == operation.host).map(|h| h.last_seen);
-        match watch.look(now, seen.flatten()) {
+        match watch.look(now, seen.flatten(), operation.phase != ACCEPTED) {
             Heard::Lately => {}
             Heard::NotLately => {
                 let word = silent(&operation.host, seen.flatten(), clock.unix_ms());
@@ -132,7 +134,9 @@ impl Watch {
         self.noticed = false;
     }
 
-    fn look(&mut self, now: Duration, seen: Option<u64>) -> Heard {
+    /// `taken`: whether the host has taken its order. Then it may say nothing new for as long as it
+    /// waits for the next.
+    fn look(&mut self, now: Duration, seen: Option<u64>, taken: bool) -> Heard {
         // The first look only says what was known before.
         if self.seen.is_some() && self.seen != seen {
             self.sign_of_life(now);
@@ -142,8 +146,7 @@ impl Watch {
         if silent >= SILENCE {
             return Heard::Nothing;
         }
-        // A live host that waits for orders is heard of every 20 s.
-        if silent >= NOTICE && !self.noticed {
+        if silent >= NOTICE && !taken && !self.noticed {
             self.noticed = true;
             return Heard::NotLately;
         }
@@ -230,21 +233,29 @@ mod tests {
     #[test]
     fn a_silent_host_is_noticed_once_and_then_given_up() {
         let mut watch = Watch::begin(s(100));
-        assert_eq!(watch.look(s(105), Some(7)), Heard::Lately);
-        assert_eq!(watch.look(s(115), Some(7)), Heard::NotLately);
-        assert_eq!(watch.look(s(120), Some(7)), Heard::Lately);
-        assert_eq!(watch.look(s(160), Some(7)), Heard::Nothing);
+        assert_eq!(watch.look(s(105), Some(7), false), Heard::Lately);
+        assert_eq!(watch.look(s(115), Some(7), false), Heard::NotLately);
+        assert_eq!(watch.look(s(120), Some(7), false), Heard::Lately);
+        assert_eq!(watch.look(s(160), Some(7), false), Heard::Nothing);
+    }
+
+    #[test]
+    fn a_host_that_took_its_order_may_be_at_it_for_long() {
+        let mut watch = Watch::begin(s(0));
+        assert_eq!(watch.look(s(5), Some(7), true), Heard::Lately);
+        assert_eq!(watch.look(s(20), Some(7), true), Heard::Lately);
+        assert_eq!(watch.look(s(60), Some(7), true), Heard::Nothing);
     }
 
     #[test]
     fn a_host_that_speaks_is_waited_for() {
         let mut watch = Watch::begin(s(0));
         for (at, seen) in [(5, 1), (20, 2), (39, 3), (58, 4), (77, 5)] {
-            assert_ne!(watch.look(s(at), Some(seen)), Heard::Nothing, "{at}");
+            assert_ne!(watch.look(s(at), Some(seen), false), Heard::Nothing, "{at}");
         }
         watch.sign_of_life(s(130));
-        assert_eq!(watch.look(s(140), Some(5)), Heard::Lately);
-        assert_eq!(watch.look(s(191), Some(5)), Heard::Nothing);
+        assert_eq!(watch.look(s(140), Some(5), false), Heard::Lately);
+        assert_eq!(watch.look(s(191), Some(5), false), Heard::Nothing);
     }
 
     #[test]
