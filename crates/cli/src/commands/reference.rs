@@ -14,7 +14,7 @@ use super::authority;
 use crate::{
     args::{AddComponent, FromLog, Reference},
     lab::components::digest_file,
-    output::{Failure, Printer, table},
+    output::{Failure, Printer, quoted, table},
     reference::{self, Document, Endorsed},
 };
 
@@ -63,14 +63,16 @@ fn unsigned(file: &Path) -> Failure {
     Failure::refused(
         "envelope-too-few-signers",
         format!("{} is a draft: nobody has signed it", file.display()),
-        format!("vouchsafe reference sign --key FILE {} OUT", file.display()),
+        format!("`vouchsafe reference sign --key FILE {} OUT`", quoted(file)),
     )
 }
 
 fn make_key(out: &Path, name: &str, printer: Printer) -> Result<(), Failure> {
     use attest::envelope::Sign as _;
 
-    fsfile::create_private_dir(out)?;
+    if !out.exists() {
+        fsfile::create_private_dir(out)?;
+    }
     let (key, public) = (out.join(format!("{name}.key")), out.join(format!("{name}.pub")));
     let made = reference::make_key(&key, &public)?;
     let id = made.key_id().to_string();
@@ -152,8 +154,8 @@ fn drafted(
         values.events.len(),
         values.pcrs,
         out.display(),
-        out.display(),
-        out.display(),
+        quoted(out),
+        quoted(out),
     );
     let json = serde_json::json!({
         "document": out,
@@ -177,7 +179,7 @@ fn sign(key: &Path, document: &Path, out: &Path, printer: Printer) -> Result<(),
         out.display(),
         signed.values.name,
         signed.values.events.len(),
-        out.display(),
+        quoted(out),
     );
     printer.result(&json, &text)
 }
@@ -215,4 +217,24 @@ fn show(
         values.name, values.pcrs, values.issued
     );
     printer.result(&View { values, signatures, verified }, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_there_stays_open_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        make_key(dir.path(), "ann", Printer::new(true)).unwrap();
+        assert_eq!(mode(dir.path()), 0o755);
+        assert_eq!(mode(&dir.path().join("ann.key")), 0o600);
+        let fresh = dir.path().join("fresh");
+        make_key(&fresh, "ann", Printer::new(true)).unwrap();
+        assert_eq!(mode(&fresh), 0o700);
+    }
 }
