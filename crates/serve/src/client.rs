@@ -6,6 +6,7 @@
 
 mod call;
 mod exchange;
+mod idle;
 mod server;
 mod transport;
 
@@ -174,7 +175,7 @@ impl Identity {
     }
 }
 
-/// A client of one service. Cheap to clone; clones share the idle connection.
+/// A client of one service. Cheap to clone; clones share the idle connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     transport: Arc<Transport>,

@@ -14,6 +14,7 @@
 
 mod ask;
 mod message;
+mod password;
 mod reply;
 mod wire;
 
@@ -156,7 +157,7 @@ impl<T: Transport> Protocol for Client<T> {
     type State = State;
 
     fn begin(&self, id: RequestId, ask: &Ask, now: OffsetDateTime) -> Result<State, ProviderError> {
-        let first = matches!(self.channel.protection(), Protection::Mac { .. });
+        let first = matches!(self.channel.protection(), Protection::Mac(_));
         let asked = ask::of(ask, first)?;
         let nonce = nonce()?;
         let marks = Marks { transaction: &id.0, nonce: &nonce };

@@ -1,7 +1,12 @@
 //! Exchanges with servers of others, whose answers are theirs and not ours: any status, any body.
-//! Each has a connection of its own, `http` or `https` as the URL says; redirects are not followed.
+//! `http` or `https` as the URL says; redirects are not followed. Connections are kept for a moment, as
+//! those of a [`super::Client`] are, and no exchange is made twice.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Uri, header};
@@ -9,11 +14,14 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use rustls::{ClientConfig, client::Resumption};
 use tokio::time::timeout;
 
-use super::{CallError, ClientError, transport::Transport};
+use super::{CallError, ClientError, idle::Keeping, transport::Transport};
 use crate::{
     clock::SharedClock,
     https::{self, ClockTime, TlsError},
 };
+
+/// Most origins that connections are kept to.
+const MOST_ORIGINS: usize = 16;
 
 /// What is to be sent.
 #[derive(Clone, Debug)]
@@ -48,6 +56,7 @@ pub struct RawAnswer {
 pub struct Exchange {
     tls: Option<Arc<ClientConfig>>,
     connect: Duration,
+    origins: Arc<Mutex<HashMap<String, Arc<Transport>>>>,
 }
 
 impl Exchange {
@@ -62,7 +71,7 @@ impl Exchange {
         connect: Duration,
     ) -> Result<Self, ClientError> {
         if anchors.is_empty() {
-            return Ok(Self { tls: None, connect });
+            return Ok(Self { tls: None, connect, origins: Arc::default() });
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(ClockTime(clock)))
@@ -72,7 +81,7 @@ impl Exchange {
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: Some(Arc::new(config)), connect })
+        Ok(Self { tls: Some(Arc::new(config)), connect, origins: Arc::default() })
     }
 
     /// One exchange.
@@ -106,17 +115,16 @@ impl Exchange {
         }
     }
 
-    fn prepare(&self, raw: RawRequest) -> Result<(Transport, Request<Full<Bytes>>), CallError> {
+    fn prepare(&self, raw: RawRequest) -> Result<Prepared, CallError> {
         let wrong = |error: &dyn std::fmt::Display| CallError::Request(error.to_string());
         let uri: Uri = raw.url.parse().map_err(|error| wrong(&error))?;
-        let transport = Transport::origin(&uri, self.tls.as_ref());
+        let transport = self.origin(&uri);
         let transport = transport.ok_or_else(|| wrong(&format!("{:?} is no URL", raw.url)))?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let mut builder = Request::builder()
             .method(raw.method)
             .uri(path)
             .header(header::HOST, transport.host())
-            .header(header::CONNECTION, "close")
             .header(header::USER_AGENT, "vouchsafe");
         if let Some(kind) = raw.content_type {
             builder = builder.header(header::CONTENT_TYPE, kind);
@@ -124,4 +132,17 @@ impl Exchange {
         let request = builder.body(Full::new(raw.body.into())).map_err(|error| wrong(&error))?;
         Ok((transport, request))
     }
+    /// The connections to a URL's origin; none if it is no URL for us.
+    fn origin(&self, uri: &Uri) -> Option<Arc<Transport>> {
+        let made = Transport::origin(uri, self.tls.as_ref(), Keeping::Briefly)?;
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        if origins.len() >= MOST_ORIGINS && !origins.contains_key(made.to()) {
+            origins.clear();
+        }
+        let kept = origins.entry(made.to().to_owned());
+        Some(Arc::clone(kept.or_insert_with(|| Arc::new(made))))
+    }
 }
+
+/// Where to, and what.
+type Prepared = (Arc<Transport>, Request<Full<Bytes>>);

@@ -1,9 +1,9 @@
-//! Connections: to where, and the one idle connection that is kept.
+//! Connections: to where, and what is sent over which.
 
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,9 +21,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::CallError;
-
-type Sender = http1::SendRequest<Full<Bytes>>;
+use super::{
+    CallError,
+    idle::{Idle, Keeping, Open, Probe},
+};
 
 pub(super) struct Transport {
     target: Target,
@@ -31,7 +32,7 @@ pub(super) struct Transport {
     to: String,
     /// For the `Host` field.
     host: String,
-    idle: Mutex<Option<Sender>>,
+    idle: Idle,
 }
 
 enum Target {
@@ -39,6 +40,9 @@ enum Target {
     Tls { address: String, name: ServerName<'static>, config: Arc<ClientConfig> },
     Unix(PathBuf),
 }
+
+/// Why there is no answer; and the request, if nothing of it was written.
+type Broken = (CallError, Option<Box<Request<Full<Bytes>>>>);
 
 impl std::fmt::Debug for Transport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -56,12 +60,17 @@ impl Transport {
         if uri.query().is_some() {
             return None;
         }
-        Self::origin(&uri, Some(&config)).map(|transport| Self { to: url.to_owned(), ..transport })
+        let transport = Self::origin(&uri, Some(&config), Keeping::Long)?;
+        Some(Self { to: url.to_owned(), ..transport })
     }
 
     /// To the origin of a URL, `http` or, if there is a configuration for it, `https`; `None` if
     /// it is neither.
-    pub(super) fn origin(uri: &Uri, config: Option<&Arc<ClientConfig>>) -> Option<Self> {
+    pub(super) fn origin(
+        uri: &Uri,
+        config: Option<&Arc<ClientConfig>>,
+        keeping: Keeping,
+    ) -> Option<Self> {
         let authority = uri.authority()?;
         if authority.as_str().contains('@') {
             return None;
@@ -79,13 +88,13 @@ impl Transport {
         };
         let host = authority.as_str().to_owned();
         let to = format!("{}://{host}", uri.scheme_str()?);
-        Some(Self { target, to, host, idle: Mutex::new(None) })
+        Some(Self { target, to, host, idle: Idle::new(keeping) })
     }
 
     pub(super) fn unix(path: &Path) -> Self {
         let to = path.display().to_string();
         let target = Target::Unix(path.to_owned());
-        Self { target, to, host: "localhost".to_owned(), idle: Mutex::new(None) }
+        Self { target, to, host: "localhost".to_owned(), idle: Idle::default() }
     }
 
     pub(super) fn to(&self) -> &str {
@@ -98,72 +107,90 @@ impl Transport {
 
     /// Sends `request` and waits for the head of the answer.
     ///
-    /// Only a call that may be repeated goes over a kept connection: the service may have closed
-    /// it a moment ago, and then nobody knows whether the request was read.
+    /// Over a kept connection, which the service may have closed a moment ago: then nobody knows
+    /// whether the request was read. One that may be repeated is sent again over a new connection;
+    /// one that may not only if nothing of it was written ([`Idle`] makes that moment short).
     pub(super) async fn send(
         &self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         repeatable: bool,
         connect: Duration,
     ) -> Result<Response<Incoming>, CallError> {
-        if repeatable
-            && let Some(mut sender) = self.take_idle()
-            && let Ok(response) = sender.send_request(request.clone()).await
-        {
-            self.keep(sender);
-            return Ok(response);
+        while let Some(open) = self.idle.take(repeatable) {
+            let again = repeatable.then(|| request.clone());
+            request = match self.send_over(open, request).await {
+                Ok(response) => return Ok(response),
+                Err((_, Some(unsent))) => *unsent,
+                Err((error, None)) => again.ok_or(error)?,
+            };
         }
-        let mut sender = match timeout(connect, self.connect()).await {
+        let open = match timeout(connect, self.connect()).await {
             Ok(connected) => connected,
             Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
         }
         .map_err(|source| CallError::Unreachable { to: self.to.clone(), source })?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|source| CallError::Interrupted { to: self.to.clone(), source })?;
-        self.keep(sender);
-        Ok(response)
+        self.send_over(open, request).await.map_err(|(error, _)| error)
     }
 
-    fn take_idle(&self) -> Option<Sender> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not ready: the answer before was not read to its end. Not ours to wait for.
-        idle.take().filter(|sender| sender.is_ready() && !sender.is_closed())
+    /// The same over this connection.
+    async fn send_over(
+        &self,
+        mut open: Open,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Broken> {
+        match open.sender.try_send_request(request).await {
+            Ok(response) => {
+                self.idle.keep(open, response.headers());
+                Ok(response)
+            }
+            Err(mut error) => {
+                let unsent = error.take_message().map(Box::new);
+                let source = error.into_error();
+                Err((CallError::Interrupted { to: self.to.clone(), source }, unsent))
+            }
+        }
     }
 
-    fn keep(&self, sender: Sender) {
-        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-    }
-
-    async fn connect(&self) -> io::Result<Sender> {
+    async fn connect(&self) -> io::Result<Open> {
         match &self.target {
             Target::Plain(address) => {
-                let stream = TcpStream::connect(address.as_str()).await?;
-                stream.set_nodelay(true)?;
-                start(stream).await
+                let stream = tcp(address).await?;
+                let probe = Probe::of(&stream);
+                start(stream, probe).await
             }
             Target::Tls { address, name, config } => {
-                let stream = TcpStream::connect(address.as_str()).await?;
-                stream.set_nodelay(true)?;
+                let stream = tcp(address).await?;
+                let probe = Probe::of(&stream);
                 let connector = TlsConnector::from(config.clone());
-                start(connector.connect(name.clone(), stream).await?).await
+                start(connector.connect(name.clone(), stream).await?, probe).await
             }
-            Target::Unix(path) => start(UnixStream::connect(path).await?).await,
+            Target::Unix(path) => {
+                let stream = UnixStream::connect(path).await?;
+                let probe = Probe::of(&stream);
+                start(stream, probe).await
+            }
         }
     }
 }
 
-async fn start<I>(io: I) -> io::Result<Sender>
+async fn tcp(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn start<I>(io: I, probe: Probe) -> io::Result<Open>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) =
         http1::handshake(TokioIo::new(io)).await.map_err(io::Error::other)?;
+    let ends = probe.clone();
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = crate::exit::chain(&error), "connection ended early");
         }
+        ends.end();
     });
-    Ok(sender)
+    Ok(Open { sender, probe })
 }

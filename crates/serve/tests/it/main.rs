@@ -5,6 +5,8 @@ mod control;
 #[cfg(test)]
 mod https;
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod sandbox;

@@ -5,10 +5,7 @@
 //! message that it answers, and is protected as ours are: by a MAC under the shared secret, or by a
 //! signer with a path to an anchor of this provider.
 
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    hmac, rand,
-};
+use aws_lc_rs::rand;
 use der::{
     Any, Decode as _, Encode as _, Reader as _, SliceReader, Tag, Tagged as _,
     asn1::{AnyRef, BitString, ObjectIdentifier as Oid, OctetString},
@@ -20,7 +17,8 @@ use x509_cert::{ext::pkix::name::GeneralName, name::Name, spki::AlgorithmIdentif
 use super::{
     super::{AnswerRejection, ProviderError},
     CmpCredential,
-    wire::{Header, Message, PasswordMac, tag},
+    password::Password,
+    wire::{Header, Message, tag},
 };
 use crate::{
     Anchors, IssueError, Pool, Terms, Usage,
@@ -33,23 +31,12 @@ use crate::{
 /// Longest answer, in bytes, and most certificates beside it.
 pub(super) const MAX_ANSWER: usize = 256 << 10;
 const MAX_EXTRA: usize = 16;
-/// How often the shared secret is hashed: by us, and at most by the other side.
-const ITERATIONS: u32 = 10_000;
-const MAX_ITERATIONS: u32 = 100_000;
-const MAX_SALT: usize = 128;
-
-const PASSWORD_MAC: Oid = Oid::new_unwrap("1.2.840.113533.7.66.13");
-const SHA256_ID: Oid = Oid::new_unwrap("2.16.840.1.101.3.4.2.1");
-const HMAC_SHA256_ID: Oid = Oid::new_unwrap("1.2.840.113549.2.9");
-/// HMAC with SHA-1, which RFC 4210 makes everybody's default, under its two names.
-const HMAC_SHA1_IDS: [Oid; 2] =
-    [Oid::new_unwrap("1.3.6.1.5.5.8.1.2"), Oid::new_unwrap("1.2.840.113549.2.7")];
 const ECDSA_WITH_SHA256: Oid = Oid::new_unwrap("1.2.840.10045.4.3.2");
 
 /// How messages are protected, both ways.
 #[derive(Debug)]
 pub(super) enum Protection {
-    Mac { reference: Vec<u8>, secret: model::Secret<Vec<u8>> },
+    Mac(Password),
     Signature { key: CaKey, own: Box<Cert>, chain: Vec<Vec<u8>>, anchors: Anchors },
 }
 
@@ -105,7 +92,7 @@ impl Channel {
         };
         let (protection, sender) = match credential {
             CmpCredential::Secret { reference, secret } => {
-                (Protection::Mac { reference, secret }, Name::default())
+                (Protection::Mac(Password::new(reference, secret)), Name::default())
             }
             CmpCredential::Key { certificate, chain, key, anchors } => {
                 let own = Box::new(parse(&certificate)?);
@@ -162,18 +149,7 @@ impl Channel {
     /// The algorithm of our next message, and whose key it is.
     fn algorithm(&self) -> Result<(AlgorithmIdentifierOwned, Option<&[u8]>), ProviderError> {
         match &self.protection {
-            Protection::Mac { reference, .. } => {
-                let plain = |oid| AlgorithmIdentifierOwned { oid, parameters: None };
-                let parameters = PasswordMac {
-                    salt: OctetString::new(nonce()?).map_err(encoding)?,
-                    owf: plain(SHA256_ID),
-                    iterations: ITERATIONS,
-                    mac: plain(HMAC_SHA256_ID),
-                };
-                let parameters = Any::encode_from(&parameters).map_err(encoding)?;
-                let (oid, parameters) = (PASSWORD_MAC, Some(parameters));
-                Ok((AlgorithmIdentifierOwned { oid, parameters }, Some(reference)))
-            }
+            Protection::Mac(password) => Ok((password.algorithm()?, Some(password.reference()))),
             Protection::Signature { own, .. } => {
                 let (oid, parameters) = (ECDSA_WITH_SHA256, None);
                 let key = own.ext().subject_key.as_deref();
@@ -188,10 +164,7 @@ impl Channel {
         part: &[u8],
     ) -> Result<Vec<u8>, ProviderError> {
         match &self.protection {
-            Protection::Mac { secret, .. } => {
-                let key = mac_key(algorithm, secret)?;
-                Ok(hmac::sign(&key, part).as_ref().to_vec())
-            }
+            Protection::Mac(password) => Ok(password.sign(algorithm, part)?),
             Protection::Signature { key, .. } => {
                 key.sign(part).map_err(|error| ProviderError::Issue(IssueError::building(error)))
             }
@@ -259,10 +232,7 @@ impl Channel {
             return Err(AnswerRejection::Protection);
         };
         match &self.protection {
-            Protection::Mac { secret, .. } => {
-                let key = mac_key(algorithm, secret)?;
-                hmac::verify(&key, part, protection).map_err(|_| AnswerRejection::Protection)
-            }
+            Protection::Mac(password) => password.verify(algorithm, (part, protection)),
             Protection::Signature { anchors, .. } => {
                 let signer = signer(&message.header, extra)?;
                 let signed = signer.verify(algorithm, part, protection);
@@ -302,33 +272,6 @@ fn proven(
     let context = Context { pool: &pool, anchors, evidence: None, terms: &terms };
     let found = Search::new(&context).run(signer, Usage::Any, true);
     found.map(drop).map_err(|_| AnswerRejection::Signer)
-}
-
-/// The key of a password-based MAC. The secret is hashed by SHA-256 alone; HMAC with SHA-1, which
-/// nobody forges, is understood and never sent.
-fn mac_key(
-    algorithm: &AlgorithmIdentifierOwned,
-    secret: &model::Secret<Vec<u8>>,
-) -> Result<hmac::Key, AnswerRejection> {
-    let bad = AnswerRejection::Protection;
-    let parameters = algorithm.parameters.as_ref().filter(|_| algorithm.oid == PASSWORD_MAC);
-    let parameters: PasswordMac = parameters.ok_or(bad)?.decode_as().map_err(|_| bad)?;
-    let PasswordMac { salt, owf, iterations, mac } = parameters;
-    let bounded = (1..=MAX_ITERATIONS).contains(&iterations) && salt.as_bytes().len() <= MAX_SALT;
-    if owf.oid != SHA256_ID || !bounded {
-        return Err(bad);
-    }
-    let mac = match mac.oid {
-        HMAC_SHA256_ID => hmac::HMAC_SHA256,
-        oid if HMAC_SHA1_IDS.contains(&oid) => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-        _ => return Err(bad),
-    };
-    let start = model::Secret::new([secret.expose().as_slice(), salt.as_bytes()].concat());
-    let mut key = digest(&SHA256, start.expose());
-    for _ in 1..iterations {
-        key = digest(&SHA256, key.as_ref());
-    }
-    Ok(hmac::Key::new(mac, key.as_ref()))
 }
 
 /// ProtectedPart of header and body, both DER.

@@ -89,12 +89,13 @@ impl CentreLink {
         })
     }
 
+    /// Everything that is posted may come twice: orders and reports have ids.
     fn post<B: Serialize, T: DeserializeOwned>(
         &self,
         path: &str,
         body: &B,
     ) -> Result<T, CentreError> {
-        self.call(Call::post(path).json(body))
+        self.call(Call::post(path).json(body).map(Call::idempotent))
     }
 }
 
