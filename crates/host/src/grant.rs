@@ -312,6 +312,7 @@ mod tests {
                 expires_at: 100,
                 lease_until: 1000,
                 reanchor: false,
+                anchor: None,
             }
         }
 

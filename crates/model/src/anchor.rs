@@ -15,6 +15,8 @@
 //! last completed advance covered is ever accepted for writing; a crash at any point leaves a
 //! volume that is accepted.
 
+pub mod record;
+
 use thiserror::Error;
 
 /// Why a header is not used with its counter.

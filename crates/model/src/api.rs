@@ -4,12 +4,13 @@
 //! | who | how it is known | routes |
 //! |---|---|---|
 //! | anyone | the server's certificate only | `POST /v1/hosts/enrol`, `POST /v1/hosts/enrol/{id}`, `POST /v1/challenges`, `POST /v1/hosts/{host}/attest`, `GET /v1/crl`, `GET /v1/openapi.json` |
-//! | a host | session certificate, issued with a fresh good verdict | `GET /v1/orders`, `POST /v1/operations/{id}`, `POST /v1/vms/{vm}/grant`, `/key`, `/vtpm`, `/evidence`, `/report`, `POST /v1/audit`, `POST /v1/services/certify`, `GET /v1/hosts/{host}/standing`; a challenge for a guest |
+//! | a host | session certificate, issued with a fresh good verdict | `GET /v1/orders`, `POST /v1/operations/{id}`, `POST /v1/vms/{vm}/grant`, `/key`, `/vtpm`, `/evidence`, `/report`, `/anchor`, `POST /v1/audit`, `POST /v1/services/certify`, `GET /v1/hosts/{host}/standing`; a challenge for a guest |
 //! | an operator | client certificate | all others |
 //!
 //! `docs/api/openapi.json` describes every operation; `docs/protocols/authority.md` says how they
 //! belong together and what each refusal means.
 
+pub mod anchor;
 pub mod audit;
 pub mod duplication;
 pub mod enrol;

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Bytes;
+use super::{Bytes, anchor::AnchorStart};
 use crate::{Digest, Epoch, GrantId, HostId, Incarnation, Kmi, OperationId, VmId};
 
 /// Which keys are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GrantPurpose {
     /// Boot volume and vTPM; follows the host's verdict. Plaintext: volume key, vTPM state key,
@@ -75,6 +75,9 @@ pub struct GrantInfo {
     /// counts on from there instead of refusing it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reanchor: bool,
+    /// What the authority's record says of the volume's count; absent while none was reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<AnchorStart>,
 }
 
 /// Answer to [`GrantRequest`].

@@ -137,6 +137,9 @@ pub struct VmView {
     /// Older volumes are to be taken for the newest at its next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reanchor: Option<Reanchor>,
+    /// What its volumes count, as its home reported it; only of the format vault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anchors: Vec<super::anchor::Anchor>,
 }
 
 /// A backup of a VM's volumes is to be used on purpose: one operator proposes it and another one
