@@ -13,6 +13,7 @@ use http::StatusCode;
 use model::{
     HostId, Incarnation, Kmi, Secret,
     api::{
+        anchor::AnchorStart,
         grant::{Grant, GrantInfo, GrantPurpose, GrantRequest},
         operate::{Action, Operation, Outcome},
         policy::Policy,
@@ -26,7 +27,7 @@ use crate::{
     record::{
         host::{HostRecord, HostRejection},
         operation::OperationRejection,
-        vm::{KeyState, VmRecord, VmRejection},
+        vm::{KeyState, VmRecord, VmRejection, anchored::AnchorRejection},
     },
     refusal::Rejection,
     restore::Restored,
@@ -36,6 +37,9 @@ use crate::{
 /// Why keys are not granted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum GrantRejection {
+    /// The volume is another holder's.
+    #[error(transparent)]
+    Anchor(#[from] AnchorRejection),
     /// The data volume follows the guest's verdict, and that is not good.
     #[error("the guest has no good and fresh verdict in this epoch: {0}")]
     Guest(String),
@@ -65,6 +69,7 @@ pub(crate) enum GrantRejection {
 impl Rejection for GrantRejection {
     fn name(&self) -> &'static str {
         match self {
+            Self::Anchor(rejection) => rejection.name(),
             Self::Guest(_) => "guest-not-trusted",
             Self::Host(rejection) => rejection.name(),
             Self::LeasesNotEnded { .. } => "leases-not-ended",
@@ -76,6 +81,7 @@ impl Rejection for GrantRejection {
 
     fn hint(&self) -> &'static str {
         match self {
+            Self::Anchor(rejection) => rejection.hint(),
             Self::Guest(_) => "`vouchsafe vm attest NAME` appraises the guest again",
             Self::Host(rejection) => rejection.hint(),
             Self::LeasesNotEnded { .. } => "wait; running VMs run on by their own leases",
@@ -88,6 +94,7 @@ impl Rejection for GrantRejection {
     fn status(&self) -> StatusCode {
         match self {
             Self::Guest(_) | Self::LeasesNotEnded { .. } | Self::Used => StatusCode::FORBIDDEN,
+            Self::Anchor(rejection) => rejection.status(),
             Self::Host(rejection) => rejection.status(),
             Self::Operation(rejection) => rejection.status(),
             Self::Vm(rejection) => rejection.status(),
@@ -131,7 +138,7 @@ pub(crate) const fn leases_have_ended(restored: Restored, now: u64) -> Result<()
 }
 
 /// What a grant will say, apart from the verdict that earns it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Terms {
     host: HostId,
     kmi: Kmi,
@@ -142,6 +149,15 @@ pub(crate) struct Terms {
     expires_at: u64,
     lease_until: u64,
     reanchor: bool,
+    anchor: Option<AnchorStart>,
+    vm: VmRecord,
+}
+
+impl Terms {
+    /// The VM's record after the grant; written in the transaction that allows the answer.
+    pub(crate) const fn vm(&self) -> &VmRecord {
+        &self.vm
+    }
 }
 
 /// Decides whether the keys may be granted, apart from the proof that [`seal`] wants.
@@ -165,6 +181,7 @@ pub(crate) fn decide(asked: &Asked<'_>) -> Result<Terms, GrantRejection> {
     if request.purpose == GrantPurpose::Data {
         guest_is_good(vm, since, policy, *now)?;
     }
+    let (after, start) = vm.granted().opens(request.purpose, host, operation.id)?;
     Ok(Terms {
         host: host.name.clone(),
         kmi: vm.kmi(),
@@ -175,6 +192,8 @@ pub(crate) fn decide(asked: &Asked<'_>) -> Result<Terms, GrantRejection> {
         expires_at: now.saturating_add(policy.grant_life_s.saturating_mul(1000)),
         lease_until: now.saturating_add(policy.lease_s.saturating_mul(1000)),
         reanchor: vm.reanchors_in(operation.id),
+        anchor: start.map(AnchorStart::from),
+        vm: after,
     })
 }
 
@@ -275,6 +294,7 @@ pub(crate) fn seal(
         expires_at: terms.expires_at,
         lease_until: terms.lease_until,
         reanchor: terms.reanchor,
+        anchor: terms.anchor,
     };
     let public = HpkePublic(host.facts().grant_key.clone());
     let sealed = hpke::seal(&public, &serde_json::to_vec(&info)?, aad, keys.expose())?;

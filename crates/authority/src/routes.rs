@@ -2,6 +2,7 @@
 //! OpenAPI document are made.
 
 pub(crate) mod admin;
+pub(crate) mod anchors;
 pub(crate) mod attest;
 pub(crate) mod audit;
 pub(crate) mod crl;
@@ -141,6 +142,7 @@ pub(crate) fn table() -> Vec<Route> {
     routes.extend(vms::routes());
     routes.extend(orders::routes());
     routes.extend(reanchor::routes());
+    routes.extend(anchors::routes());
     routes.extend(grants::routes());
     routes.extend(guests::routes());
     routes.extend(services::routes());

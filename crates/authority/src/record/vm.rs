@@ -12,18 +12,20 @@
 //! nothing but a fence takes a home away. Transitions are pure and in [`change`]; this file says
 //! what a record is and why a transition is refused.
 
+pub(crate) mod anchored;
 pub(crate) mod change;
 pub(crate) mod fence;
 pub(crate) mod reanchor;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use http::StatusCode;
 use model::{
     Digest, Epoch, HostId, Kmi, OperationId,
     api::{
+        grant::GrantPurpose,
         operate::Action,
         vm::{ChainLink, Exposure, VmSpec, VmState, VmView, VtpmCertificates, VtpmPublics},
     },
@@ -31,7 +33,7 @@ use model::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use self::reanchor::Reanchoring;
+use self::{anchored::Anchored, reanchor::Reanchoring};
 use crate::refusal::{Refusal, Rejection};
 
 /// A VM as it is stored. Its master key is elsewhere ([`crate::vmkey`]).
@@ -68,6 +70,9 @@ pub(crate) struct VmRecord {
     /// A backup of its volumes is to be used.
     #[serde(default)]
     pub(crate) reanchor: Option<Reanchoring>,
+    /// What its volumes count, as it was reported in this epoch.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) anchors: BTreeMap<GrantPurpose, Anchored>,
 }
 
 /// How far a VM's master key is.
@@ -268,6 +273,7 @@ impl VmRecord {
             detail: self.detail.clone(),
             exposed: self.exposed.clone(),
             reanchor: self.reanchor.as_ref().map(|of| of.view.clone()),
+            anchors: self.anchors_view(),
         }
     }
 

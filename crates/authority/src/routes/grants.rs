@@ -123,7 +123,7 @@ async fn settle(
             verdict: host.value.may_hold_keys(now)?.digest,
             at: now,
         };
-        let after = vm.value.granted();
+        let after = terms.vm().clone();
         let write = Write::new()
             .put(records::grant(request.request)?, &record, 0)?
             .put(records::vm(name)?, &after, vm.version)?

@@ -342,7 +342,7 @@ async fn fence(
     if request.reason.trim().is_empty() {
         return Err(Failure::refused(Refusal::invalid("a fence needs a reason")));
     }
-    let (vm, home) = loop {
+    let (vm, before) = loop {
         let vm = app.vm(&name).await?;
         vm.value.may_be_fenced(silence(&app, &vm.value, request.powered_off).await?)?;
         let after = vm.value.fenced(app.restored.epoch_floor())?;
@@ -353,13 +353,13 @@ async fn fence(
             write = operations::end(&app, write, open.id, Ended::Failed { detail, hint }).await?;
         }
         if app.records.commit(write).await? {
-            break (after, vm.value.home);
+            break (after, vm.value);
         }
     };
-    let home: Option<HostId> = home;
+    let (home, counts): (Option<HostId>, _) = (before.home.clone(), before.anchors_words());
     let from = home.map_or_else(String::new, |home| format!("home was {home}; "));
     let off = if request.powered_off { "the operator vouches that it is off; " } else { "" };
-    let detail = format!("{from}{off}epoch {}; {}", vm.epoch.0, request.reason);
+    let detail = format!("{from}{off}epoch {}; {}{counts}", vm.epoch.0, request.reason);
     app.audit
         .done(&operator.actor(), Done::new("vm-fenced", subject_of(&name)).detail(detail))
         .await?;

@@ -58,16 +58,20 @@ fn start(centre: &Centre, name: &str, host: &str) -> Result<Operation, String> {
     centre.operator().post(&format!("/v1/vms/{name}/start"), &json!({ "host": host }))
 }
 
-fn request(operation: OperationId, purpose: GrantPurpose, epoch: u64) -> GrantRequest {
+pub(crate) fn request(operation: OperationId, purpose: GrantPurpose, epoch: u64) -> GrantRequest {
     GrantRequest { operation, request: random::grant_id().unwrap(), purpose, epoch: Epoch(epoch) }
 }
 
-fn ask(host: &InSession, vm: &str, request: &GrantRequest) -> Result<GrantAnswer, String> {
+pub(crate) fn ask(
+    host: &InSession,
+    vm: &str,
+    request: &GrantRequest,
+) -> Result<GrantAnswer, String> {
     host.caller.post(&format!("/v1/vms/{vm}/grant"), request)
 }
 
 /// Verifies a grant as an agent does and opens it.
-fn open(centre: &Centre, host: &InSession, answer: &GrantAnswer) -> (Grant, Vec<u8>) {
+pub(crate) fn open(centre: &Centre, host: &InSession, answer: &GrantAnswer) -> (Grant, Vec<u8>) {
     let pem = std::fs::read(centre.state("signing.pub")).unwrap();
     let keys = TrustedKeys::new([serve::pem::parse_public_key(&pem).unwrap()]).unwrap();
     let envelope = Envelope::from_value(&answer.grant).unwrap();
@@ -91,7 +95,7 @@ fn guest_challenge(host: &InSession, name: &str) -> Challenge {
     host.caller.post("/v1/challenges", &request).unwrap()
 }
 
-fn report(host: &InSession, vm: &str, state: VmState) -> Result<VmView, String> {
+pub(crate) fn report(host: &InSession, vm: &str, state: VmState) -> Result<VmView, String> {
     let report = VmReport { state, epoch: Epoch(1), detail: "test".to_owned() };
     host.caller.post(&format!("/v1/vms/{vm}/report"), &report)
 }

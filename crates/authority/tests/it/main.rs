@@ -27,4 +27,6 @@ mod services;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod volumes;
+#[cfg(test)]
 mod vtpm;

@@ -251,6 +251,16 @@ impl Centre {
         self.caller(Some(&Identity::read(&files.0, &files.1).unwrap()))
     }
 
+    /// Another operator, made beside the server.
+    pub(crate) fn second_operator(&self) -> Caller {
+        let out = self.path("second");
+        std::fs::create_dir_all(&out).unwrap();
+        let made = self.command(&["operator", "--name", "bob", "--out", out.to_str().unwrap()]);
+        assert!(made.status.success(), "{made:?}");
+        let files = (out.join("bob.pem"), out.join("bob.key"));
+        self.caller(Some(&Identity::read(&files.0, &files.1).unwrap()))
+    }
+
     pub(crate) fn token(&self, host: &str) -> String {
         let host: HostId = host.parse().unwrap();
         let answer: TokenAnswer =

@@ -1,6 +1,8 @@
 //! Transitions of a VM. Each takes the record as it is and gives back the record as it will be, or
 //! says no; none reads a clock or writes anything.
 
+use std::collections::BTreeMap;
+
 use model::{
     Digest, Epoch, HostId, KeyOrigin, OperationId,
     api::{
@@ -61,6 +63,7 @@ pub(crate) fn defined(
         revoked: false,
         exposed: None,
         reanchor: None,
+        anchors: BTreeMap::new(),
     })
 }
 
@@ -191,6 +194,7 @@ impl VmRecord {
             detail: "fenced".to_owned(),
             exposed: None,
             reanchor: None,
+            anchors: BTreeMap::new(),
             ..self.clone()
         })
     }
@@ -317,6 +321,7 @@ impl VmRecord {
             guest: None,
             open: None,
             reanchor: None,
+            anchors: BTreeMap::new(),
             ..self.clone()
         }
     }
