@@ -16,6 +16,8 @@
 
 mod attached;
 pub(crate) mod clock;
+mod standing;
+mod table;
 
 use std::{
     collections::BTreeMap,
@@ -23,38 +25,25 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError},
 };
 
-use aws_lc_rs::hmac;
 use model::{
     Epoch, Secret, VmId,
-    anchor::{Action, Event, Rejection, State, step},
+    anchor::{Action, Event, Rejection, State, record, step},
+    api::anchor::AnchorStart,
 };
-use serde::{Deserialize, Serialize};
 use serve::fsfile;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
-use self::attached::Attached;
-pub(crate) use self::attached::{Next, Party};
+use self::{
+    attached::Attached,
+    table::{Count, Table},
+};
+pub(crate) use self::{
+    attached::{Next, Party},
+    standing::Standing,
+};
 use crate::{hosttpm::HostTpm, plan::Volume, trouble::Trouble};
 
 const LIMIT: usize = 4 << 20;
-
-/// The table.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    count: u64,
-    volumes: BTreeMap<String, u64>,
-}
-
-/// The table as it is stored.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stored {
-    /// JSON of the table, as it was authenticated.
-    table: String,
-    #[serde(with = "hex")]
-    tag: Vec<u8>,
-}
 
 /// The table in memory, attached to the TPM's counter.
 #[derive(Debug)]
@@ -70,6 +59,8 @@ pub(crate) struct Anchors {
     file: PathBuf,
     held: Mutex<Option<Held>>,
     attached: std::sync::Mutex<Entries>,
+    /// Counts the changes of the table that this agent made.
+    changed: watch::Sender<u64>,
 }
 
 /// The attachments by what the volumes are called in the table.
@@ -84,7 +75,8 @@ impl Anchors {
     /// The table is read when it is first needed.
     pub(crate) fn new(tpm: HostTpm, state_dir: &std::path::Path) -> Self {
         let file = state_dir.join("anchors.json");
-        Self { tpm, file, held: Mutex::new(None), attached: std::sync::Mutex::default() }
+        let (attached, changed) = (std::sync::Mutex::default(), watch::Sender::new(0));
+        Self { tpm, file, held: Mutex::new(None), attached, changed }
     }
 
     /// The count of a volume.
@@ -93,11 +85,44 @@ impl Anchors {
     /// Refused as `anchor-missing` if the table does not know it, `rolled-back` or
     /// `anchor-mismatch` if the table is not the TPM's.
     pub(crate) async fn count(&self, key: &Secret<Vec<u8>>, name: &str) -> Result<u64, Trouble> {
+        self.known(key, name).await?.ok_or_else(|| missing(name))
+    }
+
+    async fn known(&self, key: &Secret<Vec<u8>>, name: &str) -> Result<Option<u64>, Trouble> {
+        self.look(key, |table| table.volumes.get(name).copied()).await
+    }
+
+    async fn look<T>(
+        &self,
+        key: &Secret<Vec<u8>>,
+        look: impl FnOnce(&Table) -> T,
+    ) -> Result<T, Trouble> {
         let mut place = self.held.lock().await;
         let held = self.load(key, place.take()).await?;
-        let count = held.table.volumes.get(name).copied();
+        let seen = look(&held.table);
         *place = Some(held);
-        count.ok_or_else(|| missing(name))
+        Ok(seen)
+    }
+
+    /// The count to open a volume with, by the table and by what the grant says of the authority's
+    /// record. A volume that was handed over begins at the record's.
+    ///
+    /// # Errors
+    /// As [`Self::count`]; refused as `rolled-back` if the table counts less than the record, too.
+    pub(crate) async fn opening(
+        &self,
+        key: &Secret<Vec<u8>>,
+        name: &str,
+        told: Option<AnchorStart>,
+    ) -> Result<u64, Trouble> {
+        let own = self.known(key, name).await?;
+        let count = record::begin(told.map(Into::into), own)
+            .map_err(|why| set_back(name, why, own))?
+            .ok_or_else(|| missing(name))?;
+        if own != Some(count) {
+            self.begin_again(key, name, count).await?;
+        }
+        Ok(count)
     }
 
     /// Sets the count of a volume that was just made.
@@ -112,6 +137,7 @@ impl Anchors {
     ) -> Result<(), Trouble> {
         self.change(key, |table| {
             table.volumes.insert(name.to_owned(), count);
+            table.heads.remove(name);
             true
         })
         .await
@@ -133,6 +159,7 @@ impl Anchors {
             let entry = table.volumes.entry(name.to_owned()).or_default();
             count = header.max(*entry);
             *entry = count;
+            table.heads.remove(name);
             true
         })
         .await?;
@@ -144,14 +171,14 @@ impl Anchors {
     ///
     /// # Errors
     /// [`Trouble`]; whether they were incremented is unknown then.
-    pub(crate) async fn increment(
+    async fn increment(
         &self,
         key: &Secret<Vec<u8>>,
-        volumes: &[(String, u64)],
+        volumes: &[Count],
     ) -> Result<Vec<bool>, Trouble> {
         let mut moved = Vec::new();
         self.change(key, |table| {
-            moved = volumes.iter().map(|(name, from)| table.increment(name, *from)).collect();
+            moved = volumes.iter().map(|count| table.increment(count)).collect();
             moved.contains(&true)
         })
         .await?;
@@ -168,6 +195,7 @@ impl Anchors {
         self.change(key, |table| {
             let before = table.volumes.len();
             table.volumes.retain(|name, _| !name.starts_with(&prefix));
+            table.heads.retain(|name, _| !name.starts_with(&prefix));
             table.volumes.len() != before
         })
         .await
@@ -188,6 +216,7 @@ impl Anchors {
         let mut held = self.load(key, place.take()).await?;
         if change(&mut held.table) {
             self.anchor(key, &mut held, Event::Tick).await?;
+            self.changed.send_modify(|changes| *changes = changes.wrapping_add(1));
         }
         *place = Some(held);
         Ok(())
@@ -200,7 +229,7 @@ impl Anchors {
         let counter = self.tpm.anchor_counter().await?;
         let table = match fsfile::read_limited(&self.file, LIMIT) {
             Err(error) if error.is_missing() => Table { count: counter, ..Table::default() },
-            other => opened(key, &other?)?,
+            other => Table::opened(key, &other?)?,
         };
         let opened = Event::Opened { counter, header: table.count };
         let mut held = Held { table, state: State::default() };
@@ -235,18 +264,29 @@ impl Anchors {
     }
 
     fn write(&self, key: &Secret<Vec<u8>>, table: &Table) -> Result<(), Trouble> {
-        let text = serde_json::to_string(table)?;
-        let tag = hmac::sign(&mac(key), text.as_bytes()).as_ref().to_vec();
-        let stored = serde_json::to_vec(&Stored { table: text, tag })?;
-        Ok(fsfile::write_atomic(&self.file, &stored, 0o600)?)
+        Ok(fsfile::write_atomic(&self.file, &table.stored(key)?, 0o600)?)
     }
 }
 
-impl Table {
-    fn increment(&mut self, name: &str, from: u64) -> bool {
-        let found = self.volumes.get_mut(name).filter(|count| **count == from);
-        found.map(|count| *count = from.saturating_add(1)).is_some()
-    }
+/// The table is older than the authority's record.
+fn set_back(name: &str, why: record::Rejection, own: Option<u64>) -> Trouble {
+    let own = own.unwrap_or_default();
+    Trouble::refused(
+        why.code(),
+        format!(
+            "{name}: this host's table counts {own}: {why}; the host was set back, TPM and all"
+        ),
+        "put the latest state of the whole host back, or `vouchsafe vm reanchor NAME --reason WHY`",
+    )
+}
+
+/// A volume of which the authority's record counts something is not made from nothing.
+pub(crate) fn made_anew(name: &str, count: u64) -> Trouble {
+    Trouble::refused(
+        record::Rejection::RolledBack.code(),
+        format!("{name}: the authority's record counts {count}, and there is no such volume here"),
+        "bring the volume and the VM's state to this host; `vouchsafe vm fence NAME` makes it anew",
+    )
 }
 
 /// The table knows nothing of the volume.
@@ -262,24 +302,6 @@ fn missing(name: &str) -> Trouble {
 fn stale(what: &str, why: Rejection, count: u64) -> Trouble {
     let hint = "put the latest one back; without it nothing that it covers is opened";
     Trouble::refused(why.code(), format!("{what} (count {count}): {why}"), hint)
-}
-
-fn opened(key: &Secret<Vec<u8>>, bytes: &[u8]) -> Result<Table, Trouble> {
-    let stored: Stored = serde_json::from_slice(bytes)?;
-    hmac::verify(&mac(key), stored.table.as_bytes(), &stored.tag).map_err(|_| {
-        Trouble::refused(
-            "anchor-damaged",
-            "the table of anchors is not this host's, or was altered",
-            "put the latest anchors.json back; without it, its volumes are not opened",
-        )
-    })?;
-    Ok(serde_json::from_str(&stored.table)?)
-}
-
-fn mac(key: &Secret<Vec<u8>>) -> hmac::Key {
-    let parent = hmac::Key::new(hmac::HMAC_SHA256, key.expose());
-    let derived = hmac::sign(&parent, b"vouchsafe:anchors:v1");
-    hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
 }
 
 #[cfg(test)]

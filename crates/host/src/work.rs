@@ -10,12 +10,13 @@ mod tests;
 mod volume;
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use model::{Secret, VmId};
+use model::{Secret, VmId, api::anchor::AnchorStart};
 use serve::{fsfile, process::ProcessId};
 use tokio::{net::UnixStream, sync::mpsc};
 
@@ -47,6 +48,8 @@ pub(crate) struct Worker {
     data_key: Option<Secret<Vec<u8>>>,
     /// Volumes that the grant of this start takes for the newest, whatever they count.
     reanchored: Vec<Volume>,
+    /// What the grants of this start say that the volumes count by the authority's record.
+    recorded: BTreeMap<Volume, AnchorStart>,
     qmp: Option<Qmp>,
     evidence: Option<UnixStream>,
     console: Arc<Console>,
@@ -107,6 +110,7 @@ impl Worker {
             boot_keys: None,
             data_key: None,
             reanchored: Vec::new(),
+            recorded: BTreeMap::new(),
             qmp: None,
             evidence: None,
             console,

@@ -9,7 +9,9 @@ use model::{
     HostId, VmId,
     agent::{AgentVm, Console},
     api::{
+        anchor::Anchor,
         audit::Reason,
+        grant::GrantPurpose,
         operate::{Operation, Outcome},
         vm::{FenceRequest, GuestVerdict, StartRequest, VmState, VmView},
     },
@@ -138,8 +140,9 @@ fn shown(vm: &VmView, printer: Printer) -> String {
             printer.command(&format!("vm fence {} --reason WHY", vm.spec.name)),
         )
     });
+    let volumes: String = vm.anchors.iter().map(counted).collect();
     format!(
-        "{}: {} {}\nhome {}, epoch {}, key {} version {}\nguest {}\nimage {} ({}){exposed}",
+        "{}: {} {}\nhome {}, epoch {}, key {} version {}\nguest {}\nimage {} ({}){volumes}{exposed}",
         vm.spec.name,
         state(vm.state),
         vm.detail,
@@ -151,6 +154,19 @@ fn shown(vm: &VmView, printer: Printer) -> String {
         vm.spec.image.path,
         vm.spec.image.sha256,
     )
+}
+
+/// What a volume counts by the authority's record.
+fn counted(anchor: &Anchor) -> String {
+    let volume = match anchor.volume {
+        GrantPurpose::Boot => "boot",
+        GrantPurpose::Data => "data",
+    };
+    let how = match &anchor.in_use {
+        Some(host) => format!("in use on {host}"),
+        None => "at rest".to_owned(),
+    };
+    format!("\n{volume} volume counts {} by {}, {how}", anchor.count, anchor.host)
 }
 
 const fn state(state: VmState) -> &'static str {

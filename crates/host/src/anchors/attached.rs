@@ -5,7 +5,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use model::{
-    Secret,
+    Digest, Secret,
     anchor::{Action, Event, State, step},
     child::disk::{Reply, Request},
 };
@@ -14,7 +14,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Anchors, stale};
+use super::{
+    Anchors, stale,
+    table::{Count, Head},
+};
 use crate::{child::ask_disk, trouble::Trouble};
 
 /// Where the attachment of one volume stands. Whoever holds it is the only one that advances it.
@@ -34,8 +37,13 @@ pub(crate) struct Party {
     pub(crate) control: PathBuf,
     /// The count of the header in force, as that process says.
     pub(crate) header: u64,
+    /// SHA-256 of the header that it wrote last.
+    head: Option<Digest>,
     attached: OwnedMutexGuard<Attached>,
 }
+
+/// A task that is done, and the header that it wrote.
+type Done = (Event, Option<Digest>);
 
 /// How an attachment goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +66,13 @@ impl Anchors {
     /// Takes hold of a volume, when nobody else advances it.
     pub(crate) async fn hold(&self, name: &str, control: PathBuf) -> Party {
         let attached = self.entry(name).lock_owned().await;
-        Party { name: name.to_owned(), control, header: 0, attached }
+        Party { name: name.to_owned(), control, header: 0, head: None, attached }
     }
 
     /// Takes hold of a volume unless somebody else advances it just now.
     pub(crate) fn try_hold(&self, name: &str, control: PathBuf, header: u64) -> Option<Party> {
         let attached = self.entry(name).try_lock_owned().ok()?;
-        Some(Party { name: name.to_owned(), control, header, attached })
+        Some(Party { name: name.to_owned(), control, header, head: None, attached })
     }
 
     /// Takes all of them on; gives what came of each, in their order.
@@ -135,9 +143,7 @@ impl Anchors {
                     Ok(Action::WriteHeader { count, .. }) => {
                         headers.spawn(write_header(index, party.control.clone(), count, patience));
                     }
-                    Ok(Action::Increment { from }) => {
-                        counts.push((index, (party.name.clone(), from)))
-                    }
+                    Ok(Action::Increment { from }) => counts.push((index, party.count(from))),
                     Err(trouble) => note(results, index, trouble),
                 }
             }
@@ -145,12 +151,15 @@ impl Anchors {
             done.extend(self.incremented(key, counts).await);
             for (index, done) in done {
                 match (done, parties.get_mut(index)) {
-                    (Ok(event), _) => events.push((index, event)),
+                    (Ok((event, head)), Some(party)) => {
+                        party.head = head.or(party.head);
+                        events.push((index, event));
+                    }
                     (Err(trouble), Some(party)) => {
                         party.attached.unknown = true;
                         note(results, index, trouble);
                     }
-                    (Err(_), None) => {}
+                    (Ok(_) | Err(_), None) => {}
                 }
             }
         }
@@ -160,19 +169,26 @@ impl Anchors {
     async fn incremented(
         &self,
         key: &Secret<Vec<u8>>,
-        counts: Vec<(usize, (String, u64))>,
-    ) -> Vec<(usize, Result<Event, Trouble>)> {
+        counts: Vec<(usize, Count)>,
+    ) -> Vec<(usize, Result<Done, Trouble>)> {
         let (at, wanted): (Vec<_>, Vec<_>) = counts.into_iter().unzip();
         let moved = match self.increment(key, &wanted).await {
             Ok(moved) => moved.into_iter().map(Ok).collect(),
             Err(trouble) => vec![Err(trouble); wanted.len()],
         };
-        let told = |moved| if moved { Event::Incremented } else { Event::Moved };
+        let told = |moved| (if moved { Event::Incremented } else { Event::Moved }, None);
         at.into_iter().zip(moved.into_iter().map(|moved| moved.map(told))).collect()
     }
 }
 
 impl Party {
+    /// The increment that covers the header it wrote last.
+    fn count(&self, from: u64) -> Count {
+        let rest = matches!(self.attached.state, State::Counting { last: true, .. });
+        let head = self.head.map(|digest| Head { digest, rest });
+        Count { name: self.name.clone(), from, head }
+    }
+
     fn step(&mut self, event: Event) -> Result<Action, Trouble> {
         let (state, action) =
             step(self.attached.state, event).map_err(|why| stale(&self.name, why, self.header))?;
@@ -193,9 +209,11 @@ async fn write_header(
     control: PathBuf,
     count: u64,
     patience: Duration,
-) -> (usize, Result<Event, Trouble>) {
+) -> (usize, Result<Done, Trouble>) {
     let written = match ask_disk(&control, Request::Advance { count }, patience).await {
-        Ok(Reply::Advanced { count: now, .. }) if now == count => Ok(Event::HeaderDurable),
+        Ok(Reply::Advanced { count: now, head }) if now == count => {
+            Ok((Event::HeaderDurable, Some(head)))
+        }
         Ok(_) => Err(Trouble::failed("the disk process answered something else")),
         Err(error) => Err(error.into()),
     };

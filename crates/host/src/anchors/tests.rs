@@ -1,6 +1,8 @@
 //! The table on a real (software) TPM.
 
-use super::*;
+use model::Digest;
+
+use super::{table::Head, *};
 use crate::guard::tests::swtpm;
 
 struct Bench {
@@ -44,13 +46,19 @@ fn key() -> Secret<Vec<u8>> {
     Secret::new(vec![5; 32])
 }
 
+/// An increment of this volume.
+fn from(name: &str, from: u64) -> Count {
+    let head = Head { digest: Digest::sha256([7; 32]), rest: false };
+    Count { name: name.to_owned(), from, head: Some(head) }
+}
+
 #[tokio::test]
 async fn counts_outlive_the_agent_and_no_earlier_table_is_taken() {
     let Some(bench) = Bench::new() else { return };
     assert_eq!(bench.refusal().await.as_deref(), Some("anchor-missing"));
     bench.anchors().begin(&key(), "v1/1/boot", 0).await.unwrap();
     let yesterday = std::fs::read(bench.file()).unwrap();
-    let zero = [("v1/1/boot".to_owned(), 0)];
+    let zero = [from("v1/1/boot", 0)];
     assert_eq!(bench.anchors().increment(&key(), &zero).await.unwrap(), [true]);
     // Nobody is taken for us who has moved it.
     assert_eq!(bench.anchors().increment(&key(), &zero).await.unwrap(), [false]);
@@ -73,10 +81,9 @@ async fn a_change_that_was_interrupted_before_the_tpm_is_finished() {
     let Some(bench) = Bench::new() else { return };
     bench.anchors().begin(&key(), "v1/1/boot", 3).await.unwrap();
     let counter = bench.tpm.anchor_counter().await.unwrap();
-    let table = Table { count: counter + 1, volumes: [("v1/1/boot".to_owned(), 4)].into() };
-    let text = serde_json::to_string(&table).unwrap();
-    let tag = hmac::sign(&mac(&key()), text.as_bytes()).as_ref().to_vec();
-    let stored = serde_json::to_vec(&Stored { table: text, tag }).unwrap();
+    let volumes = [("v1/1/boot".to_owned(), 4)].into();
+    let table = Table { count: counter + 1, volumes, heads: BTreeMap::new() };
+    let stored = table.stored(&key()).unwrap();
     std::fs::write(bench.file(), &stored).unwrap();
     assert_eq!(bench.anchors().count(&key(), "v1/1/boot").await.unwrap(), 4);
     std::fs::write(bench.file(), &stored).unwrap();
@@ -109,7 +116,7 @@ async fn one_increment_of_the_tpm_moves_all_volumes_on() {
         anchors.begin(&key(), name, 5).await.unwrap();
     }
     let before = bench.tpm.anchor_counter().await.unwrap();
-    let all = names.map(|name| (name.to_owned(), 5));
+    let all = names.map(|name| from(name, 5));
     assert_eq!(anchors.increment(&key(), &all).await.unwrap(), [true; 3]);
     assert_eq!(bench.tpm.anchor_counter().await.unwrap(), before + 1);
     // Nothing moves, nothing is worn.
@@ -118,4 +125,32 @@ async fn one_increment_of_the_tpm_moves_all_volumes_on() {
     for name in names {
         assert_eq!(anchors.count(&key(), name).await.unwrap(), 6);
     }
+}
+
+#[tokio::test]
+async fn a_table_below_the_authoritys_record_opens_nothing_and_a_volume_is_handed_over() {
+    let Some(bench) = Bench::new() else { return };
+    let (anchors, name) = (bench.anchors(), "v1/1/boot");
+    let told = |count, handed_over| Some(AnchorStart { count, handed_over });
+    let refused = async |told| {
+        let opened = anchors.opening(&key(), name, told).await;
+        opened.unwrap_err().reason.refused.unwrap_or_default()
+    };
+    assert_eq!(refused(None).await, "anchor-missing");
+    assert_eq!(refused(told(4, false)).await, "anchor-missing");
+    assert_eq!(anchors.opening(&key(), name, told(4, true)).await.unwrap(), 4);
+    assert_eq!(anchors.opening(&key(), name, told(4, false)).await.unwrap(), 4);
+    assert_eq!(refused(told(5, false)).await, "rolled-back");
+    // What is told to the authority is what the table covers.
+    let (vm, epoch) = ("v1".parse().unwrap(), Epoch(1));
+    assert_eq!(anchors.standing(&key(), &vm, epoch).await.unwrap(), []);
+    let changes = anchors.changes();
+    let rest = Head { digest: Digest::sha256([8; 32]), rest: true };
+    let last = Count { head: Some(rest), ..from(name, 4) };
+    assert_eq!(anchors.increment(&key(), &[last]).await.unwrap(), [true]);
+    assert!(changes.has_changed().unwrap());
+    let standing = [Standing { volume: Volume::Boot, count: 5, head: rest }];
+    assert_eq!(anchors.standing(&key(), &vm, epoch).await.unwrap(), standing);
+    // The next agent knows as well.
+    assert_eq!(bench.anchors().standing(&key(), &vm, epoch).await.unwrap(), standing);
 }

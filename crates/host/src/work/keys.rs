@@ -85,6 +85,7 @@ impl Worker {
     ) -> Result<Found, Trouble> {
         let local = record.job.as_ref().is_some_and(|job| job.local && job.is_open());
         self.reanchored.retain(|other| *other != volume);
+        self.recorded.remove(&volume);
         let keys = if local {
             self.guarded(record, volume).await?
         } else if prefers_guard(record, volume)
@@ -167,6 +168,9 @@ impl Worker {
         }
         if opened.info.reanchor {
             self.reanchored.push(volume);
+        }
+        if let Some(start) = opened.info.anchor {
+            self.recorded.insert(volume, start);
         }
         tracing::info!(vm.id = %self.vm, grant.id = %opened.info.id, purpose = ?purpose, "grant opened");
         Ok(opened.keys)

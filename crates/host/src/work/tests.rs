@@ -272,6 +272,56 @@ async fn yesterdays_copy_of_a_volume_is_refused_by_name_and_so_is_an_unknown_one
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn by_the_authoritys_record_a_host_that_was_set_back_is_refused_and_a_volume_is_handed_over()
+{
+    let (built, image) = match parts() {
+        Ok(parts) => parts,
+        Err(missing) => {
+            println!("Skipped: {missing}");
+            return;
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut worker, _inbox, _swtpm) = worker(dir.path(), &built).await;
+    let mut record = record(&image);
+    record.spec.format = VolumeFormat::Vault;
+    let started = Arc::new(Mutex::new(Processes::default()));
+    let _cleanup = Cleanup(Arc::clone(&started));
+    worker.data_key = Some(Secret::new(vec![8; 32]));
+    let data = Role::Disk(Volume::Data);
+    let file = worker.paths.image(Volume::Data);
+    step(&mut worker, (&mut record, &started), Step::Create(Volume::Data)).await;
+    let mut runs = Vec::new();
+    let key = worker.host.guard.host_key().await.unwrap();
+    for _ in 0..2 {
+        step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
+        step(&mut worker, (&mut record, &started), Step::End(data)).await;
+        let standing = worker.host.anchors.standing(&key, &worker.vm, record.epoch).await.unwrap();
+        assert!(standing[0].head.rest);
+        runs.push((standing[0].count, std::fs::read(&file).unwrap()));
+    }
+    let told = |count, handed_over| AnchorStart { count, handed_over };
+    let name = |refused: Trouble| refused.reason.refused.unwrap_or_default();
+    // The table, the volume and the TPM agree, and the record counts further.
+    worker.recorded.insert(Volume::Data, told(runs[1].0 + 1, false));
+    assert_eq!(name(worker.perform(&record, Step::Spawn(data)).await.unwrap_err()), "rolled-back");
+    let anew = worker.perform(&record, Step::Create(Volume::Data)).await.unwrap_err();
+    assert_eq!(name(anew), "rolled-back");
+    assert!(file.exists());
+    // Another machine has no count of it: it takes the copy that the record counts, and no other.
+    worker.host.anchors.forget(&key, &worker.vm).await.unwrap();
+    worker.recorded.insert(Volume::Data, told(runs[1].0, false));
+    let refused = worker.perform(&record, Step::Spawn(data)).await.unwrap_err();
+    assert_eq!(name(refused), "anchor-missing");
+    worker.recorded.insert(Volume::Data, told(runs[1].0, true));
+    std::fs::write(&file, &runs[0].1).unwrap();
+    assert_eq!(name(worker.perform(&record, Step::Spawn(data)).await.unwrap_err()), "rolled-back");
+    std::fs::write(&file, &runs[1].1).unwrap();
+    step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
+    step(&mut worker, (&mut record, &started), Step::End(data)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_vtpm_gets_an_rsa_ek_only_if_the_vm_asks_for_one() {
     let (built, image) = match parts() {
         Ok(parts) => parts,

@@ -38,6 +38,11 @@ impl Worker {
         record: &Record,
         volume: Volume,
     ) -> Result<Found, Trouble> {
+        let older = self.reanchored.contains(&volume);
+        if let Some(start) = self.recorded.get(&volume).filter(|_| !older) {
+            let name = anchors::name(&self.vm, record.epoch, volume);
+            return Err(anchors::made_anew(&name, start.count));
+        }
         remove_all(&self.paths.image(volume))?;
         let args = plan::create_volume(&self.paths, &record.spec, volume, &record.kmi);
         let spawn = Spawn::new(self.host.config.binaries.disk())
@@ -106,13 +111,26 @@ impl Worker {
 
     /// Takes one volume on.
     pub(super) async fn take_on(&self, party: &mut Party, next: Next) -> Result<(), Trouble> {
+        self.take_on_from(party, next, 0).await
+    }
+
+    /// As that; one that may be older counts on from at least `recorded`.
+    async fn take_on_from(
+        &self,
+        party: &mut Party,
+        next: Next,
+        recorded: u64,
+    ) -> Result<(), Trouble> {
         let key = self.host.guard.host_key().await?;
         let status = child::ask_disk(&party.control, disk::Request::Status {}, ANSWER).await?;
         let status = if let disk::Reply::Status(status) = status { Some(status) } else { None };
         let count = status.and_then(|status| status.anchor_count);
         let header = count.ok_or_else(|| Trouble::failed("the disk process serves no vault"))?;
         party.header = match next {
-            Next::AttachOlder => self.host.anchors.begin_again(&key, &party.name, header).await?,
+            Next::AttachOlder => {
+                let count = header.max(recorded);
+                self.host.anchors.begin_again(&key, &party.name, count).await?
+            }
             Next::Attach | Next::Advance | Next::Detach => header,
         };
         let parties = std::slice::from_mut(party);
@@ -135,12 +153,13 @@ impl Worker {
         let mut args = plan::serve_volume(&self.paths, &record.spec, volume);
         let mut vault = None;
         let older = self.reanchored.contains(&volume);
+        let recorded = self.recorded.get(&volume).copied();
         if record.spec.format == VolumeFormat::Vault {
             let own = self.host.guard.host_key().await?;
             let name = anchors::name(&self.vm, record.epoch, volume);
             let party = self.host.anchors.hold(&name, self.paths.disk_control(volume)).await;
             if !older {
-                let count = self.host.anchors.count(&own, &name).await?;
+                let count = self.host.anchors.opening(&own, &name, recorded).await?;
                 args.extend(["--anchor-count".into(), count.to_string().into()]);
             }
             vault = Some(party);
@@ -163,7 +182,8 @@ impl Worker {
         };
         if let (Ok(()), true, Some(party)) = (&well, new, &mut vault) {
             let next = if older { Next::AttachOlder } else { Next::Attach };
-            well = self.take_on(party, next).await;
+            let recorded = recorded.map_or(0, |recorded| recorded.count);
+            well = self.take_on_from(party, next, recorded).await;
         }
         if let Err(trouble) = well {
             process::cut(process).await;
