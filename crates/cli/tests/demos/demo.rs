@@ -6,6 +6,7 @@ mod home;
 mod hosts;
 mod keeping;
 mod launch;
+mod machine;
 mod refusals;
 
 use std::thread;
@@ -33,6 +34,8 @@ pub fn show(world: World, checks: &mut Checks, _: Rounds) {
     );
     guest::lying(&world, checks, v3);
     disk::attacked(&world, checks);
+    machine::put_back(&world, checks);
+    machine::brought_along(&world, checks);
     keeping::authority_away(&world, checks);
     keeping::lease_ended(&world, checks);
     keeping::rolled_back(&world, checks);
