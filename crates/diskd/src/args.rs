@@ -18,7 +18,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Make a volume; progress is one JSON object a line on stdout.
     Create(CreateArgs),
-    /// Serve a volume over NBD until SIGTERM.
+    /// Serve a volume over NBD or vhost-user-blk until SIGTERM.
     Serve(ServeArgs),
 }
 

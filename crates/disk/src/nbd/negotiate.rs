@@ -23,7 +23,7 @@ const QUERIES_MAX: u32 = 64;
 /// What is offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Export {
-    /// The names it answers to; the first one is its proper name.
+    /// The names it answers to.
     pub names: Vec<String>,
     /// Size in bytes.
     pub size: u64,
@@ -218,7 +218,7 @@ impl Negotiation {
         reply(out, option, wire::REP_INFO, &info);
         if asked.clone().any(|kind| kind == wire::INFO_NAME) {
             let mut info = wire::INFO_NAME.to_be_bytes().to_vec();
-            info.extend(self.export.names.first().map(String::as_str).unwrap_or(name).as_bytes());
+            info.extend(name.as_bytes());
             reply(out, option, wire::REP_INFO, &info);
         }
         let mut info = wire::INFO_BLOCK_SIZE.to_be_bytes().to_vec();
