@@ -18,8 +18,8 @@ use self::parse::machine_memory;
 pub use self::reference::{AddComponent, FromLog, Pcrs, Reference};
 pub use self::vm::{BadGuest, Create, Format, GuardBy, KmiBy, Origin, Transport, Vm};
 pub use self::volume::{
-    AnchorPlace, AnyFormat, Cipher, NewFormat, NewKey, OpenKey, OverTls, SnapshotNamed, Volume,
-    VolumeConvert, VolumeCreate, VolumeRekey, VolumeServe, VolumeSnapshot,
+    AnchorPlace, AnyFormat, Cipher, NewFormat, NewKey, OpenKey, OverTls, SnapshotNamed, SourceKey,
+    Volume, VolumeCheck, VolumeConvert, VolumeCreate, VolumeRekey, VolumeServe, VolumeSnapshot,
 };
 
 /// Trusted virtual machines on QEMU/KVM.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serve::{
     client::CallError, config::ConfigError, exit::Exit, fsfile::FileError, problem::Problem,
 };
+use tpm::{TpmError, TransportError};
 
 pub use self::{
     place::{Place, quoted},
@@ -88,6 +89,10 @@ fn next_step(error: &anyhow::Error) -> &'static str {
     if error.is::<ConfigError>() {
         "a client's configuration has url, ca_file, client_cert and client_key; for a lab use --lab \
          DIR"
+    } else if matches!(error.downcast_ref(), Some(TpmError::Transport(TransportError::Open { .. })))
+    {
+        "is there a TPM, and may this user use it? a software TPM is said as unix:SOCKET (--anchor \
+         tpm:unix:SOCKET, --tpm=unix:SOCKET)"
     } else if error.is::<FileError>() || error.is::<std::io::Error>() {
         "is the path right, and may this user read and write there?"
     } else {

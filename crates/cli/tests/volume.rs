@@ -14,17 +14,26 @@ mod convert;
 #[path = "volume/damage.rs"]
 mod damage;
 #[cfg(test)]
+#[path = "shared/dice.rs"]
+mod dice;
+#[cfg(test)]
 #[path = "volume/fixture.rs"]
 mod fixture;
 #[cfg(test)]
 #[path = "volume/formats.rs"]
 mod formats;
 #[cfg(test)]
+#[path = "volume/fsx.rs"]
+mod fsx;
+#[cfg(test)]
 #[path = "volume/keys.rs"]
 mod keys;
 #[cfg(test)]
 #[path = "volume/manage.rs"]
 mod manage;
+#[cfg(test)]
+#[path = "volume/online.rs"]
+mod online;
 #[cfg(test)]
 #[path = "volume/tls.rs"]
 mod tls;

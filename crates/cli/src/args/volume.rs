@@ -1,9 +1,13 @@
 //! `vouchsafe volume ...`: needs no authority.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+mod keys;
+
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use model::Kmi;
+
+pub use self::keys::{AnchorPlace, NewKey, OpenKey, SourceKey};
 
 /// Verbs of volumes.
 #[derive(Debug, Subcommand)]
@@ -18,13 +22,7 @@ pub enum Volume {
         path: PathBuf,
     },
     /// Read everything and name what is damaged (exit status 3).
-    Check {
-        /// The volume.
-        path: PathBuf,
-        /// What opens it.
-        #[command(flatten)]
-        key: OpenKey,
-    },
+    Check(VolumeCheck),
     /// Exchange the key, or with --data the key of all data.
     Rekey(VolumeRekey),
     /// States that are kept.
@@ -38,6 +36,18 @@ pub enum Volume {
         #[arg(long, value_parser = bytes)]
         size: u64,
         /// What opens it.
+        #[command(flatten)]
+        key: OpenKey,
+    },
+    /// Take this state of a vault volume for the latest: a backup that was put back on purpose. Every
+    /// other copy is refused from then on. A volume without an anchor gets one.
+    Reanchor {
+        /// The volume.
+        path: PathBuf,
+        /// The anchor: a file kept elsewhere, `tpm` or `tpm:ADDRESS`. If there is none it is made.
+        #[arg(long, value_name = "FILE|tpm")]
+        anchor: AnchorPlace,
+        /// What opens the volume.
         #[command(flatten)]
         key: OpenKey,
     },
@@ -94,76 +104,6 @@ pub enum Cipher {
     Aegis256X4,
 }
 
-/// What opens a volume: one of them, and for a raw one none.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-pub struct OpenKey {
-    /// File with the key, 1 to 512 bytes, taken as they are.
-    #[arg(long, value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-    /// File with the pass phrase, 1 to 512 bytes, taken as they are.
-    #[arg(long, value_name = "FILE")]
-    pub passphrase_file: Option<PathBuf>,
-    /// Ask for the pass phrase on the terminal.
-    #[arg(long)]
-    pub passphrase: bool,
-    /// Unseal the key by this machine's TPM [default: device:/dev/tpmrm0].
-    #[arg(
-        long,
-        value_name = "TPM",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "device:/dev/tpmrm0"
-    )]
-    pub tpm: Option<tpm::Address>,
-}
-
-/// What is to open a volume from now on: exactly one.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-pub struct NewKey {
-    /// File with the new key.
-    #[arg(long, value_name = "FILE")]
-    pub new_key_file: Option<PathBuf>,
-    /// File with the new pass phrase.
-    #[arg(long, value_name = "FILE")]
-    pub new_passphrase_file: Option<PathBuf>,
-    /// Ask for the new pass phrase on the terminal.
-    #[arg(long)]
-    pub new_passphrase: bool,
-    /// Make a key that only this machine's TPM unseals [default: device:/dev/tpmrm0].
-    #[arg(
-        long,
-        value_name = "TPM",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "device:/dev/tpmrm0"
-    )]
-    pub new_tpm: Option<tpm::Address>,
-}
-
-/// Where a volume's anchor is.
-#[derive(Clone, Debug)]
-pub enum AnchorPlace {
-    /// In a file.
-    File(PathBuf),
-    /// In a counter of a TPM.
-    Tpm(tpm::Address),
-}
-
-impl FromStr for AnchorPlace {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let address = match (text, text.strip_prefix("tpm:")) {
-            ("tpm", _) => "device:/dev/tpmrm0",
-            (_, Some(address)) => address,
-            (_, None) => return Ok(Self::File(text.into())),
-        };
-        address.parse().map(Self::Tpm).map_err(|error| format!("{address:?}: {error}"))
-    }
-}
-
 /// What is said of a new volume.
 #[derive(Debug, Args)]
 pub struct VolumeCreate {
@@ -193,6 +133,25 @@ pub struct VolumeCreate {
     pub label: String,
 }
 
+/// What of a volume is read, and against what.
+#[derive(Debug, Args)]
+pub struct VolumeCheck {
+    /// The volume.
+    pub path: PathBuf,
+    /// What opens it.
+    #[command(flatten)]
+    pub key: OpenKey,
+    /// Anchor of its freshness: an older copy is refused.
+    #[arg(long, value_name = "FILE|tpm")]
+    pub anchor: Option<AnchorPlace>,
+    /// Read this snapshot instead of the disk.
+    #[arg(long, value_name = "NAME", conflicts_with = "all")]
+    pub snapshot: Option<String>,
+    /// Read the disk and all its snapshots.
+    #[arg(long)]
+    pub all: bool,
+}
+
 /// The export over TCP: all four or none.
 #[derive(Debug, Args)]
 pub struct OverTls {
@@ -213,7 +172,7 @@ pub struct OverTls {
 /// How a volume is served.
 #[derive(Debug, Args)]
 pub struct VolumeServe {
-    /// The volume.
+    /// The volume; of an ephemeral one, a free name in the directory that takes it.
     pub path: PathBuf,
     /// What opens it; a raw one has no key.
     #[command(flatten)]
@@ -246,9 +205,24 @@ pub struct VolumeServe {
     /// Do not give trimmed space back, so that the file never shows what is in use.
     #[arg(long)]
     pub keep_allocation: bool,
+    /// Make an empty vault volume whose key is in this process alone, and serve it. Its file has no name
+    /// once it is served: when the process ends nothing of it is left.
+    #[arg(
+        long,
+        requires = "size",
+        conflicts_with_all = ["OpenKey", "format", "anchor", "snapshot", "kmi", "read_only", "direct",
+            "keep_allocation"]
+    )]
+    pub ephemeral: bool,
+    /// The size of an ephemeral volume.
+    #[arg(long, value_parser = bytes, requires = "ephemeral")]
+    pub size: Option<u64>,
     /// Pass the page cache by (`O_DIRECT`).
     #[arg(long)]
     pub direct: bool,
+    /// A unix socket at which `volume rekey --socket` exchanges keys meanwhile, for our own user.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["read_only", "snapshot", "ephemeral"])]
+    pub control: Option<PathBuf>,
     /// Log each step of each block on its way out and in (S310 to S340, S410 to S440).
     #[arg(long)]
     pub trace_steps: bool,
@@ -260,8 +234,13 @@ pub struct VolumeServe {
 /// Which key is exchanged.
 #[derive(Debug, Args)]
 pub struct VolumeRekey {
-    /// The volume.
-    pub path: PathBuf,
+    /// The volume, if nobody has it open.
+    #[arg(required_unless_present = "socket")]
+    pub path: Option<PathBuf>,
+    /// The control socket of the process that serves the volume (`volume serve --control`): it goes on
+    /// meanwhile.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["path", "OpenKey"])]
+    pub socket: Option<PathBuf>,
     /// What opens it now.
     #[command(flatten)]
     pub key: OpenKey,
@@ -326,9 +305,9 @@ pub struct VolumeConvert {
     /// The source's format, instead of recognising it.
     #[arg(long, value_enum)]
     pub from: Option<AnyFormat>,
-    /// File with the key of an encrypted source.
-    #[arg(long, value_name = "FILE")]
-    pub source_key_file: Option<PathBuf>,
+    /// What opens an encrypted source.
+    #[command(flatten)]
+    pub source_key: SourceKey,
     /// Key-management information to store with it, as JSON.
     #[arg(long, value_parser = kmi)]
     pub kmi: Option<Kmi>,
@@ -360,15 +339,6 @@ fn bytes(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_anchor_is_a_file_or_in_a_tpm() {
-        let place = |text: &str| format!("{:?}", text.parse::<AnchorPlace>());
-        assert_eq!(place("tpm"), place("tpm:device:/dev/tpmrm0"));
-        assert!(place("tpm:unix:/s").contains("Unix"));
-        assert!(place("/a/tpm").contains("File"));
-        assert!("tpm:x".parse::<AnchorPlace>().is_err());
-    }
 
     #[test]
     fn sizes_are_exact() {

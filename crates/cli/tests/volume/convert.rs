@@ -53,8 +53,17 @@ fn luks_volumes_become_vaults() {
     let disk = content(SIZE - 512);
     dir.file("source.raw", &disk);
     dir.done("convert --to luks2 --key-file key source.raw a.luks2");
+    // The key of the new volume is tried on the source as well, unless another one is said.
+    dir.done("convert --to vault --key-file key a.luks2 same.vault");
+    same(&dir, "same.vault", &disk);
     dir.file("new", b"another key");
-    dir.done("convert --key-file new --source-key-file key a.luks2 a.vault");
+    let refusal = dir.refusal("convert --to vault --key-file new a.luks2 a.vault");
+    assert_eq!(refusal["refused"], "wrong-key");
+    assert!(refusal["hint"].as_str().unwrap().contains("--source-key-file"), "{refusal}");
+    assert!(!dir.path(".a.vault.converting").exists());
+    dir.done("convert --key-file new --source-passphrase-file key a.luks2 a.vault");
+    dir.done("convert --key-file key --source-key-file new a.vault b.vault");
+    same(&dir, "b.vault", &disk);
     dir.file("key", b"another key");
     same(&dir, "a.vault", &disk);
     let (raw, to) = (dir.text("source.raw"), dir.text("b.luks"));
@@ -65,9 +74,9 @@ fn luks_volumes_become_vaults() {
     if outside("qemu-img", &args).is_none() {
         return;
     }
-    let done = dir.done("convert --key-file key --source-key-file key b.luks b.vault");
+    let done = dir.done("convert --to vault --key-file key b.luks c.vault");
     assert_eq!(done["from"], "luks1");
-    same(&dir, "b.vault", &disk);
+    same(&dir, "c.vault", &disk);
 }
 
 #[test]

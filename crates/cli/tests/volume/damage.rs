@@ -105,6 +105,87 @@ fn yesterdays_copy_is_refused_where_there_is_an_anchor_and_served_with_a_warning
 }
 
 #[test]
+fn a_backup_counts_again_after_a_re_anchor_and_every_other_copy_does_not() {
+    let dir = Dir::new();
+    dir.done("create --size 1M --key-file key v --anchor anchor");
+    dir.serve("v --key-file key --anchor anchor").stop();
+    fs::copy(dir.path("v"), dir.path("backup")).unwrap();
+    dir.serve("v --key-file key --anchor anchor").stop();
+    fs::copy(dir.path("v"), dir.path("newest")).unwrap();
+    fs::copy(dir.path("backup"), dir.path("v")).unwrap();
+    let check = "check v --key-file key --anchor anchor";
+    let refusal = dir.refusal(check);
+    assert_eq!(refusal["refused"], "rolled-back");
+    assert!(refusal["hint"].as_str().unwrap().contains("volume reanchor"), "{refusal}");
+    dir.done("reanchor v --key-file key --anchor anchor");
+    assert_eq!(dir.done(check)["freshness_checked"], true);
+    dir.serve("v --key-file key --anchor anchor").stop();
+    for copy in ["backup", "newest"] {
+        let line = format!("check {copy} --key-file key --anchor anchor");
+        assert_eq!(dir.refused(&line), "rolled-back", "{copy}");
+    }
+    // A lost anchor: a new one is raised to the volume, and the older copies stay refused.
+    fs::remove_file(dir.path("anchor")).unwrap();
+    let lost = "serve --socket s.sock v --key-file key --anchor anchor";
+    let (code, said) = dir.run(lost);
+    assert!(code == 1 && said.contains("anchor: could not"), "{said}");
+    dir.done("reanchor v --key-file key --anchor anchor");
+    dir.done(check);
+    assert_eq!(dir.refused("check newest --key-file key --anchor anchor"), "rolled-back");
+    dir.done("create --size 1M --key-file key w");
+    let other = "reanchor w --key-file key --anchor anchor";
+    assert_eq!(dir.refused(other), "anchor-mismatch", "another volume's");
+}
+
+#[test]
+fn damage_in_a_snapshot_is_found_if_snapshots_are_read() {
+    let dir = Dir::new();
+    let Some(disk) = written(&dir, "") else { return };
+    dir.done("snapshot create v one --key-file key");
+    let damaged = place(&dir, 5) + 77;
+    let other: Vec<u8> = disk.iter().map(|byte| byte ^ 1).collect();
+    let source = dir.file("other.raw", &other).to_str().unwrap().to_owned();
+    let served = dir.serve("v --key-file key");
+    outside("nbdcopy", &["--flush", &source, &served.uri()]);
+    served.stop();
+    flip(&dir, damaged);
+    // The disk has been written anew since: the old version is the snapshot's alone.
+    dir.done("check v --key-file key");
+    for more in ["--snapshot one", "--all"] {
+        let found = dir.refusal(&format!("check v --key-file key {more}"));
+        assert_eq!(found["refused"], "sector-damaged", "{more}");
+        assert!(found["detail"].as_str().unwrap().starts_with("snapshot one: "), "{found}");
+        let state = if more == "--all" { &found["snapshots"][0] } else { &found };
+        assert_eq!(state["bad"], serde_json::json!([5 * SECTOR]), "{more}");
+    }
+    assert_eq!(dir.refused("check v --key-file key --snapshot two"), "snapshot-not-found");
+}
+
+#[test]
+fn an_error_names_the_file_and_a_file_of_no_format_what_to_do_with_it() {
+    let dir = Dir::new();
+    for line in ["check --key-file key nowhere", "serve --socket s.sock --key-file key nowhere"] {
+        let (code, said) = dir.run(line);
+        assert!(code == 1 && said.contains("nowhere: could not"), "{line}: {said}");
+    }
+    dir.file("empty", b"");
+    dir.file("disk.qcow2", b"QFI\xfb....");
+    dir.file("raw", &[7; 8192]);
+    for (name, next) in [("empty", "cut short"), ("disk.qcow2", "convert"), ("raw", "--format raw")]
+    {
+        for verb in ["inspect", "check --key-file key", "serve --socket s.sock --key-file key"] {
+            let found = dir.refusal(&format!("{verb} {name}"));
+            assert_eq!(found["refused"], "format-unknown", "{verb} {name}");
+            assert!(found["hint"].as_str().unwrap().contains(next), "{verb} {name}: {found}");
+        }
+    }
+    dir.done("create --size 1M --key-file key v");
+    let (code, said) =
+        dir.run("serve --socket s.sock v --key-file key --anchor tpm:unix:nowhere.sock");
+    assert!(code == 1 && said.contains("tpm:unix:SOCKET"), "{said}");
+}
+
+#[test]
 fn another_volumes_anchor_is_refused() {
     let dir = Dir::new();
     dir.done("create --size 1M --key-file key v --anchor one");

@@ -65,11 +65,16 @@ impl Dir {
 
     /// The name of the refusal that a command must meet.
     pub(crate) fn refused(&self, line: &str) -> String {
+        self.refusal(line)["refused"].as_str().unwrap().to_owned()
+    }
+
+    /// The refusal that a command must meet.
+    pub(crate) fn refusal(&self, line: &str) -> Value {
         let (code, said) = self.run(&format!("{line} --json"));
         assert_eq!(code, 3, "{line}: {said}");
         let said: Value = serde_json::from_str(&said).unwrap();
         assert!(said["hint"].is_string() && said["detail"].is_string(), "{said}");
-        said["refused"].as_str().unwrap().to_owned()
+        said
     }
 
     /// Serves a volume until the value is dropped or [`Served::stop`]ped.

@@ -140,7 +140,55 @@ fn stock_cryptsetup_knows_our_luks2() {
         return;
     }
     let dump = outside("cryptsetup", &["luksDump", &path]).unwrap();
-    assert!(String::from_utf8_lossy(&dump.stdout).contains("sector: 4096"));
+    let dump = String::from_utf8_lossy(&dump.stdout).into_owned();
+    assert!(dump.contains("sector: 4096") && dump.contains("argon2id"), "{dump}");
+}
+
+#[test]
+fn who_asks_for_a_cipher_never_gets_luks2_without() {
+    let dir = Dir::new();
+    dir.file("source.raw", &content(1 << 20));
+    for cipher in ["aegis-256x4", "aes-256-gcm"] {
+        let create = format!("create --format luks2 --cipher {cipher} --size 1M --key-file key v");
+        let convert = format!("convert --to luks2 --cipher {cipher} --key-file key source.raw v");
+        for line in [create, convert] {
+            let (code, said) = dir.run(&line);
+            assert!(code == 2 && said.contains("not authenticated"), "{line}: {said}");
+        }
+    }
+    assert!(!dir.path("v").exists() && !dir.path(".v.converting").exists());
+}
+
+#[test]
+fn an_export_has_the_empty_name_and_the_files_stem() {
+    let dir = Dir::new();
+    dir.done("create --size 1M --key-file key a.vault");
+    let served = dir.serve("a.vault --key-file key");
+    if let Some(list) = outside("nbdinfo", &["--list", &served.uri()]) {
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        assert!(list.contains("export=\"\":") && list.contains("export=\"a\":"), "{list}");
+    }
+    served.stop();
+}
+
+#[test]
+fn an_ephemeral_volume_is_served_and_leaves_nothing() {
+    let dir = Dir::new();
+    let served = dir.serve("scratch --ephemeral --size 24M");
+    assert!(!dir.path("scratch").exists(), "its file has no name");
+    let disk = content(SIZE);
+    let source = dir.file("source.raw", &disk).to_str().unwrap().to_owned();
+    if outside("nbdcopy", &["--flush", &source, &served.uri()]).is_some() {
+        outside("nbdcopy", &[&served.uri(), &dir.text("back.raw")]);
+        assert!(dir.read("back.raw") == disk);
+    }
+    served.stop();
+    assert!(!dir.path("scratch").exists());
+    for more in ["--key-file key", "--read-only", "--anchor a"] {
+        let line = format!("serve --socket s.sock --ephemeral --size 1M {more} v");
+        assert_eq!(dir.run(&line).0, 2, "{more}");
+    }
+    assert_eq!(dir.run("serve --socket s.sock --ephemeral v").0, 2, "without a size");
 }
 
 #[test]

@@ -33,6 +33,19 @@ fn the_content_of_a_key_file_is_the_key_with_its_newline() {
     assert_eq!(dir.refused("check v --key-file without"), "wrong-key");
 }
 
+#[test]
+fn what_may_be_a_pass_phrase_in_a_key_file_is_stretched() {
+    let dir = Dir::new();
+    dir.file("short", b"correct horse");
+    for (key, kind) in [("short", "passphrase"), ("key", "random-key")] {
+        dir.done(&format!("create --size 1M --key-file {key} {key}.vault"));
+        assert_eq!(dir.done(&format!("inspect {key}.vault"))["key_slots"][0]["kind"], kind);
+        dir.done(&format!("check {key}.vault --key-file {key}"));
+    }
+    dir.done("rekey key.vault --key-file key --new-key-file short");
+    assert_eq!(dir.done("inspect key.vault")["key_slots"][0]["kind"], "passphrase");
+}
+
 /// Runs a command on a terminal of its own, where a line of `typed` is typed at each prompt; whether
 /// it succeeded, and all that was shown there. Nothing if there is no tool for it.
 fn on_a_terminal(dir: &Dir, line: &str, typed: &[&str]) -> Option<(bool, String)> {

@@ -115,7 +115,9 @@ fn the_data_key_stays_while_there_are_snapshots() {
     dir.done("snapshot create v one --key-file key");
     assert_eq!(dir.refused("snapshot create v one --key-file key"), "snapshot-name");
     assert_eq!(dir.refused("snapshot delete v two --key-file key"), "snapshot-not-found");
-    assert_eq!(dir.refused("rekey v --data --key-file key"), "unsupported");
+    let refusal = dir.refusal("rekey v --data --key-file key");
+    assert_eq!(refusal["refused"], "unsupported");
+    assert!(refusal["hint"].as_str().unwrap().contains("snapshots first"), "{refusal}");
     dir.done("snapshot delete v one --key-file key");
     dir.done("rekey v --data --key-file key");
     dir.done("check v --key-file key");

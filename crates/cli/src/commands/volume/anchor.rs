@@ -20,6 +20,11 @@ use self::counter::TpmAnchor;
 use super::{failure, vault::uuid_text};
 use crate::{args::AnchorPlace, output::Failure};
 
+/// How far an anchor is raised to a volume that is ahead of it: each step is a file made durable, or
+/// a write to the memory of a TPM, which wears out.
+const FILE_RAISE_MAX: u64 = 100_000;
+const TPM_RAISE_MAX: u64 = 256;
+
 /// A volume with its anchor. Closing it detaches it: the export does that when it stops.
 #[derive(Debug)]
 pub(super) struct Anchored {
@@ -88,6 +93,46 @@ pub(super) fn attach(
     Ok(Anchored { attachment, volume, directory })
 }
 
+/// Takes the state of the volume at `path` for the latest one, and gives the anchor's count. The
+/// anchor is made if there is none; it only ever counts up.
+///
+/// # Errors
+/// `anchor-mismatch` if it is another volume's, or so far behind this one that it cannot be raised;
+/// another refusal, or the system's error.
+pub(super) fn reanchor(
+    place: &AnchorPlace,
+    path: &Path,
+    secret: &Secret<Vec<u8>>,
+) -> Result<u64, Failure> {
+    let uuid = uuid_text(&super::vault::uuid(path)?);
+    let (mut anchor, raise_max): (Box<dyn Anchor>, _) = match place {
+        AnchorPlace::File(file) if file.try_exists()? => {
+            (Box::new(FileAnchor::open(file, &uuid).map_err(failure::at(file))?), FILE_RAISE_MAX)
+        }
+        AnchorPlace::File(file) => {
+            (Box::new(FileAnchor::create(file, &uuid).map_err(failure::at(file))?), FILE_RAISE_MAX)
+        }
+        AnchorPlace::Tpm(address) => {
+            (Box::new(TpmAnchor::open_or_create(address, &uuid)?), TPM_RAISE_MAX)
+        }
+    };
+    let volume = vault::open(path, secret, &OpenOptions::default()).map_err(failure::at(path))?;
+    let (mut count, header) = (anchor.read()?, volume.head().anchor_count);
+    if header.saturating_sub(count) > raise_max {
+        let detail = format!("the volume counts {header} and its anchor {count}");
+        let hint = "`vouchsafe volume convert` makes a new volume of it, which counts from 0";
+        return Err(Failure::refused("anchor-mismatch", detail, hint));
+    }
+    while count < header {
+        anchor.increment(count)?;
+        count = anchor.read()?;
+    }
+    // From here on it is accepted; attaching counts two further, past every other copy.
+    volume.advance(count)?;
+    let attached = Attachment::attach(Arc::new(volume), anchor).map_err(failure::of)?;
+    attached.detach().map_err(failure::of)
+}
+
 impl Anchored {
     /// The directory or device that is written while it is served.
     pub(super) fn directory(&self) -> Option<&Path> {
@@ -103,6 +148,11 @@ impl Anchored {
             attachment.tick().map_err(failure::of)?;
         }
         Ok(())
+    }
+
+    /// The volume in particular.
+    pub(super) const fn vault(&self) -> &Arc<VaultVolume> {
+        &self.volume
     }
 
     fn inner(&self) -> &dyn Volume {

@@ -1,14 +1,15 @@
 //! `vouchsafe volume check`: reads everything that is allocated and names what does not verify.
 
-use std::{io, ops::Range, path::Path};
+use std::{io, ops::Range, path::Path, sync::Arc};
 
-use disk::{OpenOptions, Rejection, Volume};
-use serde_json::{Value, json};
+use disk::{OpenOptions, Rejection, Volume, vault};
+use model::Secret;
+use serde_json::{Map, Value, json};
 use serve::exit::Exit;
 
 use super::{failure, progress};
 use crate::{
-    args::OpenKey,
+    args::VolumeCheck,
     output::{Failure, Printer},
 };
 
@@ -23,11 +24,55 @@ const LISTED: usize = 10_000;
 ///
 /// # Errors
 /// A refusal of the volume as a whole, or the system's error.
-pub(super) fn run(path: &Path, key: &OpenKey, printer: Printer) -> Result<Exit, Failure> {
-    let secret = key.said().map(|from| from.secret(path)).transpose()?;
-    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
-    let volume = disk::open(path, secret.as_ref(), &options).map_err(failure::at(path))?;
-    let header = volume.header_damage().map(str::to_owned);
+pub(super) fn run(args: &VolumeCheck, printer: Printer) -> Result<Exit, Failure> {
+    let secret = args.key.said().map(|from| from.secret(&args.path)).transpose()?;
+    let mut states = vec![one(args, secret.as_ref(), args.snapshot.as_deref(), printer)?];
+    if args.all {
+        for name in kept(&args.path, secret.as_ref())? {
+            states.push(one(args, secret.as_ref(), Some(&name), printer)?);
+        }
+    }
+    let (Some(first), more) = (states.first(), states.get(1..).unwrap_or_default()) else {
+        return Ok(Exit::Done);
+    };
+    let mut shown = first.shown(&args.path);
+    if let Some(object) = shown.as_object_mut() {
+        object.insert("freshness_checked".to_owned(), args.anchor.is_some().into());
+        if args.all {
+            let more: Vec<Value> = more.iter().map(|state| state.shown(&args.path)).collect();
+            object.insert("snapshots".to_owned(), more.into());
+        }
+        if let Some(damaged) = states.iter().find(|state| !state.bad.is_empty()) {
+            damaged.refuse(object);
+        }
+    }
+    let text: Vec<String> = states.iter().map(|state| state.text(&args.path)).collect();
+    printer.result(&shown, &text.join("\n"))?;
+    let whole = states.iter().all(|state| state.bad.is_empty());
+    Ok(if whole { Exit::Done } else { Exit::Refused })
+}
+
+/// What was found in the disk, or in one of its snapshots.
+#[derive(Debug)]
+struct State {
+    snapshot: Option<String>,
+    format: &'static str,
+    size: u64,
+    /// What is wrong with one copy of the header.
+    header: Option<String>,
+    bad: Vec<Range<u64>>,
+    /// The first of them, with their names.
+    named: Vec<Value>,
+}
+
+/// Reads the disk, or one snapshot.
+fn one(
+    args: &VolumeCheck,
+    secret: Option<&Secret<Vec<u8>>>,
+    snapshot: Option<&str>,
+    printer: Printer,
+) -> Result<State, Failure> {
+    let volume = open(args, secret, snapshot)?;
     let bar = progress::bar(printer, "checking", volume.size());
     let (mut bad, mut named): (Vec<Range<u64>>, Vec<Value>) = (Vec::new(), Vec::new());
     walk(&*volume, &mut |range, read| {
@@ -41,58 +86,107 @@ pub(super) fn run(path: &Path, key: &OpenKey, printer: Printer) -> Result<Exit, 
         Ok(())
     })?;
     bar.finish_and_clear();
-    let authenticated = volume.format() == "vault";
-    let sectors: u64 = bad.iter().map(|range| (range.end - range.start).div_ceil(SECTOR)).sum();
-    let listed: Vec<u64> = bad
-        .iter()
-        .flat_map(|range| (range.start..range.end).step_by(usize::try_from(SECTOR).unwrap_or(1)))
-        .take(LISTED)
-        .collect();
-    let mut shown = json!({
-        "checked": path, "format": volume.format(), "size": volume.size(),
-        "authenticated": authenticated, "bad_sectors": sectors, "bad": listed,
-        "damage": named, "header_damage": header,
-    });
-    if let (Some(first), Some(object)) = (named.first(), shown.as_object_mut()) {
+    Ok(State {
+        snapshot: snapshot.map(str::to_owned),
+        format: volume.format(),
+        size: volume.size(),
+        header: volume.header_damage().map(str::to_owned),
+        bad,
+        named,
+    })
+}
+
+fn open(
+    args: &VolumeCheck,
+    secret: Option<&Secret<Vec<u8>>>,
+    snapshot: Option<&str>,
+) -> Result<Arc<dyn Volume>, Failure> {
+    let snapshot = snapshot.map(str::to_owned);
+    let options = OpenOptions { read_only: true, snapshot, ..OpenOptions::default() };
+    super::open(&args.path, secret, &options, args.anchor.as_ref()).map(|opened| opened.volume)
+}
+
+/// The names of the snapshots.
+fn kept(path: &Path, secret: Option<&Secret<Vec<u8>>>) -> Result<Vec<String>, Failure> {
+    let Some(secret) = secret else { return Ok(Vec::new()) };
+    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+    let volume = vault::open(path, secret, &options).map_err(failure::at(path))?;
+    Ok(volume.snapshots().into_iter().map(|kept| kept.name).collect())
+}
+
+impl State {
+    /// As JSON.
+    fn shown(&self, path: &Path) -> Value {
+        let listed: Vec<u64> = self
+            .bad
+            .iter()
+            .flat_map(|range| {
+                (range.start..range.end).step_by(usize::try_from(SECTOR).unwrap_or(1))
+            })
+            .take(LISTED)
+            .collect();
+        json!({
+            "checked": path, "snapshot": self.snapshot, "format": self.format, "size": self.size,
+            "authenticated": self.authenticated(), "bad_sectors": self.sectors(), "bad": listed,
+            "damage": self.named, "header_damage": self.header,
+        })
+    }
+
+    fn authenticated(&self) -> bool {
+        self.format == "vault"
+    }
+
+    fn sectors(&self) -> u64 {
+        self.bad.iter().map(|range| (range.end - range.start).div_ceil(SECTOR)).sum()
+    }
+
+    /// Adds the refusal: the name of the first damage.
+    fn refuse(&self, object: &mut Map<String, Value>) {
+        let Some(first) = self.named.first() else { return };
         let code = first.get("name").and_then(Value::as_str).unwrap_or_default();
         object.insert("refused".to_owned(), code.into());
         let at = first.get("offset").and_then(Value::as_u64).unwrap_or_default();
-        let detail = format!("bad sectors: {sectors}, the first at byte {at}");
+        let sectors = self.sectors();
+        let detail = format!("{}bad sectors: {sectors}, the first at byte {at}", self.prefix());
         object.insert("detail".to_owned(), detail.into());
         object.insert("hint".to_owned(), failure::hint(code).into());
     }
-    printer.result(&shown, &text(path, authenticated, (&bad, &named), header.as_deref()))?;
-    Ok(if bad.is_empty() { Exit::Done } else { Exit::Refused })
+
+    /// Which snapshot it is about, for people.
+    fn prefix(&self) -> String {
+        self.snapshot.as_ref().map_or_else(String::new, |name| format!("snapshot {name}: "))
+    }
+
+    /// For people.
+    fn text(&self, path: &Path) -> String {
+        let (mut lines, prefix) = (Vec::new(), self.prefix());
+        if let Some(damage) = &self.header {
+            lines.push(format!("one copy of the header is damaged: {damage}"));
+        }
+        for range in self.bad.iter().take(LISTED) {
+            let why = self.named.iter().find(|found| found["offset"] == range.start);
+            let why = why.and_then(|found| found["name"].as_str()).unwrap_or("unreadable");
+            let (first, last) = (range.start, range.end - 1);
+            lines.push(format!("{prefix}bad: bytes {first} to {last}: {why}"));
+        }
+        if self.bad.is_empty() {
+            let how = if self.authenticated() {
+                "every sector verifies"
+            } else {
+                "everything can be read"
+            };
+            lines.push(format!("{prefix}{}: {how}", path.display()));
+        }
+        if !self.authenticated() {
+            lines.push("the format is not authenticated: alterations cannot be found".to_owned());
+        }
+        lines.join("\n")
+    }
 }
 
 /// Why something cannot be read: the rule that refuses it, or the medium.
 fn name(error: &io::Error) -> &'static str {
     Rejection::inside(error).map_or("unreadable", Rejection::code)
-}
-
-fn text(
-    path: &Path,
-    authenticated: bool,
-    (bad, named): (&[Range<u64>], &[Value]),
-    header: Option<&str>,
-) -> String {
-    let mut lines = Vec::new();
-    if let Some(damage) = header {
-        lines.push(format!("one copy of the header is damaged: {damage}"));
-    }
-    for range in bad.iter().take(LISTED) {
-        let why = named.iter().find(|found| found["offset"] == range.start);
-        let why = why.and_then(|found| found["name"].as_str()).unwrap_or("unreadable");
-        lines.push(format!("bad: bytes {} to {}: {why}", range.start, range.end - 1));
-    }
-    if bad.is_empty() {
-        let how = if authenticated { "every sector verifies" } else { "everything can be read" };
-        lines.push(format!("{}: {how}", path.display()));
-    }
-    if !authenticated {
-        lines.push("the format is not authenticated: alterations cannot be found".to_owned());
-    }
-    lines.join("\n")
 }
 
 /// Adds a range that follows the others.

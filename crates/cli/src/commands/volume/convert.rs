@@ -10,13 +10,14 @@ mod state;
 use std::{ops::Range, sync::Arc};
 
 use disk::{OpenOptions, Volume};
+use model::Secret;
 use serde_json::json;
 
 use self::{
     source::Source,
     state::{Identity, Places},
 };
-use super::{create, failure, keys, progress};
+use super::{create, failure, progress};
 use crate::{
     args::{NewFormat, VolumeConvert},
     output::{Failure, Printer},
@@ -36,8 +37,7 @@ const SAVE_BYTES: u64 = 64 << 20;
 /// next call.
 pub(super) fn run(args: &VolumeConvert, printer: Printer) -> Result<(), Failure> {
     create::refuse_cipher(args.cipher, args.to)?;
-    let secret = args.source_key_file.as_deref().map(keys::read).transpose()?;
-    let mut source = source::open(&args.source, args.from, secret.as_ref())?;
+    let mut source = source::open(&args.source, args.from, &mut || source_secret(args))?;
     let to = match args.to {
         NewFormat::Vault => "vault",
         NewFormat::Luks2 => "luks2",
@@ -92,6 +92,14 @@ pub(super) fn run(args: &VolumeConvert, printer: Printer) -> Result<(), Failure>
         args.destination.display(),
     );
     printer.result(&shown, &text)
+}
+
+/// What opens an encrypted source: what was said of it, else what is to open the new volume.
+fn source_secret(args: &VolumeConvert) -> Result<Secret<Vec<u8>>, Failure> {
+    match args.source_key.said() {
+        Some(from) => from.secret(&args.source),
+        None => args.key.needed()?.secret(&args.source),
+    }
 }
 
 /// One copying.

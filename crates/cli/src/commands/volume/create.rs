@@ -77,7 +77,8 @@ pub(super) fn run(args: &VolumeCreate, printer: Printer) -> Result<(), Failure> 
 /// [`Failure::Usage`] for a cipher suite of LUKS2.
 pub(super) fn refuse_cipher(cipher: Option<Cipher>, format: NewFormat) -> Result<(), Failure> {
     if cipher.is_some() && format != NewFormat::Vault {
-        let words = "only a vault volume has a choice of ciphers; LUKS2 has AES-256-XTS";
+        let words = "only a vault volume has a choice of ciphers; LUKS2 has AES-256-XTS, which is \
+                     not authenticated";
         return Err(Failure::Usage(words.to_owned()));
     }
     Ok(())
@@ -96,8 +97,8 @@ pub(super) fn make(wish: &Wish<'_>) -> Result<String, Failure> {
 
 fn luks2(wish: &Wish<'_>) -> Result<String, Failure> {
     let (secret, slot): (&Secret<Vec<u8>>, _) = match wish.key {
-        Fresh::Key(secret) => (secret, luks2::SlotKind::RandomKey),
-        Fresh::Passphrase(secret) => (secret, LUKS2_PHRASE),
+        // To LUKS the content of a key file is a pass phrase, and may be a person's.
+        Fresh::Key(secret) | Fresh::Passphrase(secret) => (secret, LUKS2_PHRASE),
         Fresh::Sealed { .. } => {
             let words = "a LUKS2 volume has no place for a TPM's key; use --format vault";
             return Err(Failure::Usage(words.to_owned()));

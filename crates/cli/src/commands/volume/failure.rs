@@ -1,10 +1,14 @@
 //! Refusals of the disk crate as the operator's: name, detail, next step.
 
-use std::path::Path;
+use std::{fs::File, io::Read as _, path::Path};
 
 use disk::VolumeError;
 
 use crate::output::Failure;
+
+const UNKNOWN: &str = "format-unknown";
+/// The first bytes of a qcow2 image.
+pub(super) const QCOW2: &[u8] = b"QFI\xfb";
 
 /// What a failure of the disk crate means for the one who typed.
 pub(super) fn of(error: VolumeError) -> Failure {
@@ -16,9 +20,10 @@ pub(super) fn of(error: VolumeError) -> Failure {
     }
 }
 
-/// The same of the file at `path`, which it names.
+/// The same of the file at `path`, which it names, and looks at if it has no format.
 pub(super) fn at(path: &Path) -> impl FnOnce(VolumeError) -> Failure {
     move |error| match of(error) {
+        Failure::Refused { name, .. } if name == UNKNOWN => unknown(path),
         Failure::Refused { name, detail, hint } => {
             Failure::Refused { name, detail: format!("{}: {detail}", path.display()), hint }
         }
@@ -30,16 +35,51 @@ pub(super) fn at(path: &Path) -> impl FnOnce(VolumeError) -> Failure {
     }
 }
 
+/// The refusal of a file that is none of ours, with what can be done with this one.
+pub(super) fn unknown(path: &Path) -> Failure {
+    let start = start(path).unwrap_or_default();
+    let (is, next) = if start.is_empty() {
+        ("an empty file", "was it cut short or never written? use a backup")
+    } else if start == QCOW2 {
+        ("a qcow2 image", "`vouchsafe volume convert` makes a volume of it")
+    } else {
+        ("none of vault, LUKS2, LUKS1", hint(UNKNOWN))
+    };
+    Failure::refused(UNKNOWN, format!("{} is {is}", path.display()), next)
+}
+
+/// The same with this next step, if it is one of these refusals.
+pub(super) fn hinted(failure: Failure, codes: &[&str], hint: &str) -> Failure {
+    match failure {
+        Failure::Refused { name, detail, .. } if codes.contains(&name.as_str()) => {
+            Failure::refused(name, detail, hint)
+        }
+        other @ (Failure::Refused { .. }
+        | Failure::Altered { .. }
+        | Failure::Error { .. }
+        | Failure::Usage(_)) => other,
+    }
+}
+
+/// The first four bytes, or fewer.
+pub(super) fn start(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(QCOW2.len());
+    File::open(path)?.take(QCOW2.len() as u64).read_to_end(&mut start)?;
+    Ok(start)
+}
+
 /// The next step, by the refusal's name.
 pub(super) fn hint(code: &str) -> &'static str {
     match code {
         "anchor-damaged" => "the anchor's file is not as it was written; put its backup back",
         "already-exists" => "choose another name; volumes are never overwritten",
-        "anchor-mismatch" => "is this the anchor of this volume? a re-anchor needs two persons",
-        "rolled-back" | "header-stale" => {
-            "this is an older state; a real restore must be re-anchored"
+        "anchor-mismatch" => "is this the anchor of this volume, and not an older copy of it?",
+        "rolled-back" => {
+            "this is an older state; of a backup that was put back on purpose `vouchsafe volume \
+             reanchor` makes the latest one"
         }
-        "format-unknown" => "a raw file must be called raw: --format raw",
+        "header-stale" => "an older header was put before a newer log; use a whole backup",
+        UNKNOWN => "a raw file must be called raw: `vouchsafe volume serve --format raw`",
         "header-damaged" | "log-damaged" | "page-damaged" | "sector-damaged" => {
             "`vouchsafe volume check` names the damage; `volume salvage` copies what is whole"
         }

@@ -25,14 +25,7 @@ pub(super) fn run(path: &Path, printer: Printer) -> Result<(), Failure> {
         Some(Format::Vault) => super::vault::inspect(path)?,
         Some(Format::Luks2) => luks2(&file)?,
         Some(Format::Luks1) => luks1(&file)?,
-        Some(Format::Raw) | None => {
-            let detail = format!("{} is none of vault, LUKS2, LUKS1", path.display());
-            return Err(Failure::refused(
-                "format-unknown",
-                detail,
-                failure::hint("format-unknown"),
-            ));
-        }
+        Some(Format::Raw) | None => return Err(failure::unknown(path)),
     };
     printer.result(&shown, &lines(&shown, ""))
 }

@@ -15,7 +15,7 @@ use tpm::{
 
 use super::phrase;
 use crate::{
-    args::{NewKey, OpenKey},
+    args::{NewKey, OpenKey, SourceKey},
     output::Failure,
 };
 
@@ -85,6 +85,15 @@ impl NewKey {
     }
 }
 
+impl SourceKey {
+    /// The one that was said.
+    pub(super) fn said(&self) -> Option<From<'_>> {
+        let key = self.source_key_file.as_deref().map(From::KeyFile);
+        let phrase = self.source_passphrase_file.as_deref().map(From::Passphrase);
+        key.or(phrase).or(self.source_passphrase.then_some(From::Typed))
+    }
+}
+
 impl From<'_> {
     /// The secret that opens the volume at `volume`.
     ///
@@ -136,7 +145,7 @@ impl Fresh {
 ///
 /// # Errors
 /// `key-length`, or the system's error.
-pub(super) fn read(path: &Path) -> Result<Secret<Vec<u8>>, Failure> {
+fn read(path: &Path) -> Result<Secret<Vec<u8>>, Failure> {
     let shown = || path.display().to_string();
     let file = File::open(path).with_context(shown)?;
     let mut secret = Secret::new(Vec::with_capacity(1 + KEY_MAX));

@@ -1,4 +1,5 @@
-//! `vouchsafe volume rekey | snapshot | resize`: changes of a vault volume that nobody has open.
+//! `vouchsafe volume rekey | snapshot | resize | reanchor`: changes of a vault volume that nobody has
+//! open. One that is served is re-keyed by the process that serves it ([`online`]).
 
 use std::{
     ops::ControlFlow,
@@ -14,14 +15,14 @@ use model::Secret;
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
 
-use super::{failure, keys, progress};
+use super::{failure, keys, online, progress};
 use crate::{
-    args::{OpenKey, SnapshotNamed, VolumeRekey},
+    args::{AnchorPlace, OpenKey, SnapshotNamed, VolumeRekey},
     output::{Failure, Printer, table},
 };
 
 /// Bytes of the disk under one page of level 1: what a step of re-keying covers.
-const PAGE_SPAN: u64 = 128 * 4096;
+pub(super) const PAGE_SPAN: u64 = 128 * 4096;
 
 fn open(path: &Path, secret: &Secret<Vec<u8>>, read_only: bool) -> Result<VaultVolume, Failure> {
     let options = OpenOptions { read_only, ..OpenOptions::default() };
@@ -47,26 +48,27 @@ fn changed<T>(
 /// # Errors
 /// A refusal, or the system's error.
 pub(super) fn rekey(args: &VolumeRekey, printer: Printer) -> Result<(), Failure> {
-    let secret = args.key.needed()?.secret(&args.path)?;
+    let path = match (&args.socket, &args.path) {
+        (Some(socket), _) => return online::rekey(args, socket, printer),
+        (None, Some(path)) => path,
+        (None, None) => return Err(Failure::Usage("say the volume, or --socket".to_owned())),
+    };
+    let secret = args.key.needed()?.secret(path)?;
     let new = args.new.said().map(keys::From::fresh).transpose()?;
     match (new, args.data) {
-        (new, true) => data(args, &secret, new.as_ref(), printer),
-        (Some(new), false) => slot(args, &secret, &new, printer),
-        (None, false) => {
-            let words = "say --new-key-file, --new-passphrase, --new-passphrase-file or --new-tpm, or \
-                         --data";
-            Err(Failure::Usage(words.to_owned()))
-        }
+        (new, true) => data((path, args), &secret, new.as_ref(), printer),
+        (Some(new), false) => slot((path, args), &secret, &new, printer),
+        (None, false) => Err(new_key_needed()),
     }
 }
 
 fn slot(
-    args: &VolumeRekey,
+    (path, args): (&Path, &VolumeRekey),
     secret: &Secret<Vec<u8>>,
     new: &keys::Fresh,
     printer: Printer,
 ) -> Result<(), Failure> {
-    let volume = open(&args.path, secret, false)?;
+    let volume = open(path, secret, false)?;
     let opened = volume.key_slot();
     let kmi = volume.kmi().filter(|_| !args.keep).cloned();
     let fresh = NewSlot { secret: new.slot_secret(), kmi: kmi.as_ref(), label: "" };
@@ -77,12 +79,19 @@ fn slot(
             volume.replace_key_slot(opened, &fresh).map(|()| opened)
         }
     })?;
-    let shown = json!({"rekeyed": args.path, "data": false, "key_slot": slot, "kept": args.keep});
-    printer.result(&shown, &format!("{}: key slot {slot} is new", args.path.display()))
+    let shown = json!({"rekeyed": path, "data": false, "key_slot": slot, "kept": args.keep});
+    printer.result(&shown, &format!("{}: key slot {slot} is new", path.display()))
+}
+
+/// What to say where no new key was said.
+pub(super) fn new_key_needed() -> Failure {
+    let words =
+        "say --new-key-file, --new-passphrase, --new-passphrase-file or --new-tpm, or --data";
+    Failure::Usage(words.to_owned())
 }
 
 fn data(
-    args: &VolumeRekey,
+    (path, args): (&Path, &VolumeRekey),
     secret: &Secret<Vec<u8>>,
     new: Option<&keys::Fresh>,
     printer: Printer,
@@ -97,7 +106,7 @@ fn data(
             return Err(Failure::Usage(words.to_owned()));
         }
     };
-    let volume = open(&args.path, secret, false)?;
+    let volume = open(path, secret, false)?;
     let resumed = volume.rekeying();
     let kmi = volume.kmi().cloned();
     let slots = [NewSlot { secret: slot_secret, kmi: kmi.as_ref(), label: "" }];
@@ -107,11 +116,17 @@ fn data(
         bar.set_position(done * PAGE_SPAN);
         ControlFlow::Continue(())
     };
-    changed(&volume, |volume| volume.rekey(&slots, &mut step))?;
+    changed(&volume, |volume| volume.rekey(&slots, &mut step)).map_err(snapshots_first)?;
     bar.finish_and_clear();
-    let shown = json!({"rekeyed": args.path, "data": true, "resumed": resumed});
+    let shown = json!({"rekeyed": path, "data": true, "resumed": resumed});
     let text = "all data are under a new key, which one key slot opens";
-    printer.result(&shown, &format!("{}: {text}", args.path.display()))
+    printer.result(&shown, &format!("{}: {text}", path.display()))
+}
+
+/// The one thing that re-keying does not support is a snapshot.
+pub(super) fn snapshots_first(failure: Failure) -> Failure {
+    let hint = "delete the snapshots first: `vouchsafe volume snapshot list` names them";
+    failure::hinted(failure, &["unsupported"], hint)
 }
 
 /// Keeps the present state.
@@ -165,6 +180,22 @@ pub(super) fn delete(args: &SnapshotNamed, printer: Printer) -> Result<(), Failu
     let volume = opened(&args.path, &args.key, false)?;
     changed(&volume, |volume| volume.delete_snapshot(&args.name))?;
     printer.result(&json!({"deleted": args.name}), &format!("{} is deleted", args.name))
+}
+
+/// Takes this state for the latest: a backup that was put back on purpose.
+///
+/// # Errors
+/// `anchor-mismatch`, another refusal, or the system's error.
+pub(super) fn reanchor(
+    path: &Path,
+    place: &AnchorPlace,
+    key: &OpenKey,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let secret = key.needed()?.secret(path)?;
+    let count = super::anchor::reanchor(place, path, &secret)?;
+    let text = format!("{}: the latest by its anchor, at {count}", path.display());
+    printer.result(&json!({"reanchored": path, "anchor_count": count}), &text)
 }
 
 /// Changes the exported size; nothing is cut off but zeros.

@@ -11,14 +11,15 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use disk::{
-    OpenOptions, TrimPolicy, Volume,
+    OpenOptions, Rejection, TrimPolicy, Volume,
     nbd::{PeerPolicy, Server, ServerOptions, UnixSocket, bind},
+    vault::{self, VaultVolume},
     vhost,
 };
 use serde_json::json;
 use serve::{sandbox, shutdown::Shutdown, telemetry};
 
-use super::{anchor, failure};
+use super::{Opened, anchor, failure, online::control::Control};
 use crate::{
     args::{AnyFormat, VolumeServe},
     output::{Failure, Printer},
@@ -39,21 +40,24 @@ pub(super) async fn run(args: &VolumeServe, printer: Printer) -> Result<(), Fail
     telemetry::init(&log)?;
     sandbox::harden()?;
     serve::shell::lock_memory();
-    let (volume, anchored) = open(args)?;
+    let Opened { volume, anchored, vault } = open(args)?;
     if let Some(damage) = volume.header_damage() {
         printer.say(&format!("the header needs repair: {damage}"));
     }
     // Before the socket exists: who sees it may end us in good order at once.
     let stop = Shutdown::on_signals()?;
     let peers = PeerPolicy::with_users(args.client_uids.clone());
+    let control = args.control.as_deref().map(|path| bind_control(path, vault)).transpose()?;
     let socket = bind(&args.socket, &peers)
         .with_context(|| format!("the socket {}", args.socket.display()))?;
     let front = tls::Front::bind(&args.over_tls, &args.socket).await?;
     // Every file is open; the socket is removed at the end, and an anchor is written.
     let mut writable = vec![parent(&args.socket)];
+    writable.extend(args.control.as_deref().map(parent));
     writable.extend(anchored.as_deref().and_then(anchor::Anchored::directory));
     let files = sandbox::restrict_files(&[], &writable)?;
     tracing::info!(sandbox.files = files.as_str(), socket = %args.socket.display(), "serving");
+    let control = control.map(|control| control.start(&stop)).transpose()?;
     say(args, volume.as_ref(), (anchored.is_some(), front.as_ref()), printer);
     let export = async {
         if args.vhost_user {
@@ -67,6 +71,7 @@ pub(super) async fn run(args: &VolumeServe, printer: Printer) -> Result<(), Fail
         never = tick(anchored.as_deref()) => never?,
         () = over_tls(front) => {}
     }
+    drop(control);
     // Twice is once: the export closed it when its last connection had ended.
     volume.close().context("the volume could not be closed in good order")?;
     Ok(())
@@ -90,10 +95,10 @@ async fn tick(anchored: Option<&anchor::Anchored>) -> Result<(), Failure> {
     }
 }
 
-/// The volume, and the same again if it has an anchor.
-type Opened = (Arc<dyn Volume>, Option<Arc<anchor::Anchored>>);
-
 fn open(args: &VolumeServe) -> Result<Opened, Failure> {
+    if let (true, Some(size)) = (args.ephemeral, args.size) {
+        return ephemeral(&args.path, size);
+    }
     if matches!(args.format, Some(AnyFormat::Qcow2)) {
         let words = "qcow2 is not served; `volume convert` makes a volume of it";
         return Err(Failure::Usage(words.to_owned()));
@@ -108,16 +113,22 @@ fn open(args: &VolumeServe) -> Result<Opened, Failure> {
         ..OpenOptions::default()
     };
     let secret = args.key.said().map(|from| from.secret(&args.path)).transpose()?;
-    if let Some(place) = &args.anchor {
-        let secret = secret.as_ref().ok_or_else(|| {
-            Failure::Usage("only a vault volume has an anchor; say its key".to_owned())
-        })?;
-        let anchored = Arc::new(anchor::attach(place, &args.path, secret, &options)?);
-        return Ok((Arc::clone(&anchored) as Arc<dyn Volume>, Some(anchored)));
-    }
-    let volume =
-        disk::open(&args.path, secret.as_ref(), &options).map_err(failure::at(&args.path))?;
-    Ok((volume.volume(), None))
+    super::open(&args.path, secret.as_ref(), &options, args.anchor.as_ref())
+}
+
+/// A volume whose key is nowhere but in this process. The file loses its name at once, so that the
+/// system takes its space back however the process ends.
+fn ephemeral(path: &Path, size: u64) -> Result<Opened, Failure> {
+    let made = vault::create_ephemeral(path, size, vault::Suite::Aes256Gcm);
+    let volume = made.map_err(failure::at(path))?;
+    std::fs::remove_file(path).with_context(|| path.display().to_string())?;
+    Ok(Opened { volume: Arc::new(volume), anchored: None, vault: None })
+}
+
+/// The socket at which the volume's keys are exchanged.
+fn bind_control(path: &Path, vault: Option<Arc<VaultVolume>>) -> Result<Control, Failure> {
+    let vault = vault.ok_or_else(|| failure::of(Rejection::NotVault.into()))?;
+    Control::bind(path, vault)
 }
 
 /// What is served, on stdout; what is not checked, on stderr.
@@ -127,7 +138,7 @@ fn say(
     (anchored, front): (bool, Option<&tls::Front>),
     printer: Printer,
 ) {
-    if volume.format() == "vault" && !anchored {
+    if volume.format() == "vault" && !anchored && !args.ephemeral {
         printer.say("freshness is unchecked: an older copy of this file would be served as well; see --anchor");
     }
     if volume.format() != "vault" {
@@ -135,7 +146,7 @@ fn say(
     }
     let shown = json!({
         "serving": args.path, "format": volume.format(), "size": volume.size(),
-        "read_only": volume.read_only(), "freshness_checked": anchored,
+        "read_only": volume.read_only(), "freshness_checked": anchored, "ephemeral": args.ephemeral,
         "socket": args.socket, "listen": front.and_then(|front| front.address().ok()), "export": if args.vhost_user { "vhost-user-blk" } else { "nbd" },
     });
     let text = format!(

@@ -8,12 +8,18 @@ use serde_json::{Value, json};
 use super::{create::Wish, failure, keys::Fresh};
 use crate::{args::Cipher, output::Failure};
 
+/// Bytes from which on the content of a key file is taken for random.
+const RANDOM_BYTES: usize = 32;
+
 impl Fresh {
     /// As the secret of a new key slot.
     pub(super) fn slot_secret(&self) -> SlotSecret<'_> {
         match self {
-            Self::Key(secret) => SlotSecret::RandomKey(secret),
-            Self::Passphrase(phrase) => {
+            Self::Key(secret) if secret.expose().len() >= RANDOM_BYTES => {
+                SlotSecret::RandomKey(secret)
+            }
+            // What is shorter than a key may be a pass phrase: it is stretched like one.
+            Self::Key(phrase) | Self::Passphrase(phrase) => {
                 SlotSecret::Passphrase { phrase, cost: Argon2Cost::default() }
             }
             Self::Sealed { key, token } => SlotSecret::Sealed { key, token },

@@ -74,6 +74,19 @@ impl TpmAnchor {
         Ok(Self { actor, index })
     }
 
+    /// The counter of a volume, made if there is none.
+    ///
+    /// # Errors
+    /// `anchors-full`, or the TPM's error.
+    pub(super) fn open_or_create(address: &Address, volume: &str) -> Result<Self, Failure> {
+        match Self::open(address, volume) {
+            Err(Failure::Refused { name, .. }) if name == "anchor-missing" => {
+                Self::create(address, volume)
+            }
+            other => other,
+        }
+    }
+
     /// The counter of a volume.
     ///
     /// # Errors

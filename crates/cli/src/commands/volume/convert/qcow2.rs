@@ -17,9 +17,8 @@ use miniz_oxide::inflate::decompress_slice_iter_to_slice;
 use thiserror::Error;
 
 use super::source::{Chunk, Source};
+use crate::commands::volume::failure::QCOW2;
 
-/// First bytes of a qcow2 image.
-pub(super) const MAGIC: [u8; 4] = *b"QFI\xfb";
 const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
 const ZERO: u64 = 1;
@@ -129,7 +128,7 @@ impl Header {
     /// Parses the first 112 bytes.
     fn parse(bytes: &[u8; 112]) -> Result<Self, Rejection> {
         let version = u32_at(bytes, 4);
-        if !bytes.starts_with(&MAGIC) || !matches!(version, 2 | 3) {
+        if !bytes.starts_with(QCOW2) || !matches!(version, 2 | 3) {
             return Err(Rejection::Unsupported("another version than 2 or 3"));
         }
         if u64_at(bytes, 8) != 0 {

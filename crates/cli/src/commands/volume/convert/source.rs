@@ -1,12 +1,12 @@
 //! What is converted: any volume that the disk crate opens, or a qcow2 image.
 
-use std::{fs::File, io::Read as _, path::Path, sync::Arc};
+use std::{fs::File, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use disk::{Format, OpenOptions, Volume};
 use model::Secret;
 
-use super::qcow2::{self, ImageError, Qcow2};
+use super::qcow2::{ImageError, Qcow2};
 use crate::{args::AnyFormat, commands::volume::failure, output::Failure};
 
 /// A run of bytes.
@@ -67,13 +67,14 @@ pub(super) fn failed(error: anyhow::Error) -> Failure {
 }
 
 /// Opens the image at `path`. Unless `format` is said it is recognised; what is nothing else is raw.
+/// `secret` is asked for what opens an encrypted one.
 ///
 /// # Errors
 /// A refusal, or the system's error.
 pub(super) fn open(
     path: &Path,
     format: Option<AnyFormat>,
-    secret: Option<&Secret<Vec<u8>>>,
+    secret: &mut dyn FnMut() -> Result<Secret<Vec<u8>>, Failure>,
 ) -> Result<Box<dyn Source>, Failure> {
     let format = match format {
         Some(AnyFormat::Qcow2) => None,
@@ -86,12 +87,20 @@ pub(super) fn open(
         return Ok(Box::new(image));
     };
     let options = OpenOptions { read_only: true, format: Some(format), ..OpenOptions::default() };
-    let secret = secret.filter(|_| format != Format::Raw);
-    let volume = disk::open(path, secret, &options).map_err(failure::at(path))?;
+    let secret = if format == Format::Raw { None } else { Some(secret().map_err(other_key)?) };
+    let volume = disk::open(path, secret.as_ref(), &options)
+        .map_err(|error| other_key(failure::at(path)(error)))?;
     if volume.header_damage().is_some() {
         tracing::warn!("one copy of the source's header is damaged");
     }
     Ok(Box::new(Opened(volume.volume())))
+}
+
+/// Of a source that its key does not open, how another one is said.
+fn other_key(failure: Failure) -> Failure {
+    let hint = "has the source another key? say --source-key-file, --source-passphrase or \
+                --source-passphrase-file";
+    failure::hinted(failure, &["not-vault", "tpm-refused", "wrong-key"], hint)
 }
 
 fn recognise(path: &Path) -> Result<Format, Failure> {
@@ -100,10 +109,8 @@ fn recognise(path: &Path) -> Result<Format, Failure> {
 }
 
 fn is_qcow2(path: &Path) -> Result<bool, Failure> {
-    let mut start = Vec::with_capacity(4);
-    let file = File::open(path).with_context(|| path.display().to_string())?;
-    file.take(4).read_to_end(&mut start)?;
-    Ok(start == qcow2::MAGIC)
+    let start = failure::start(path).with_context(|| path.display().to_string())?;
+    Ok(start == failure::QCOW2)
 }
 
 #[derive(Debug)]

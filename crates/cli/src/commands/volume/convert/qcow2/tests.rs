@@ -6,7 +6,7 @@ use super::*;
 fn image() -> Vec<u8> {
     let mut image = vec![0; 6 * 512];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, &MAGIC);
+    put(0, QCOW2);
     put(4, &3_u32.to_be_bytes());
     put(20, &9_u32.to_be_bytes());
     put(24, &1536_u64.to_be_bytes());
