@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use model::VmId;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -19,7 +20,11 @@ pub struct Config {
     pub port: Option<PathBuf>,
     /// The service's URL (`https://..` or `http://..`) where there is a network. Then no port.
     pub url: Option<String>,
-    /// Over a network: the certificate (PEM) of the key that signs the service's answers.
+    /// Over a network: this VM's name. Then `url` is that of the service's listener for guests, and the
+    /// VM is proven there as it is on the port.
+    pub vm: Option<VmId>,
+    /// Over a network without a proof: the certificate (PEM) of the key that signs the service's
+    /// answers.
     pub message_certificate: Option<PathBuf>,
     /// The TPM: `device:PATH`, `unix:PATH` or `tcp:127.0.0.1:PORT`.
     pub tpm: String,
@@ -39,6 +44,7 @@ impl Default for Config {
             ca: "/vouchsafe/ca.pem".into(),
             port: None,
             url: None,
+            vm: None,
             message_certificate: None,
             tpm: "device:/dev/tpmrm0".to_owned(),
             ima_log: "/sys/kernel/security/ima/binary_runtime_measurements".into(),

@@ -115,8 +115,20 @@ struct Open {
     service: String,
     /// The key of its answers.
     message_key: Vec<u8>,
-    /// As which VM; none over a network.
+    /// As which VM; none over a network without a proof.
     admitted: Option<Admitted>,
+}
+
+impl Open {
+    fn proven(connection: Connection, admitted: Admitted) -> Self {
+        Self {
+            connection,
+            path: "/xkms".to_owned(),
+            service: admitted.service.clone(),
+            message_key: admitted.message_key.0.clone(),
+            admitted: Some(admitted),
+        }
+    }
 }
 
 /// The client of one VM.
@@ -142,7 +154,8 @@ impl Client {
         } else {
             None
         };
-        let prover = Prover { tpm: config.tpm.parse()?, ima_log: config.ima_log.clone() };
+        let (tpm, ima_log) = (config.tpm.parse()?, config.ima_log.clone());
+        let prover = Prover { tpm, ima_log, vm: config.vm.clone() };
         let judge = Judge::new(&config)?;
         Ok(Self { config, anchors, prover, judge, open: None })
     }
@@ -212,7 +225,8 @@ impl Client {
         self.open = None;
         let open = self.opened()?;
         let admitted = open.admitted.clone();
-        let admitted = admitted.ok_or(ExchangeError::Missing("a network carries no proof"))?;
+        let admitted =
+            admitted.ok_or(ExchangeError::Missing("a proof over a network needs `vm`"))?;
         Ok(Reply::Admitted { vm: admitted.vm, until: admitted.until })
     }
 
@@ -266,7 +280,11 @@ impl Client {
 
     fn connect(&self) -> Result<Open, ExchangeError> {
         let Some(url) = &self.config.url else { return self.connect_port() };
-        let (connection, path) = Connection::url(url, self.anchors.as_ref(), self.patience())?;
+        let (mut connection, path) = Connection::url(url, self.anchors.as_ref(), self.patience())?;
+        if self.config.vm.is_some() {
+            let admitted = self.prover.prove(&mut connection)?;
+            return Ok(Open::proven(connection, admitted));
+        }
         let file = self.config.message_certificate.as_ref();
         let file = file.ok_or(ExchangeError::Missing("over a network: `message_certificate`"))?;
         let der = blocks(&read_bounded(file, ANCHORS)?).into_iter().next();
@@ -284,13 +302,7 @@ impl Client {
         let stream = stream.map_err(ServiceError::from)?;
         let mut connection = Connection::tls(Box::new(stream), anchors)?;
         let admitted = self.prover.prove(&mut connection)?;
-        Ok(Open {
-            connection,
-            path: "/xkms".to_owned(),
-            service: admitted.service.clone(),
-            message_key: admitted.message_key.0.clone(),
-            admitted: Some(admitted),
-        })
+        Ok(Open::proven(connection, admitted))
     }
 
     const fn patience(&self) -> Duration {

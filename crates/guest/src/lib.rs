@@ -19,8 +19,8 @@
 //! ```
 //!
 //! **Invariants:** no request leaves before the service's passport was checked and the proof was
-//! accepted; over a network, where the VM cannot be proven so, only answers that the configured key
-//! signed are taken; every wait and every size has a bound; the time comes in. Deliberately absent:
+//! accepted; over a network on which no VM is proven, only answers that the configured key signed are
+//! taken; every wait and every size has a bound; the time comes in. Deliberately absent:
 //! an asynchronous runtime, several requests at once (one VM's client has one connection).
 
 #![forbid(unsafe_code)]

@@ -21,7 +21,7 @@ use aws_lc_rs::{
     rand::{SecureRandom as _, SystemRandom},
 };
 use model::{
-    Digest, HashAlg,
+    Digest, HashAlg, VmId,
     api::Bytes,
     guest::{
         Admitted, ChallengeAsk, ChannelEvidence, GuestChallenge, IMA_PCR, MAX_CERTIFICATE, MAX_IMA,
@@ -67,6 +67,8 @@ pub struct Prover {
     pub tpm: Address,
     /// IMA's list.
     pub ima_log: PathBuf,
+    /// The VM's name, which a port has and a network has not.
+    pub vm: Option<VmId>,
 }
 
 /// A proof under way.
@@ -109,6 +111,7 @@ impl Prover {
             }
             let ak = attestation_key(tpm, &unique)?;
             Ok(ChallengeAsk {
+                vm: self.vm.clone(),
                 ek_certificate: Bytes(certificate.to_vec()),
                 ek: Bytes(ek.public().as_bytes().to_vec()),
                 ak: Bytes(ak.public().as_bytes().to_vec()),

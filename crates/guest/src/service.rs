@@ -3,7 +3,7 @@
 //! ```text
 //! PortStream ─┐
 //!             ├─► TLS 1.3, passport checked ─► HTTP ─► challenge, attest, xkms
-//! TCP ────────┴─► (http: plain) ─────────────► HTTP ─► xkms
+//! TCP ────────┴─► (http: plain) ─────────────► HTTP ─► xkms     no VM is proven over plain HTTP
 //! ```
 //!
 //! **Invariant:** over the port and over `https`, nothing is sent before the service's passport was

@@ -1,5 +1,6 @@
 //! What a guest's client and the trust service of its server say to each other before the first
-//! request: JSON over HTTP inside the TLS connection of [`crate::port`].
+//! request: JSON over HTTP inside the TLS connection of [`crate::port`], or over a network in a TLS
+//! connection to the service's listener for guests.
 //!
 //! | route | body | answer |
 //! |---|---|---|
@@ -9,6 +10,8 @@
 //! and what the two processes of the trust service say about it ([`GuestRequest`]). **Invariants:**
 //! what is claimed in evidence names refusals and decides nothing; the verifier compares with what
 //! it gave out and found out itself.
+
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +43,10 @@ pub const IMA_PCR: u8 = 10;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChallengeAsk {
+    /// Over a network: the VM that the client says it is in. On a port, whose it is is known and
+    /// this says nothing. What is claimed is proven by the EK certificate, which must be that VM's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<VmId>,
     /// The certificate of the vTPM's EK, DER, from its NV memory.
     pub ek_certificate: Bytes,
     /// The EK's public area (TPMT_PUBLIC).
@@ -125,6 +132,19 @@ pub struct PcrValue {
     pub value: Digest,
 }
 
+/// One TLS connection of a guest's client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestLine {
+    /// The VM: whose port it is, or over a network whose the client claims to be.
+    pub vm: VmId,
+    /// Digest of the connection's TLS exporter.
+    pub channel: Digest,
+    /// Over a network: from where the VM is claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_from: Option<IpAddr>,
+}
+
 /// What the reader asks about a guest's connection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -133,29 +153,23 @@ pub enum GuestRequest {
     Passport,
     /// A challenge for a connection: [`GuestAnswer::Challenge`].
     Challenge {
-        /// The VM whose port it is.
-        vm: VmId,
-        /// Digest of the connection's TLS exporter.
-        channel: Digest,
+        /// The connection.
+        line: GuestLine,
         /// What the client asks with.
         ask: ChallengeAsk,
     },
     /// The proof on a connection: [`GuestAnswer::Admitted`].
     Attest {
-        /// The VM whose port it is.
-        vm: VmId,
-        /// Digest of the connection's TLS exporter.
-        channel: Digest,
+        /// The connection.
+        line: GuestLine,
         /// The proof.
         evidence: Box<ChannelEvidence>,
     },
     /// A request of a guest: answered as the request itself, if the keeper admitted this connection
     /// and what an order is about is the VM's own.
     Ask {
-        /// The VM whose port it is.
-        vm: VmId,
-        /// Digest of the connection's TLS exporter.
-        channel: Digest,
+        /// The connection.
+        line: GuestLine,
         /// The request.
         request: Box<KeyRequest>,
     },

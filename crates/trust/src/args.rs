@@ -39,4 +39,7 @@ pub(crate) struct ReaderArgs {
     /// Descriptor of the channel on which the keeper hands over the ports of guests.
     #[arg(long)]
     pub(crate) ports_fd: Option<RawFd>,
+    /// Descriptor of the bound listener for guests.
+    #[arg(long)]
+    pub(crate) guests_fd: Option<RawFd>,
 }

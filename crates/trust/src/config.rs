@@ -157,6 +157,9 @@ impl Config {
         if let Some(peer) = &mut config.peer {
             peer.address_file.iter_mut().for_each(absolute);
         }
+        if let Some(guest) = &mut config.guest {
+            guest.address_file.iter_mut().for_each(absolute);
+        }
         config.keeper = config.keeper.resolved(base);
         config.check()?;
         Ok(config)

@@ -92,6 +92,8 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     fsfile::create_private_dir(&config.state_dir)?;
     confine(config, &program)?;
     let peers = config.peer.as_ref().map(Peers::bind).transpose().context("no peer is heard")?;
+    let network = config.guest.as_ref().map(guests::bind).transpose();
+    let network = network.context("no guest is heard over a network")?.flatten();
     let passport = passport(config, &shutdown);
     let peer_url = peers.as_ref().map(|peers| format!("https://{}", peers.address()));
     let keeper = Arc::new(keeper(config, passport.clone(), peer_url).await?);
@@ -113,6 +115,7 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
         tls,
         nonce_key: SecretBytes::new(model::Secret::new(random::secret::<32>()?.expose().to_vec())),
         guest_idle_s: config.guest.as_ref().map(|guest| guest.idle_s),
+        guest_connections: config.guest.as_ref().map_or(0, |guest| guest.connections),
     };
     let socket = config.agent_socket.as_deref().filter(|_| config.guest.is_some());
     let agent = socket.map(|socket| {
@@ -127,7 +130,8 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     if let Some(file) = &config.address_file {
         fsfile::write_atomic(file, address.to_string().as_bytes(), 0o600)?;
     }
-    let reader = Reader { program, listener, start: serde_json::to_vec(&start)?, ports };
+    let start = serde_json::to_vec(&start)?;
+    let reader = Reader { program, listener, start, ports, network };
     attend(&reader, &service, config, &shutdown).await?;
     keeper.close()?;
     Ok(Exit::Done)
@@ -172,7 +176,8 @@ fn confine(config: &Config, program: &Path) -> anyhow::Result<()> {
     let mut write = vec![config.state_dir.as_path()];
     write.extend(config.address_file.as_deref().and_then(|file| file.parent()));
     let peer_file = config.peer.as_ref().and_then(|peer| peer.address_file.as_deref());
-    write.extend(peer_file.and_then(Path::parent));
+    let guest_file = config.guest.as_ref().and_then(|guest| guest.address_file.as_deref());
+    write.extend([peer_file, guest_file].into_iter().flatten().filter_map(Path::parent));
     // What the reader is started from: itself and its libraries.
     let mut read = vec![program];
     read.extend(["/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/proc"].map(Path::new));
@@ -203,6 +208,8 @@ struct Reader {
     start: Vec<u8>,
     /// Who knows the ports of guests.
     ports: Option<Client>,
+    /// Where guests are heard over a network.
+    network: Option<TcpListener>,
 }
 
 impl Reader {
@@ -220,6 +227,9 @@ impl Reader {
         }
         if let Some(ports) = ports {
             spawn = spawn.fd_arg("--ports-fd", ports);
+        }
+        if let Some(network) = &self.network {
+            spawn = spawn.fd_arg("--guests-fd", network.try_clone()?.into());
         }
         Ok(spawn.spawn()?)
     }

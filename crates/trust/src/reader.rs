@@ -58,6 +58,8 @@ pub(crate) fn run(args: &ReaderArgs) -> anyhow::Result<Exit> {
     let channels = args.channel_fds.iter().map(|fd| process::take_inherited_fd(*fd));
     let channels: Vec<_> = channels.collect::<Result<_, _>>()?;
     let ports = args.ports_fd.map(process::take_inherited_fd).transpose()?;
+    let network = args.guests_fd.map(process::take_inherited_fd).transpose()?;
+    let guests = (ports, network.map(TcpListener::from));
     let files = sandbox::restrict_files(&[], &[])?;
     tracing::info!(files = files.as_str(), "confined");
     let threads = channels.len() + SPARE_THREADS;
@@ -69,14 +71,14 @@ pub(crate) fn run(args: &ReaderArgs) -> anyhow::Result<Exit> {
         .worker_threads(turns.saturating_add(FREE_THREADS))
         .max_blocking_threads(threads)
         .build()?
-        .block_on(serve(&start, listener, front, ports, turns))
+        .block_on(serve(&start, listener, front, guests, turns))
 }
 
 async fn serve(
     start: &Start,
     listener: TcpListener,
     front: Arc<Front>,
-    ports: Option<OwnedFd>,
+    (ports, network): (Option<OwnedFd>, Option<TcpListener>),
     turns: usize,
 ) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
@@ -102,7 +104,11 @@ async fn serve(
     let app = App::new(Arc::clone(&front), start, Turns::new(turns));
     if let Some((ports, idle)) = ports.zip(start.guest_idle_s) {
         let idle = Duration::from_secs(idle);
-        Guests::new(Arc::clone(&front), start, idle, shutdown.clone())?.attend(ports)?;
+        let guests = Guests::new(Arc::clone(&front), start, idle, shutdown.clone())?;
+        if let Some(network) = network {
+            guests.clone().hear(network, start.guest_connections)?;
+        }
+        guests.attend(ports)?;
     }
     tracing::info!(service = start.service, "serving");
     server.run(routes::router(app), shutdown).await;

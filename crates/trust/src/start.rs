@@ -26,6 +26,8 @@ pub(crate) struct Start {
     pub(crate) nonce_key: SecretBytes,
     /// How long a guest's connection may be idle, seconds, if guests are served.
     pub(crate) guest_idle_s: Option<u64>,
+    /// How many connections of guests may come over a network at once.
+    pub(crate) guest_connections: usize,
 }
 
 /// A key and the certificates that vouch for it.

@@ -60,6 +60,7 @@ const CHANNEL: [u8; 32] = [0xcc; 32];
 fn ask(ak: &SoftAk) -> (ChallengeAsk, Vec<u8>) {
     let (certificate, ek) = endorsement();
     let ask = ChallengeAsk {
+        vm: None,
         ek_certificate: Bytes(certificate.clone()),
         ek: Bytes(ek),
         ak: Bytes(ak.public.as_bytes().to_vec()),

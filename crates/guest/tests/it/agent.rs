@@ -28,6 +28,13 @@ pub(crate) struct Agent {
     ca: Ca,
 }
 
+/// The one VM of this server.
+const MEASURED: &str = "/v1/vms/v1/measured";
+/// The answer about any other.
+const UNKNOWN: &[u8] =
+    br#"{"type":"urn:vouchsafe:error:unknown","title":"no such VM","status":404,"name":"unknown"}"#;
+const PROBLEM: &str = "problem+json";
+
 impl Agent {
     pub(crate) fn start(dir: &Path, measured: Measured) -> Arc<Self> {
         let now = time::OffsetDateTime::now_utc();
@@ -70,9 +77,12 @@ impl Agent {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            let answer = self.answer(&path, &body);
+            let known = !path.ends_with("/measured") || path == MEASURED;
+            let answer = if known { self.answer(&path, &body) } else { UNKNOWN.to_vec() };
+            let (status, kind) =
+                if known { ("200 OK", "json") } else { ("404 Not Found", PROBLEM) };
             let head = format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                "HTTP/1.1 {status}\r\ncontent-type: application/{kind}\r\ncontent-length: {}\r\n\r\n",
                 answer.len()
             );
             if stream.write_all(&[head.into_bytes(), answer].concat()).is_err() {
@@ -84,7 +94,7 @@ impl Agent {
     fn answer(&self, path: &str, body: &[u8]) -> Vec<u8> {
         match path {
             "/v1/status" => serde_json::to_vec(&status()).unwrap(),
-            "/v1/vms/v1/measured" => serde_json::to_vec(&*self.measured.lock().unwrap()).unwrap(),
+            MEASURED => serde_json::to_vec(&*self.measured.lock().unwrap()).unwrap(),
             _ => serde_json::to_vec(&self.certify(body)).unwrap(),
         }
     }

@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod agent;
+mod network;
 mod proofs;
 mod qemu;
 mod vtpm;

@@ -15,13 +15,13 @@ use vouchsafe_guest::{
 
 use crate::world::World;
 
-fn name_of<T: std::fmt::Debug>(outcome: Result<T, ServiceError>) -> String {
+pub(crate) fn name_of<T: std::fmt::Debug>(outcome: Result<T, ServiceError>) -> String {
     let error = outcome.unwrap_err();
     error.refusal().map_or_else(|| error.to_string(), str::to_owned)
 }
 
 /// A challenge, and what the VM answers on that connection.
-fn answered(prover: &Prover, connection: &mut Connection) -> (Begun, ChannelEvidence) {
+pub(crate) fn answered(prover: &Prover, connection: &mut Connection) -> (Begun, ChannelEvidence) {
     let exporter = connection.exporter().unwrap().unwrap();
     let begun = prover.begin().unwrap();
     let challenge: GuestChallenge =
@@ -30,11 +30,11 @@ fn answered(prover: &Prover, connection: &mut Connection) -> (Begun, ChannelEvid
     (begun, evidence)
 }
 
-fn located(reply: &Reply) -> bool {
+pub(crate) fn located(reply: &Reply) -> bool {
     matches!(reply, Reply::Answer(read) if read.success && read.bindings.is_empty())
 }
 
-fn locate() -> Ask {
+pub(crate) fn locate() -> Ask {
     Ask::Locate(Question::named("nobody"))
 }
 

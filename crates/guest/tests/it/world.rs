@@ -13,7 +13,7 @@ use vouchsafe_guest::{
     config::Config,
     exchange::{Ask, Client, Reply},
     proof::Prover,
-    service::{Connection, port::PortStream},
+    service::{Connection, Duplex, port::PortStream},
 };
 
 use crate::{agent::Agent, qemu::Port, vtpm::Vtpm};
@@ -89,22 +89,47 @@ impl World {
         }
     }
 
+    /// The same as [`Self::config`], over the network.
+    pub(crate) fn networked(&self, vm: &str) -> Config {
+        let url = Some(format!("https://{}/", self.address()));
+        Config { port: None, url, vm: Some(vm.parse().unwrap()), ..self.config() }
+    }
+
+    /// Where guests are heard over a network.
+    fn address(&self) -> String {
+        let file = self.dir.path().join("guests");
+        while !file.exists() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        std::fs::read_to_string(file).unwrap()
+    }
+
+    /// A connection over the network without any proof.
+    pub(crate) fn network(&self) -> Connection {
+        let stream = std::net::TcpStream::connect(self.address()).unwrap();
+        self.shaken(Box::new(stream))
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::new(self.config()).unwrap()
     }
 
     pub(crate) fn prover(&self) -> Prover {
-        Prover { tpm: self.vtpm.address(), ima_log: self.vtpm.list.clone() }
+        Prover { tpm: self.vtpm.address(), ima_log: self.vtpm.list.clone(), vm: None }
     }
 
     /// A connection without any proof.
     pub(crate) fn connection(&self) -> Connection {
         let stream = PortStream::open(&self.port.guest, Duration::from_secs(20)).unwrap();
+        self.shaken(Box::new(stream))
+    }
+
+    fn shaken(&self, stream: Box<dyn Duplex>) -> Connection {
         let text = std::fs::read_to_string(&self.agent.ca_file).unwrap();
         let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
         use base64::Engine as _;
         let der = base64::engine::general_purpose::STANDARD.decode(body).unwrap();
-        Connection::tls(Box::new(stream), &pki::Anchors::new(&[der]).unwrap()).unwrap()
+        Connection::tls(stream, &pki::Anchors::new(&[der]).unwrap()).unwrap()
     }
 
     /// The name by which the client's proof is refused now.

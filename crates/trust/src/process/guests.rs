@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     io::{self, IoSlice},
     mem::MaybeUninit,
+    net::TcpListener,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     time::Duration,
@@ -28,9 +29,10 @@ use rustix::net::{
 use serve::{
     client::{Client, ClientLimits},
     exit::chain,
+    fsfile,
 };
 use tokio::{net::UnixStream, runtime::Handle};
-use trust::keeper::guest::{Agent, AgentFault, PassportKeys};
+use trust::keeper::guest::{Agent, AgentFault, GuestSettings, PassportKeys};
 
 /// How often the agent is asked which VMs run.
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,15 +62,32 @@ impl Agent for ServerAgent {
     fn measured(&self, vm: &VmId) -> Result<Measured, AgentFault> {
         let path = format!("/v1/vms/{vm}/measured");
         let asked = self.runtime.block_on(self.client.get(&path));
-        asked.map_err(|error| AgentFault(chain(&error).to_string()))
+        asked.map_err(|error| match error.problem() {
+            Some(problem) if problem.status == 404 => AgentFault::Unknown,
+            _ => AgentFault::Away(chain(&error).to_string()),
+        })
     }
 
     fn passport(&self) -> Result<PassportKeys, AgentFault> {
         let current = self.passport.current();
-        let current = current.ok_or_else(|| AgentFault("there is no passport".to_owned()))?;
-        let key = current.pkcs8().map_err(|error| AgentFault(chain(&error).to_string()))?;
+        let current = current.ok_or_else(|| AgentFault::Away("there is no passport".to_owned()))?;
+        let key = current.pkcs8().map_err(|error| AgentFault::Away(chain(&error).to_string()))?;
         Ok(PassportKeys { chain: current.chain.clone(), key })
     }
+}
+
+/// The listener for guests in a network, if there is to be one.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn bind(settings: &GuestSettings) -> io::Result<Option<TcpListener>> {
+    let Some(listen) = settings.listen else { return Ok(None) };
+    let listener = TcpListener::bind(listen)?;
+    if let Some(file) = &settings.address_file {
+        let address = listener.local_addr()?.to_string();
+        fsfile::write_atomic(file, address.as_bytes(), 0o600).map_err(io::Error::other)?;
+    }
+    Ok(Some(listener))
 }
 
 /// The two ends of the channel on which the reader gets ports: ours, its.

@@ -1,16 +1,19 @@
-//! Who asks: somebody at an address, or a guest on the port of its VM.
+//! Who asks: somebody at an address, or a guest on the port of its VM or proven over a network.
 
 use std::net::SocketAddr;
 
-use model::{Digest, VmId, guest::GuestRequest, keys::rpc::KeyRequest};
+use model::{
+    guest::{GuestLine, GuestRequest},
+    keys::rpc::KeyRequest,
+};
 
 /// Who asks.
 #[derive(Clone, Debug)]
 pub(super) enum Caller {
     /// Anyone, at this address if it is known.
     Anyone(Option<SocketAddr>),
-    /// The client of a VM, on the connection with this exporter's digest.
-    Guest(VmId, Digest),
+    /// The client of a VM, on this connection.
+    Guest(GuestLine),
 }
 
 impl Caller {
@@ -18,7 +21,7 @@ impl Caller {
     pub(super) fn requester(&self) -> String {
         match self {
             Self::Anyone(at) => at.map(|at| at.ip().to_string()).unwrap_or_default(),
-            Self::Guest(vm, _) => format!("vm:{vm}"),
+            Self::Guest(line) => format!("vm:{}", line.vm),
         }
     }
 
@@ -27,11 +30,11 @@ impl Caller {
         match self {
             Self::Anyone(Some(at)) => format!("client:{}", at.ip()),
             Self::Anyone(None) => "unknown".to_owned(),
-            Self::Guest(vm, _) => format!("vm:{vm}"),
+            Self::Guest(line) => format!("vm:{}", line.vm),
         }
     }
 
-    /// Whether it is a guest, whose port carries TLS.
+    /// Whether it is a guest, whose connection is TLS.
     pub(super) const fn is_guest(&self) -> bool {
         matches!(self, Self::Guest(..))
     }
@@ -40,9 +43,9 @@ impl Caller {
     pub(super) fn asks(&self, request: KeyRequest) -> KeyRequest {
         match self {
             Self::Anyone(_) => request,
-            Self::Guest(vm, channel) => {
-                let (vm, channel, request) = (vm.clone(), *channel, Box::new(request));
-                KeyRequest::Guest(GuestRequest::Ask { vm, channel, request })
+            Self::Guest(line) => {
+                let (line, request) = (line.clone(), Box::new(request));
+                KeyRequest::Guest(GuestRequest::Ask { line, request })
             }
         }
     }

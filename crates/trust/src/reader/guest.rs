@@ -1,14 +1,16 @@
 //! Guests on the ports of their VMs: TLS 1.3 inside the port's frames, then the client's proof, then
-//! XKMS.
+//! XKMS. Over a network the same without frames.
 //!
 //! ```text
 //! keeper ── port, lease ──► [port] frames ─► session ─► TLS, exporter ─► [routes] challenge, attest, xkms
+//! keeper ── listener ─────► [network] TCP ─────────────►     "                "
 //! ```
 //!
-//! **Invariants:** whose port it is, the keeper says, never the guest; one session at a time on a
-//! port; XKMS is answered only on a connection whose proof the keeper accepted, and no longer than it
+//! **Invariants:** whose port it is, the keeper says, never the guest; over a network a client claims
+//! its VM, and nothing is answered before the proof; one session at a time on a port; XKMS is answered only on a connection whose proof the keeper accepted, and no longer than it
 //! said; a guest that says nothing costs two buffers.
 
+mod network;
 mod port;
 mod routes;
 

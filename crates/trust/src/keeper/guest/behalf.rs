@@ -3,7 +3,8 @@
 //! (`key authorize --owner VM`), the binding is its.
 
 use model::{
-    Digest, VmId,
+    VmId,
+    guest::GuestLine,
     keys::{
         KeyExample,
         order::{KeyFailure, KeyOperation, Order},
@@ -13,7 +14,7 @@ use model::{
 
 use super::{
     super::{Holder, Keeper, Why, record},
-    Guests,
+    Guests, place,
 };
 
 /// An order, and what it is about.
@@ -61,12 +62,12 @@ impl Guests {
     pub(super) fn on_behalf(
         &self,
         keeper: &Keeper,
-        vm: &VmId,
-        channel: Digest,
+        line: &GuestLine,
         request: KeyRequest,
     ) -> KeyAnswer {
-        let until =
-            self.admitted().get(vm).filter(|(on, _)| *on == channel).map(|(_, until)| *until);
+        let vm = &line.vm;
+        let admitted = self.admitted().get(&place(line)).copied();
+        let until = admitted.filter(|(on, _)| *on == line.channel).map(|(_, until)| until);
         let refused = match until {
             None => Some(("guest-not-proven", "the client must prove itself first")),
             Some(until) if self.clock.unix_ms() >= until => {
@@ -75,7 +76,7 @@ impl Guests {
             Some(_) => None,
         };
         if let Some(why) = refused {
-            return refuse(keeper, vm, "guest-ask", why);
+            return refuse(keeper, line, "guest-ask", why);
         }
         if matches!(request, KeyRequest::Guest(_)) {
             return KeyAnswer::Failed(KeyFailure::NotSupported);
@@ -84,7 +85,7 @@ impl Guests {
         let event = format!("guest-{}", order.operation.name());
         match keeper.is_own(vm, &order) {
             Ok(true) => {}
-            Ok(false) => return refuse(keeper, vm, &event, ("owner-other", HINT)),
+            Ok(false) => return refuse(keeper, line, &event, ("owner-other", HINT)),
             Err(why) => return KeyAnswer::Failed(why.failure()),
         }
         let subject = order.name.unwrap_or_default().to_owned();
@@ -98,8 +99,8 @@ impl Guests {
     }
 }
 
-fn refuse(keeper: &Keeper, vm: &VmId, event: &str, (name, hint): (&str, &str)) -> KeyAnswer {
-    match keeper.guest_refused(vm, event, (name, "", hint)) {
+fn refuse(keeper: &Keeper, line: &GuestLine, event: &str, (name, hint): (&str, &str)) -> KeyAnswer {
+    match keeper.guest_refused(line, event, (name, "", hint)) {
         Ok(()) => KeyAnswer::Failed(KeyFailure::Refused),
         Err(_) => KeyAnswer::Failed(KeyFailure::Internal),
     }

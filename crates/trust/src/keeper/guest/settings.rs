@@ -1,5 +1,7 @@
 //! What is asked of guests' clients, from the configuration.
 
+use std::{net::SocketAddr, path::PathBuf};
+
 use model::{Digest, HashAlg};
 use serde::Deserialize;
 
@@ -28,6 +30,15 @@ pub struct GuestSettings {
     /// How long a connection may be idle, seconds.
     #[serde(default = "admitted_s")]
     pub idle_s: u64,
+    /// Where guests are heard over a network besides, by the same passport; not at all without it.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// Where the address is written that was bound.
+    #[serde(default)]
+    pub address_file: Option<PathBuf>,
+    /// Connections over a network that are open at once.
+    #[serde(default = "connections")]
+    pub connections: usize,
 }
 
 fn client_path() -> String {
@@ -46,6 +57,10 @@ const fn proofs_per_minute() -> u32 {
     60
 }
 
+const fn connections() -> usize {
+    256
+}
+
 impl GuestSettings {
     /// What cannot be meant: the setting, and why.
     #[must_use]
@@ -59,6 +74,9 @@ impl GuestSettings {
         }
         if self.challenge_s == 0 || self.admitted_s == 0 || self.idle_s == 0 {
             return Some(("guest.challenge_s", "admitted_s and idle_s must be at least 1"));
+        }
+        if self.connections == 0 {
+            return Some(("guest.connections", "must be at least 1"));
         }
         None
     }

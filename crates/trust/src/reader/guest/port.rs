@@ -16,7 +16,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Guests, routes};
+use super::{
+    Guests,
+    routes::{self, Whose},
+};
 
 /// Bytes between a port and its session, each way.
 const BUFFER: usize = 32 << 10;
@@ -138,7 +141,7 @@ impl Port<'_> {
         let mut task = JoinSet::new();
         let (guests, vm) = (self.guests.clone(), self.vm.clone());
         task.spawn(async move {
-            if let Err(error) = routes::serve(&guests, &vm, far).await {
+            if let Err(error) = routes::serve(&guests, Whose::Of(vm.clone()), far).await {
                 tracing::info!(vm.id = %vm, %error, "a guest's connection failed");
             }
         });

@@ -2,7 +2,9 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use axum::{
@@ -17,7 +19,7 @@ use http_body_util::Limited;
 use model::{
     Digest, HashAlg, VmId,
     guest::{
-        Admitted, ChallengeAsk, ChannelEvidence, EXPORTER, GuestAnswer, GuestChallenge,
+        Admitted, ChallengeAsk, ChannelEvidence, EXPORTER, GuestAnswer, GuestChallenge, GuestLine,
         GuestRequest, MAX_BODY,
     },
 };
@@ -27,16 +29,30 @@ use serve::{
     https::{self, Limits},
     problem::Problem,
 };
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Guests;
 use crate::reader::{DRAIN, caller::Caller, front::Front, routes, turn::Turn};
+
+/// How long a connection over a network may be there without a proof.
+const PROVING: Duration = Duration::from_secs(30);
+
+/// Whose client speaks.
+#[derive(Clone, Debug)]
+pub(super) enum Whose {
+    /// The VM's whose port it is.
+    Of(VmId),
+    /// Over a network, from there: its challenge claims it.
+    Claimed(SocketAddr),
+}
 
 /// One TLS connection of the client of one VM.
 #[derive(Clone, Debug)]
 struct Connection {
     guests: Guests,
-    vm: VmId,
+    whose: Whose,
+    /// The VM that was claimed last.
+    claim: Arc<Mutex<Option<VmId>>>,
     /// Digest of its exporter.
     channel: Digest,
     /// Until when requests are taken, Unix milliseconds.
@@ -44,7 +60,10 @@ struct Connection {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(guests: &Guests, vm: &VmId, stream: DuplexStream) -> io::Result<()> {
+pub(super) async fn serve<S>(guests: &Guests, whose: Whose, stream: S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let tls = guests.tls().await?;
     let shaken = tokio::time::timeout(guests.patience, tls.accept(stream)).await;
     let stream = shaken.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -52,7 +71,8 @@ pub(super) async fn serve(guests: &Guests, vm: &VmId, stream: DuplexStream) -> i
     let exporter = exporter.map_err(io::Error::other)?;
     let connection = Connection {
         guests: guests.clone(),
-        vm: vm.clone(),
+        whose,
+        claim: Arc::default(),
         channel: sha256(&exporter),
         until: Arc::default(),
     };
@@ -63,8 +83,11 @@ pub(super) async fn serve(guests: &Guests, vm: &VmId, stream: DuplexStream) -> i
         connections: 1,
         drain: DRAIN,
     };
-    https::serve_stream(stream, router(connection), limits, guests.shutdown.clone()).await;
-    Ok(())
+    let routes = router(connection.clone());
+    tokio::select! {
+        () = https::serve_stream(stream, routes, limits, guests.shutdown.clone()) => Ok(()),
+        () = connection.unproven() => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
 fn sha256(bytes: &[u8]) -> Digest {
@@ -82,8 +105,42 @@ fn router(connection: Connection) -> Router {
 }
 
 impl Connection {
-    fn caller(&self) -> Caller {
-        Caller::Guest(self.vm.clone(), self.channel)
+    /// What the keeper knows the connection by; none before a VM was claimed.
+    fn line(&self) -> Option<GuestLine> {
+        let (vm, claimed_from) = match &self.whose {
+            Whose::Of(vm) => (Some(vm.clone()), None),
+            Whose::Claimed(from) => {
+                let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+                (claim.clone(), Some(from.ip()))
+            }
+        };
+        vm.map(|vm| GuestLine { vm, channel: self.channel, claimed_from })
+    }
+
+    /// Who was there before a proof: over a network, somebody.
+    fn unproven_caller(&self) -> Caller {
+        match &self.whose {
+            Whose::Claimed(from) => Caller::Anyone(Some(*from)),
+            Whose::Of(_) => self.line().map_or(Caller::Anyone(None), Caller::Guest),
+        }
+    }
+
+    /// Ends over a network when there was no proof for so long that none is to come: who says nothing
+    /// keeps no connection.
+    async fn unproven(&self) {
+        tokio::time::sleep(PROVING).await;
+        if matches!(self.whose, Whose::Of(_)) || self.closed() != Some("guest-not-proven") {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What was admitted is over.
+    fn close(&self) {
+        self.admit(0);
+    }
+
+    fn admit(&self, until: u64) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     /// Why no request is taken on this connection now. The keeper looks again, by its own records.
@@ -99,9 +156,10 @@ impl Connection {
     /// Runs what blocks where it may.
     async fn blocking<T: Send + 'static>(
         &self,
+        caller: Caller,
         work: impl FnOnce(&Front, &Caller) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let (front, caller) = (Arc::clone(&self.guests.front), self.caller());
+        let front = Arc::clone(&self.guests.front);
         let done = tokio::task::spawn_blocking(move || work(&front, &caller)).await;
         done.map_err(|_| Problem::internal())
     }
@@ -111,15 +169,22 @@ async fn xkms(
     Extension(connection): Extension<Connection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    if let Some(name) = connection.closed() {
-        // Noted like other requests that are refused before they are read.
-        connection.blocking(move |front, from| front.refused("xkms-unread", name, from)).await?;
-        let title = "the client has to prove its VM and itself first";
-        return Err(Problem::refusal(name, title).status(StatusCode::FORBIDDEN));
-    }
+    let line = match (connection.closed(), connection.line()) {
+        (None, Some(line)) => line,
+        (name, _) => {
+            let name = name.unwrap_or("guest-not-proven");
+            // Noted like other requests that are refused before they are read.
+            let caller = connection.unproven_caller();
+            let noted =
+                move |front: &Front, from: &Caller| front.refused("xkms-unread", name, from);
+            connection.blocking(caller, noted).await?;
+            let title = "the client has to prove its VM and itself first";
+            return Err(Problem::refusal(name, title).status(StatusCode::FORBIDDEN));
+        }
+    };
     let body = read(&connection, request, connection.guests.body).await?;
-    let reply =
-        connection.blocking(move |front, from| front.answer(&body, from, &Turn::aside())).await?;
+    let answer = move |front: &Front, from: &Caller| front.answer(&body, from, &Turn::aside());
+    let reply = connection.blocking(Caller::Guest(line), answer).await?;
     Ok(routes::typed(reply.status, reply.content_type, reply.body))
 }
 
@@ -150,13 +215,23 @@ fn problem(answer: GuestAnswer) -> Problem {
     Problem::refusal(name, "the client is not served").status(StatusCode::FORBIDDEN)
 }
 
+fn unclaimed() -> Problem {
+    let title = "over a network the client says first which VM it is in";
+    Problem::error(StatusCode::BAD_REQUEST, "request-invalid", title)
+}
+
 async fn challenge(
     Extension(connection): Extension<Connection>,
     request: Request,
 ) -> Result<Json<GuestChallenge>, Problem> {
     let ask: ChallengeAsk = body(&connection, request).await?;
-    let (vm, channel) = (connection.vm.clone(), connection.channel);
-    let answer = connection.guests.ask(GuestRequest::Challenge { vm, channel, ask }).await;
+    if let Whose::Claimed(_) = connection.whose {
+        // What was proven of another claim does not go on under this one.
+        connection.close();
+        connection.claim.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&ask.vm);
+    }
+    let line = connection.line().ok_or_else(unclaimed)?;
+    let answer = connection.guests.ask(GuestRequest::Challenge { line, ask }).await;
     if let GuestAnswer::Challenge(challenge) = answer {
         return Ok(Json(challenge));
     }
@@ -168,17 +243,17 @@ async fn attest(
     request: Request,
 ) -> Result<Response, Problem> {
     let evidence: ChannelEvidence = body(&connection, request).await?;
-    let (vm, channel) = (connection.vm.clone(), connection.channel);
-    let request = GuestRequest::Attest { vm, channel, evidence: Box::new(evidence) };
+    let line = connection.line().ok_or_else(unclaimed)?;
+    let vm = line.vm.clone();
+    let request = GuestRequest::Attest { line, evidence: Box::new(evidence) };
     let answer = connection.guests.ask(request).await;
     let until = if let GuestAnswer::Admitted { until } = &answer { *until } else { 0 };
     // A proof that fails ends what an earlier one allowed.
-    *connection.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    connection.admit(until);
     if until == 0 {
         return Err(problem(answer));
     }
     let guests = &connection.guests;
     let (service, message_key) = (guests.service.clone(), guests.message_key.clone());
-    let vm = connection.vm.clone();
     Ok(Json(Admitted { vm, until, service, message_key }).into_response())
 }
