@@ -1,7 +1,12 @@
 //! The lease: renewed with each session, ended by the clock. VMs are told of both.
+//!
+//! **Invariant:** what stands because a lease ended goes on only when the authority has taken the
+//! VM's report ([`crate::report`]): while the host could not be heard, the VM may have been given
+//! another home.
 
 use std::{sync::Arc, time::Duration};
 
+use model::api::vm::VmState;
 use serve::shutdown::Shutdown;
 
 use crate::{host::Host, registry::Registry, vm::step::Event};
@@ -30,6 +35,10 @@ pub(crate) async fn follow(host: Arc<Host>, registry: Arc<Registry>, shutdown: S
         if told != Some(ended) {
             told = Some(ended);
             tracing::info!(ended, "lease");
+            let stands = |state| state == VmState::Paused;
+            registry.tell(|state| ended || !stands(state), || Event::Lease { ended }).await;
+        } else if ended {
+            // A report that was taken at the last moment may have said otherwise.
             registry.tell_all(|| Event::Lease { ended }).await;
         }
         let until = *host.guard.lease().borrow();

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use model::VmId;
+use model::{VmId, api::vm::VmState};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -123,7 +123,16 @@ impl Registry {
 
     /// Tells every VM.
     pub(crate) async fn tell_all(&self, event: impl Fn() -> Event) {
+        self.tell(|_| true, event).await;
+    }
+
+    /// Tells the VMs whose state is such.
+    pub(crate) async fn tell(&self, such: impl Fn(VmState) -> bool, event: impl Fn() -> Event) {
         for (_, handle) in self.all() {
+            let state = handle.shown.borrow().state;
+            if !such(state) {
+                continue;
+            }
             // One that ends meanwhile need not know.
             let _ = handle.events.send(event()).await;
         }

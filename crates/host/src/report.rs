@@ -129,7 +129,13 @@ async fn tell(
                     return true;
                 }
             }
-            Ok(_) => {}
+            Ok(_) => {
+                // It is still this host's: what stood because the lease had ended goes on.
+                let event = Event::Lease { ended: host.guard.lease_ended() };
+                if events.send(event).await.is_err() {
+                    return true;
+                }
+            }
         }
         told.state = Some(state);
         told.volumes.clear();

@@ -32,7 +32,7 @@ use super::{
 /// Most names with a grade, and most allowances, of one owner.
 const MOST: usize = 256;
 /// Bindings of one key that are looked at for who signed.
-const MAX_OF_KEY: usize = 16;
+pub(super) const MAX_OF_KEY: usize = 16;
 
 /// Who asks: an owner and one of its key names.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use super::{
     Holder, Keeper,
+    grade::MAX_OF_KEY,
     library::Hits,
     record::{self, Authorization, Entry, EntryId},
     refusal::{Refusal, Why},
@@ -67,7 +68,7 @@ impl Keeper {
         let found = self.library.find(&query.binding, limit(query))?;
         self.check_grades(&found, signer, false)?;
         if let Some(found) = self.elsewhere(query, instant, (&found, false))? {
-            return Ok(found);
+            return self.graded(found, signer, false);
         }
         let moment = u64::try_from(instant).unwrap_or(0);
         let in_force = |entry: &Entry| {
@@ -87,7 +88,7 @@ impl Keeper {
         let found = self.library.find(&query.binding, limit(query))?;
         self.check_grades(&found, signer, true)?;
         if let Some(found) = self.elsewhere(query, instant, (&found, true))? {
-            return Ok(found);
+            return self.graded(found, signer, true);
         }
         let (now, ca) = (self.now(), self.ca_certificate());
         let until = self.issuer.knowledge(now).until;
@@ -97,6 +98,16 @@ impl Keeper {
         });
         let knowledge = Some(self.own_knowledge());
         Ok(Found { bindings: bindings.collect(), more: found.more, knowledge })
+    }
+
+    /// What came from elsewhere may be about keys of the library all the same: their grades count.
+    fn graded(&self, found: Found, signer: Option<&Bytes>, validate: bool) -> Result<Found, Why> {
+        for one in &found.bindings {
+            let example = KeyExample { key: Some(one.key.clone()), ..KeyExample::default() };
+            let known = self.library.find(&example, MAX_OF_KEY)?;
+            self.check_grades(&known, signer, validate)?;
+        }
+        Ok(found)
     }
 
     /// The answer, if it does not come from the library: of the centre, or our own judgement of a
