@@ -13,7 +13,7 @@ use vouchsafe_guest::{
     config::Config,
     exchange::{Ask, Client, Reply},
     proof::Prover,
-    service::{Connection, Duplex, port::PortStream},
+    service::{Connection, Duplex, ServiceError, port::PortStream},
 };
 
 use crate::{agent::Agent, qemu::Port, vtpm::Vtpm};
@@ -89,8 +89,9 @@ impl World {
         }
     }
 
-    /// The same as [`Self::config`], over the network.
+    /// The same as [`Self::config`], over the network, once somebody answers there.
     pub(crate) fn networked(&self, vm: &str) -> Config {
+        drop(self.network());
         let url = Some(format!("https://{}/", self.address()));
         Config { port: None, url, vm: Some(vm.parse().unwrap()), ..self.config() }
     }
@@ -104,10 +105,20 @@ impl World {
         std::fs::read_to_string(file).unwrap()
     }
 
-    /// A connection over the network without any proof.
+    /// A connection over the network without any proof. At first the service may have no passport yet:
+    /// then it ends each one.
     pub(crate) fn network(&self) -> Connection {
-        let stream = std::net::TcpStream::connect(self.address()).unwrap();
-        self.shaken(Box::new(stream))
+        let connect = || {
+            let stream = std::net::TcpStream::connect(self.address()).unwrap();
+            self.shaken(Box::new(stream))
+        };
+        for _ in 0..200 {
+            match connect() {
+                Err(ServiceError::Io(_)) => thread::sleep(Duration::from_millis(50)),
+                connected => return connected.unwrap(),
+            }
+        }
+        connect().unwrap()
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -121,15 +132,15 @@ impl World {
     /// A connection without any proof.
     pub(crate) fn connection(&self) -> Connection {
         let stream = PortStream::open(&self.port.guest, Duration::from_secs(20)).unwrap();
-        self.shaken(Box::new(stream))
+        self.shaken(Box::new(stream)).unwrap()
     }
 
-    fn shaken(&self, stream: Box<dyn Duplex>) -> Connection {
+    fn shaken(&self, stream: Box<dyn Duplex>) -> Result<Connection, ServiceError> {
         let text = std::fs::read_to_string(&self.agent.ca_file).unwrap();
         let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
         use base64::Engine as _;
         let der = base64::engine::general_purpose::STANDARD.decode(body).unwrap();
-        Connection::tls(stream, &pki::Anchors::new(&[der]).unwrap()).unwrap()
+        Connection::tls(stream, &pki::Anchors::new(&[der]).unwrap())
     }
 
     /// The name by which the client's proof is refused now.
