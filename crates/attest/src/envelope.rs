@@ -8,7 +8,7 @@
 
 mod key;
 
-use std::ops::Deref;
+use std::{ops::Deref, sync::Arc};
 
 use aws_lc_rs::digest;
 use model::{Digest, api::Bytes};
@@ -143,8 +143,16 @@ pub struct Envelope {
 
 /// Signs checkpoints with a key, for logs that know of no envelopes: a payload becomes an envelope's
 /// JSON.
-pub fn checkpoints(key: SoftwareKey) -> impl Fn(Vec<u8>) -> Result<Vec<u8>, SigningError> {
-    move |payload| Ok(Envelope::sign_bytes(Kind::Checkpoint, payload, &[&key])?.to_json())
+pub fn checkpoints(
+    key: impl Into<Arc<SoftwareKey>>,
+) -> impl Fn(Vec<u8>) -> Result<Vec<u8>, SigningError> {
+    let key = key.into();
+    move |payload| Ok(Envelope::sign_bytes(Kind::Checkpoint, payload, &[&*key])?.to_json())
+}
+
+/// Verifies what [`checkpoints`] signed: an envelope's JSON becomes its payload.
+pub fn checkpoints_of(keys: TrustedKeys) -> impl Fn(Vec<u8>) -> Result<Vec<u8>, EnvelopeRejection> {
+    move |json| Ok(Envelope::parse(&json)?.verify_bytes(&keys, Kind::Checkpoint, 1)?.to_vec())
 }
 
 impl Envelope {

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
+use anchor::AnchorHandle;
 use model::{
     HostId, Incarnation, OperationId, VmId,
     api::policy::{Policy, PolicyView},
@@ -15,7 +16,6 @@ use serve::{clock::SharedClock, shutdown::Shutdown};
 use time::OffsetDateTime;
 
 use crate::{
-    anchor::AnchorHandle,
     audit::Auditor,
     config::Config,
     failure::Failure,

@@ -19,6 +19,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use anchor::Anchored;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use model::{Incarnation, Secret};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,6 @@ use serve::{clock::SharedClock, fsfile, random};
 use thiserror::Error;
 
 use crate::{
-    anchor::Anchored,
     audit::{Actor, Auditor, Done},
     command::Told,
     config::Config,

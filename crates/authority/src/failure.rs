@@ -79,9 +79,9 @@ macro_rules! broken {
 }
 
 broken!(
+    anchor::AnchorFault,
     attest::envelope::EnvelopeRejection,
     attest::envelope::SigningError,
-    crate::anchor::AnchorFault,
     crate::audit::AuditError,
     crate::grant::GrantError,
     crate::keyring::KeyringError,

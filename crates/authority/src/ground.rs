@@ -2,13 +2,14 @@
 
 use std::{path::Path, sync::Arc};
 
+use anchor::{AnchorFault, Ground, Signing};
+use attest::envelope::{checkpoints, checkpoints_of};
 use model::Incarnation;
 use serve::clock::SharedClock;
 use store::{LocalStore, SealedStore, Store, StoreError, audit::AuditLog};
 use thiserror::Error;
 
 use crate::{
-    anchor::{AnchorFault, Ground},
     audit::AuditError,
     config::{Config, ConfigError},
     keyring::{self, Keyring, KeyringError},
@@ -187,8 +188,11 @@ impl Opened {
         Ground {
             store: Arc::clone(self.records.sealed().store()),
             log: Arc::clone(&self.log),
-            tpm: self.tpm.clone(),
-            signer: Arc::clone(&self.keys.signer),
+            counter: Arc::new(self.tpm.counter()),
+            signing: Signing::new(
+                checkpoints(Arc::clone(&self.keys.signer)),
+                checkpoints_of(self.keys.own.clone()),
+            ),
             clock: clock.clone(),
             head: self.paths.head(),
             witness: config.witness.clone(),

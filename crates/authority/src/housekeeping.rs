@@ -63,8 +63,7 @@ async fn tidy(app: &App) -> Result<(), Failure> {
     let operations = records.forget(Kept::Operations, over).await?;
     let store = records.sealed().store();
     let state = store.state().await?;
-    let until = state.revision.saturating_sub(HISTORY);
-    if until > state.compacted {
+    if let Some(until) = state.compaction(HISTORY) {
         store.compact(until).await?;
     }
     forget_evidence(app).await?;

@@ -6,12 +6,12 @@
 //!   ─► shares shown ─► marker
 //! ```
 
+use anchor::Anchored;
 use model::{Incarnation, api::policy::PolicyView};
 use serde::Serialize;
 use serve::{clock::SharedClock, fsfile};
 
 use crate::{
-    anchor::Anchored,
     audit::{Actor, Auditor, Done},
     command::Told,
     config::Config,

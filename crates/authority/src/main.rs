@@ -9,7 +9,6 @@
 //! of one function ([`grant::seal`]) that consumes the verdicts which earn them; a caller's right
 //! comes from its certificate, read in one place ([`caller`]); an older store does not start.
 
-mod anchor;
 mod app;
 mod audit;
 mod backup;

@@ -16,13 +16,13 @@
 
 use std::path::{Path, PathBuf};
 
+use anchor::Anchored;
 use model::{Epoch, HostId, Incarnation, api::enrol::HostMode, api::vm::VmState};
 use serde::{Deserialize, Serialize};
 use serve::{clock::SharedClock, fsfile};
 use thiserror::Error;
 
 use crate::{
-    anchor::Anchored,
     audit::{Actor, Auditor, Done},
     backup::{self, BackupError},
     config::Config,

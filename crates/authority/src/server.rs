@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use anchor::{AnchorFault, Anchored, Pace};
 use pki::{Anchors, CertRejection};
 use serve::{
     clock::SharedClock,
@@ -14,7 +15,6 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use crate::{
-    anchor::{AnchorFault, Anchored},
     app::{App, Shared},
     audit::{Actor, AuditError, Auditor, Done},
     config::Config,
@@ -162,7 +162,8 @@ async fn start(
     let restored = opened.restored().await?;
     let anchored = Anchored::resume(opened.anchor_ground(&config, &clock, incarnation)).await?;
     let every = Duration::from_millis(config.limits.anchor_ms);
-    let (anchor, task) = anchored.spawn(every, shutdown.clone());
+    let pace = Pace { every, rest: Duration::ZERO };
+    let (anchor, task) = anchored.spawn(pace, shutdown.clone());
     let policy = opened.records.get(&records::policy()?).await?;
     let policy = policy.ok_or_else(|| GroundError::NotInitialised("the policy".to_owned()))?.value;
     let Opened { paths, keys, records, log, .. } = opened;

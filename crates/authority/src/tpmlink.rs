@@ -1,11 +1,12 @@
 //! The authority's own TPM: seals the root key and counts the store's heads. Jobs are short and run
 //! on the TPM's own thread; this side only waits.
 
+use anchor::TpmCounter;
 use model::Secret;
 use thiserror::Error;
 use tpm::{
-    Actor, ActorError, Address, Auth, AuthValue, Hierarchy, KeyBlob, NvAttributes, NvPublic,
-    PcrSelection, Policy, Tpm, TpmError, template,
+    Actor, ActorError, Address, Auth, AuthValue, Hierarchy, KeyBlob, PcrSelection, Policy, Tpm,
+    TpmError, template,
 };
 
 /// NV index of the counter that anchors the store, in the owner's range.
@@ -23,9 +24,6 @@ pub(crate) enum LinkError {
     /// Its own answer, or none.
     #[error("the authority's TPM refused or did not answer")]
     Tpm(#[from] TpmError),
-    /// The counter is not defined.
-    #[error("the TPM has no counter for this store: was it cleared or replaced?")]
-    NoCounter,
 }
 
 /// A handle to the authority's TPM.
@@ -85,58 +83,10 @@ impl TpmLink {
         .await
     }
 
-    /// Defines the counter if it is not there, and reads it.
-    ///
-    /// # Errors
-    /// [`LinkError`].
-    pub(crate) async fn define_counter(&self) -> Result<u64, LinkError> {
-        self.job(|tpm| {
-            let defined = tpm.nv_public(COUNTER)?;
-            if defined.is_none() {
-                let public = NvPublic {
-                    index: COUNTER,
-                    attributes: NvAttributes::OWNER_COUNTER,
-                    policy: Vec::new(),
-                    size: 8,
-                };
-                tpm.nv_define(Hierarchy::Owner, Auth::none(), &public, &AuthValue::empty())?;
-            }
-            let written = defined.is_some_and(|p| p.attributes.contains(NvAttributes::WRITTEN));
-            if !written {
-                tpm.nv_increment(Some(Hierarchy::Owner), Auth::none(), COUNTER)?;
-            }
-            read(tpm)
-        })
-        .await
+    /// The counter that the store's head is anchored in.
+    pub(crate) fn counter(&self) -> TpmCounter {
+        TpmCounter::new(self.0.clone(), COUNTER)
     }
-
-    /// The counter's value.
-    ///
-    /// # Errors
-    /// [`LinkError::NoCounter`] if it is not defined.
-    pub(crate) async fn counter(&self) -> Result<u64, LinkError> {
-        self.job(|tpm| match tpm.nv_public(COUNTER)? {
-            Some(_) => read(tpm),
-            None => Err(LinkError::NoCounter),
-        })
-        .await
-    }
-
-    /// Increments the counter and reads it back.
-    ///
-    /// # Errors
-    /// [`LinkError`]; the counter may have moved all the same.
-    pub(crate) async fn increment(&self) -> Result<u64, LinkError> {
-        self.job(|tpm| {
-            tpm.nv_increment(Some(Hierarchy::Owner), Auth::none(), COUNTER)?;
-            read(tpm)
-        })
-        .await
-    }
-}
-
-fn read(tpm: &mut Tpm) -> Result<u64, LinkError> {
-    Ok(tpm.nv_read_counter(Some(Hierarchy::Owner), &mut Auth::none(), COUNTER)?)
 }
 
 fn storage_root(tpm: &mut Tpm) -> Result<tpm::Object, LinkError> {

@@ -15,6 +15,7 @@
 //! passes through here: trust services move keys between themselves.
 
 mod admin;
+mod anchoring;
 mod crl;
 mod dispatch;
 mod domain;
@@ -40,11 +41,11 @@ use std::{
     thread::JoinHandle,
 };
 
+use anchor::{Anchoring, Following};
 use journal::Journal;
 use model::{Domain, HostId, Tenant};
-use serve::{clock::SharedClock, config::own_key, fsfile, shutdown::Shutdown};
+use serve::{clock::SharedClock, fsfile, shutdown::Shutdown};
 use store::{
-    KeyId, LocalStore, SealKeys, SealedStore,
     typed::{RecordError, Records},
     wait,
 };
@@ -82,6 +83,7 @@ pub struct Centre {
     clock: SharedClock,
     records: Records,
     journal: Journal,
+    anchor: Following,
     feed: Sequence,
     pkis: Vec<Served>,
     lists: Lists,
@@ -93,7 +95,8 @@ pub struct Centre {
 
 impl Centre {
     /// Opens the centre whose state is in `dir`; at the first start makes everything it is. Foreign
-    /// PKIs are reached over `runtime`; `stop` ends the web server of ACME's challenges.
+    /// PKIs are reached over `runtime`; `stop` ends the web server of ACME's challenges. Its store is
+    /// anchored as `anchoring` says.
     ///
     /// # Errors
     /// [`Fault`], for example if another process has the state open.
@@ -102,19 +105,13 @@ impl Centre {
         dir: &Path,
         clock: SharedClock,
         (runtime, stop): (Handle, Shutdown),
+        anchoring: Anchoring,
     ) -> Result<Arc<Self>, Fault> {
-        fsfile::create_private_dir(dir)?;
-        let (key, file) = (dir.join("root.key"), dir.join("store.redb"));
-        if settings.root_key.is_none() && file.exists() && !key.exists() {
-            return Err(Fault::key(io::Error::other("the store is there, its root key is not")));
-        }
-        let root = own_key(settings.root_key.as_ref(), &key)?;
-        let store = LocalStore::open(&file).map_err(RecordError::from)?;
-        let seal = SealKeys::new(KeyId(1), root);
-        let records = Records::new(SealedStore::new(Arc::new(store), seal));
+        let records = anchoring::records(&settings, dir)?;
         let signer = keys::checkpoint(&records, dir)?;
-        let noise = settings.limits.refusals_per_minute;
-        let journal = Journal::open(LOG, &dir.join("audit"), clock.clone(), (signer, noise))?;
+        let journal = anchoring::journal(&settings, dir, &clock, &signer)?;
+        let stand = anchoring::stand((&records, &journal), &signer, (dir, &clock), anchoring)?;
+        let anchor = wait(stand.open())?;
         let feed = Sequence::open(records.clone())?;
         let ground = Ground {
             records: records.clone(),
@@ -138,6 +135,7 @@ impl Centre {
             clock,
             records,
             journal,
+            anchor,
             feed,
             pkis,
             lists,

@@ -5,10 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anchor::{AnchorSettings, Bound};
 use anyhow::bail;
 use centre::centre::Settings;
 use serde::Deserialize;
 use serve::telemetry::Log;
+
+/// NV index of the counter, where a TPM is configured.
+const NV_INDEX: u32 = 0x0180_5612;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,6 +27,9 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     /// The socket of this server's agent: passports come from there.
     pub(crate) agent_socket: PathBuf,
+    /// What an older copy of the state is refused by: left out, this server's agent.
+    #[serde(default)]
+    pub(crate) anchor: AnchorSettings,
     /// Connections open at once.
     #[serde(default = "connections")]
     pub(crate) connections: usize,
@@ -46,6 +53,8 @@ impl Config {
         config.agent_socket = base.join(&config.agent_socket);
         config.address_file = config.address_file.map(|file| base.join(file));
         config.centre = config.centre.resolved(base);
+        config.anchor = config.anchor.resolved(base);
+        config.bound()?;
         if let Some((place, problem)) = config.centre.problem() {
             bail!("{}: {place} {problem}", path.display());
         }
@@ -53,5 +62,11 @@ impl Config {
             bail!("{}: connections must not be zero", path.display());
         }
         Ok(config)
+    }
+
+    /// Where the state is anchored.
+    pub(crate) fn bound(&self) -> anyhow::Result<Bound> {
+        let bound = self.anchor.bound(Some(&self.agent_socket), NV_INDEX);
+        bound.map_err(|(place, problem)| anyhow::anyhow!("{place} {problem}"))
     }
 }

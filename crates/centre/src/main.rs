@@ -15,7 +15,7 @@ mod server;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use serve::{exit::Exit, sandbox, shell, telemetry};
 
 use self::{ask::Verb, config::Config};
@@ -30,13 +30,29 @@ struct Args {
     /// Check the configuration, then exit.
     #[arg(long)]
     check_config: bool,
-    /// Ask a running centre, instead of being one.
+    /// Ask a running centre, or restore one, instead of being one.
     #[command(subcommand)]
-    verb: Option<Verb>,
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the state as it is the newest, after a backup was put back or the TPM was replaced: what
+    /// was done since is lost, revocations too. The centre must not run.
+    Restore {
+        /// Who decided it, for the audit log.
+        #[arg(long, value_name = "NAME")]
+        operator: String,
+    },
+    #[command(flatten)]
+    Ask(Verb),
 }
 
 fn main() -> ExitCode {
-    shell::main(start, |error: &anyhow::Error| shell::failure(error.as_ref(), None))
+    shell::main(start, |error: &anyhow::Error| {
+        let causes = || error.chain();
+        shell::failure(error.as_ref(), anchor::refused(causes()).as_ref())
+    })
 }
 
 fn start(args: Args) -> anyhow::Result<Exit> {
@@ -44,11 +60,16 @@ fn start(args: Args) -> anyhow::Result<Exit> {
     if args.check_config {
         return Ok(Exit::Done);
     }
-    if let Some(verb) = args.verb {
-        return ask::run(verb, &config);
-    }
+    let operator = match args.command {
+        Some(Command::Ask(verb)) => return ask::run(verb, &config),
+        Some(Command::Restore { operator }) => Some(operator),
+        None => None,
+    };
     telemetry::init(&config.log)?;
     sandbox::harden()?;
     shell::lock_memory();
-    server::run(&config)
+    match operator {
+        Some(operator) => server::restore(&config, &operator),
+        None => server::run(&config),
+    }
 }

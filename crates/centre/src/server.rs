@@ -17,7 +17,7 @@ use serve::{
     exit::Exit,
     fsfile,
     https::{Limits, Server},
-    sandbox,
+    sandbox, shell,
     shutdown::Shutdown,
 };
 use tokio::runtime::Handle;
@@ -29,6 +29,16 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<Exit> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
 }
 
+/// Makes the state the newest there is, as an operator decided.
+pub(crate) fn restore(config: &Config, operator: &str) -> anyhow::Result<Exit> {
+    let anchoring = config.anchor.anchoring(config.bound()?, &Shutdown::new());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (both, clock) = ((&config.centre, &anchoring), SystemClock::shared());
+    let restored = runtime.block_on(Centre::restore(both, &config.state_dir, clock, operator))?;
+    shell::line(&restored);
+    Ok(Exit::Done)
+}
+
 async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     let listener = TcpListener::bind(config.listen)
@@ -38,8 +48,9 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     confine(config)?;
     let (clock, reach) = (SystemClock::shared(), (Handle::current(), shutdown.clone()));
     let (settings, dir) = (config.centre.clone(), config.state_dir.clone());
+    let anchoring = config.anchor.anchoring(config.bound()?, &shutdown);
     let opened = tokio::task::spawn_blocking(move || {
-        Centre::open(settings, &dir, SystemClock::shared(), reach)
+        Centre::open(settings, &dir, SystemClock::shared(), reach, anchoring)
     });
     let centre = opened.await??;
     centre.start().context("the centre's threads cannot be started")?;
@@ -65,8 +76,10 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
         }
     }
     renewing.abort();
+    let anchored = centre.end_anchor().await;
     let closed = tokio::task::spawn_blocking(move || centre.close());
     closed.await??;
+    anchored?;
     if let Some(file) = &config.address_file {
         fsfile::remove(file)?;
     }
@@ -78,6 +91,9 @@ fn confine(config: &Config) -> anyhow::Result<()> {
     let mut write = vec![config.state_dir.as_path()];
     write.extend(config.address_file.as_deref().and_then(Path::parent));
     write.extend(config.agent_socket.parent());
+    let bound = config.bound()?;
+    write.extend(bound.device());
+    write.extend(config.anchor.witness.as_deref().and_then(Path::parent));
     let named = config.centre.files();
     // Their folders, because a list is replaced by renaming. Names of PKIs are looked up there.
     let mut read: Vec<&Path> = named.iter().filter_map(|file| file.parent()).collect();

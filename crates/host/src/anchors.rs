@@ -16,6 +16,7 @@
 
 mod attached;
 pub(crate) mod clock;
+pub(crate) mod services;
 mod standing;
 mod table;
 

@@ -1,5 +1,6 @@
 //! The local API on the agent's unix socket; see [`model::agent`] for its routes.
 
+mod counters;
 mod keys;
 mod measured;
 mod services;
@@ -50,6 +51,10 @@ pub(crate) fn router(local: Local) -> Router {
         .route("/v1/vms/{vm}/measured", get(measured::measured))
         .route("/v1/services/{service}/certify", post(services::certify))
         .route("/v1/standing/{host}", get(services::standing))
+        .route("/v1/counters/{service}/{store}", get(counters::read))
+        .route("/v1/counters/{service}/{store}/begin", post(counters::begin))
+        .route("/v1/counters/{service}/{store}/advance", post(counters::advance))
+        .route("/v1/counters/{service}/{store}/refused", post(counters::refused))
         .route("/v1/keys", post(keys::make))
         .route("/v1/keys/agree", post(keys::agree))
         .route("/v1/keys/parent", post(keys::parent))

@@ -9,7 +9,7 @@ mod refusal;
 
 use std::{
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use model::AuditEvent;
@@ -60,7 +60,7 @@ impl Signer {
 #[derive(Debug)]
 pub struct Journal {
     name: &'static str,
-    log: AuditLog,
+    log: Arc<AuditLog>,
     clock: SharedClock,
     signer: Signer,
     noise: Mutex<Noise>,
@@ -85,7 +85,14 @@ impl Journal {
             tracing::warn!(kept = recovery.kept, dropped = recovery.dropped, "audit log repaired");
         }
         let noise = Mutex::new(Noise::new(refusals_per_minute));
+        let log = Arc::new(log);
         Ok(Self { name, log, clock, signer, noise, signed: Mutex::new(0) })
+    }
+
+    /// The log, for what covers it.
+    #[must_use]
+    pub fn log(&self) -> Arc<AuditLog> {
+        Arc::clone(&self.log)
     }
 
     /// How many entries there are.

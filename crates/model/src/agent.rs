@@ -11,6 +11,10 @@
 //! | `GET /v1/vms/{vm}/measured` | [`Measured`](crate::guest::Measured): what the agent saw of the guest |
 //! | `POST /v1/services/{service}/certify` | [`Certified`](crate::api::service::Certified): a passport for a service of this host |
 //! | `GET /v1/standing/{host}` | [`HostStanding`](crate::api::service::HostStanding): whether another host's services are to be trusted now |
+//! | `POST /v1/counters/{service}/{store}/begin` | [`CounterValue`]: the counter that a service's store is anchored in; made if it is not there |
+//! | `GET /v1/counters/{service}/{store}` | [`CounterValue`] |
+//! | `POST /v1/counters/{service}/{store}/advance` | [`CounterValue`]: counted on, if it was at [`CounterAdvance::from`] |
+//! | `POST /v1/counters/{service}/{store}/refused` | `null`: [`RefusedStore`] goes to the authority's audit log |
 //! | `POST /v1/keys`, `/v1/keys/…` | [`resident`]: keys that live in the host's TPM |
 //! | `POST /v1/reattest` | [`AgentSession`]: a new session from a new quote |
 
@@ -144,4 +148,30 @@ pub struct AgentOperation {
 pub struct Console {
     /// The text; bytes that are not UTF-8 are replaced.
     pub text: String,
+}
+
+/// A counter that a service's store is anchored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CounterValue {
+    /// Its value; each begins at 0.
+    pub count: u64,
+}
+
+/// Counts on, if nobody else did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CounterAdvance {
+    /// The value before.
+    pub from: u64,
+}
+
+/// A service's start that was refused for its store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusedStore {
+    /// The refusal's name.
+    pub refused: String,
+    /// Why, in words.
+    pub detail: String,
 }

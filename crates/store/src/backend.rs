@@ -26,6 +26,16 @@ pub struct State {
     pub commit: Digest,
 }
 
+impl State {
+    /// Where to compact to, so that the last `kept` revisions stay; none as long as fewer than that
+    /// would be forgotten, so that a store that rests is left alone.
+    #[must_use]
+    pub fn compaction(&self, kept: u64) -> Option<Revision> {
+        let until = self.revision.saturating_sub(kept);
+        (until.saturating_sub(self.compacted) >= kept.max(1)).then_some(until)
+    }
+}
+
 /// A store's random identifier; a copy of a store has the same.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
@@ -83,7 +93,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn lease_expire(&self, now: u64) -> BoxFuture<'_, Result<Vec<LeaseId>, StoreError>>;
 
     /// Forgets all history before `revision`; reads at `revision` and later still work. The
-    /// compaction is itself a commit (without events), so that the hash chain covers it.
+    /// compaction is itself a commit (without events), so that the hash chain covers it. It reads
+    /// the whole state, beside other calls, which do not wait for that.
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<Revision, StoreError>>;
 
     /// The present revision, the hash chain's head, and so on. Also the health check: it fails if

@@ -191,16 +191,14 @@ impl HeadRejection {
     pub const fn hint(&self) -> &'static str {
         match self {
             Self::AnchorMismatch { .. } | Self::Missing { .. } => {
-                "was the TPM cleared or replaced? `vouchsafe authority restore` begins a new incarnation"
+                "was the TPM cleared or replaced? an explicit restore begins a new incarnation"
             }
             Self::AuditForked | Self::AuditRolledBack { .. } => {
                 "`vouchsafe audit verify` names the first altered entry"
             }
-            Self::ForeignHead { .. } => {
-                "the head file and the store are not from the same authority"
-            }
+            Self::ForeignHead { .. } => "the head file and the store are not from the same service",
             Self::StoreForked { .. } | Self::StoreRolledBack => {
-                "put the newest store back; `vouchsafe authority restore` makes an older one valid, with the recovery shares"
+                "put the newest store back; an explicit restore makes an older one valid: `vouchsafe authority restore` (with the recovery shares), `vouchsafe-trust restore`, `vouchsafe-centre restore`"
             }
         }
     }

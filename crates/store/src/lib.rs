@@ -25,6 +25,7 @@ pub mod typed;
 pub mod types;
 
 mod codec;
+mod digest;
 mod engine;
 mod file;
 mod local;

@@ -7,6 +7,7 @@ use model::Digest;
 
 use crate::{
     backend::{BoxFuture, State, Store, StoreId, Watch},
+    digest,
     engine::{
         compact, lease,
         read::{self, Follow},
@@ -127,7 +128,10 @@ impl Store for LocalStore {
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<Revision, StoreError>> {
-        Box::pin(self.writer.submit(0, move |rows| compact::compact(rows, revision)))
+        Box::pin(async move {
+            let state = digest::of(Arc::clone(self.shared()), revision).await?;
+            self.writer.submit(0, move |rows| compact::compact(rows, revision, state)).await
+        })
     }
 
     fn state(&self) -> BoxFuture<'_, Result<State, StoreError>> {

@@ -23,6 +23,13 @@ pub(crate) enum Command {
     /// The half that meets strangers; started by the other half, never by hand.
     #[command(hide = true)]
     Reader(ReaderArgs),
+    /// Makes the state as it is the newest, after a backup was put back or the TPM was replaced: what
+    /// was done since is lost, revocations too. The service must not run.
+    Restore {
+        /// Who decided it, for the audit log.
+        #[arg(long)]
+        operator: String,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

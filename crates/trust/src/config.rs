@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anchor::{AnchorSettings, Bound};
 use serde::{Deserialize, Serialize};
 use serve::telemetry::Log;
 use thiserror::Error;
@@ -13,6 +14,9 @@ use trust::{
     keeper::{self, guest::GuestSettings},
     peer::PeerSettings,
 };
+
+/// NV index of the counter, where a TPM is configured.
+const NV_INDEX: u32 = 0x0180_5611;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +41,9 @@ pub(crate) struct Config {
     /// The library, the CA, and what it certifies.
     #[serde(default)]
     pub(crate) keeper: keeper::Settings,
+    /// What an older copy of the state is refused by; needed where there is no `agent_socket`.
+    #[serde(default)]
+    pub(crate) anchor: AnchorSettings,
     /// Guests on the ports of their VMs; without it, none is served.
     pub(crate) guest: Option<GuestSettings>,
     /// Trust services of other servers; without it, no keys move.
@@ -161,6 +168,7 @@ impl Config {
             guest.address_file.iter_mut().for_each(absolute);
         }
         config.keeper = config.keeper.resolved(base);
+        config.anchor = config.anchor.resolved(base);
         config.check()?;
         Ok(config)
     }
@@ -168,6 +176,15 @@ impl Config {
     /// Whether keys may live in the host's TPM: made there, or come there with their owner.
     pub(crate) fn uses_host_tpm(&self) -> bool {
         self.keeper.keep == keeper::Keep::Tpm || self.peer.is_some()
+    }
+
+    /// Where the state is anchored.
+    ///
+    /// # Errors
+    /// [`ConfigError::Keeper`].
+    pub(crate) fn bound(&self) -> Result<Bound, ConfigError> {
+        let bound = self.anchor.bound(self.agent_socket.as_deref(), NV_INDEX);
+        bound.map_err(|(key, wrong)| ConfigError::Keeper(key, wrong))
     }
 
     /// Whether all values can be meant.
@@ -194,6 +211,7 @@ impl Config {
                 "must be less than `front.channels`: the library is not to wait behind them";
             return Err(ConfigError::Keeper("keeper.centre.questions_at_once", wrong));
         }
+        self.bound()?;
         if let Some((key, wrong)) = self.guest.as_ref().and_then(GuestSettings::problem) {
             return Err(ConfigError::Keeper(key, wrong));
         }
@@ -223,7 +241,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused_by_name() {
-        let least = "state_dir = 's'\nlisten = '127.0.0.1:0'\n";
+        let bare = "state_dir = 's'\nlisten = '127.0.0.1:0'\n";
+        assert!(load(bare).unwrap_err().to_string().contains("anchor.by is missing"));
+        let least = &format!("{bare}anchor = {{ by = 'none' }}\n");
         assert!(load(least).unwrap().state_dir.is_absolute());
         for (more, said) in [
             ("[front]\nchannels = 0\n", "front.channels"),

@@ -14,6 +14,7 @@
 //! keeper's own; a status rests on checks that were made. Questions never wait for orders.
 
 mod admin;
+mod anchoring;
 mod authorize;
 mod centre;
 mod grade;
@@ -48,6 +49,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
 };
 
+use anchor::{Anchoring, Following};
 use model::{
     Secret,
     api::Bytes,
@@ -98,6 +100,7 @@ pub struct Keeper {
     message: record::OwnKey,
     escrow: Arc<Escrow>,
     journal: Journal,
+    anchor: Following,
     foreign: Foreign,
     codes: Mutex<FloodGate<EntryId>>,
     movers: OnceLock<Arc<Notify>>,
@@ -146,24 +149,36 @@ impl Holder {
 
 impl Keeper {
     /// Opens the keeper whose state is in `dir`; at the first start makes everything it is. It has
-    /// its own CA: the manner `full`.
+    /// its own CA: the manner `full`. Its state is not anchored.
     ///
     /// # Errors
     /// [`Fault`], for example if another process has the state open.
     pub fn open(settings: Settings, dir: &Path, clock: SharedClock) -> Result<Self, Fault> {
-        Self::open_with(settings, dir, clock, None)
+        Self::open_with(settings, dir, clock, (None, Anchoring::none()))
     }
 
-    /// The same; with a `centre`, and without a CA, in the manners `hybrid` and `proxy`.
+    /// The same, anchored; with a centre, and without a CA, in the manners `hybrid` and `proxy`.
     ///
     /// # Errors
-    /// [`Fault`], also if at the first start the centre did not answer.
+    /// [`Fault`], also if at the first start the centre did not answer; [`Fault::Anchor`] if the
+    /// state is not the newest there is.
     pub fn open_with(
         settings: Settings,
         dir: &Path,
         clock: SharedClock,
-        centre: Option<Arc<dyn Centre>>,
+        (centre, anchoring): (Option<Arc<dyn Centre>>, Anchoring),
     ) -> Result<Self, Fault> {
+        let records = Self::records(&settings, dir)?;
+        let signer = keyring::checkpoint(&records, dir)?;
+        let noise = settings.refusals_per_minute;
+        let journal = Journal::open(&dir.join("audit"), clock.clone(), Arc::clone(&signer), noise)?;
+        let stand = anchoring::stand((&records, &journal), &signer, (dir, &clock), anchoring)?;
+        let anchor = wait(stand.open())?;
+        Self::on(settings, dir, clock, ((records, journal, anchor), centre))
+    }
+
+    /// The sealed store in `dir`; made at the first start.
+    fn records(settings: &Settings, dir: &Path) -> Result<Records, Fault> {
         fsfile::create_private_dir(dir).map_err(Fault::key)?;
         let (key, file) = (dir.join("root.key"), dir.join("store.redb"));
         if settings.root_key.is_none() && file.exists() && !key.exists() {
@@ -174,21 +189,21 @@ impl Keeper {
         let root = own_key(settings.root_key.as_ref(), &key)?;
         let store = LocalStore::open(&file).map_err(RecordError::from)?;
         let keys = SealKeys::new(KeyId(1), Secret::new(*root.expose()));
-        let records = Records::new(SealedStore::new(Arc::new(store), keys));
-        Self::on(settings, dir, clock, (records, centre))
+        Ok(Records::new(SealedStore::new(Arc::new(store), keys)))
     }
 
     fn on(
         settings: Settings,
         dir: &Path,
         clock: SharedClock,
-        (records, centre): (Records, Option<Arc<dyn Centre>>),
+        ((records, journal, anchor), centre): (
+            (Records, Journal, Following),
+            Option<Arc<dyn Centre>>,
+        ),
     ) -> Result<Self, Fault> {
-        let Keyring { issuer, message, checkpoint, library } =
+        let Keyring { issuer, message, library } =
             Keyring::open(records, &settings, dir, (&clock, centre))?;
         let escrow = Escrow::open(settings.escrow_key.as_ref(), &dir.join("escrow.key"))?;
-        let noise = settings.refusals_per_minute;
-        let journal = Journal::open(&dir.join("audit"), clock.clone(), checkpoint, noise)?;
         let foreign = Foreign::new(&settings, issuer.certificate(), issuer.intermediates())?;
         let codes = Mutex::new(FloodGate::new(CODES_PER_MINUTE));
         let escrow = Arc::new(escrow);
@@ -202,6 +217,7 @@ impl Keeper {
             message,
             escrow,
             journal,
+            anchor,
             foreign,
             codes,
             movers: OnceLock::new(),

@@ -27,13 +27,15 @@ use self::{
 };
 
 fn main() -> ExitCode {
-    shell::main(start, |error: &anyhow::Error| shell::failure(error.as_ref(), None))
+    shell::main(start, |error: &anyhow::Error| {
+        shell::failure(error.as_ref(), anchor::refused(error.chain()).as_ref())
+    })
 }
 
 fn start(args: Args) -> anyhow::Result<Exit> {
-    if let Some(Command::Reader(args)) = args.command {
+    if let Some(Command::Reader(args)) = &args.command {
         shell::prepare()?;
-        return reader::run(&args);
+        return reader::run(args);
     }
     let config = Config::load(&args.config)?;
     if args.check_config {
@@ -42,5 +44,8 @@ fn start(args: Args) -> anyhow::Result<Exit> {
     telemetry::init(&config.log)?;
     sandbox::harden()?;
     shell::lock_memory();
-    process::run(&config)
+    match args.command {
+        Some(Command::Restore { operator }) => process::restore(&config, &operator),
+        Some(Command::Reader(_)) | None => process::run(&config),
+    }
 }

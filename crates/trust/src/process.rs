@@ -80,6 +80,17 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<Exit> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(config))
 }
 
+/// Makes the state the newest there is, as an operator decided.
+pub(crate) fn restore(config: &Config, operator: &str) -> anyhow::Result<Exit> {
+    let anchoring = config.anchor.anchoring(config.bound()?, &Shutdown::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let both = (&config.keeper, &anchoring);
+    let clock = SystemClock::shared();
+    let restored = runtime.block_on(Keeper::restore(both, &config.state_dir, clock, operator))?;
+    serve::shell::line(&restored);
+    Ok(Exit::Done)
+}
+
 async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     let program = std::env::current_exe().context("cannot find this program")?;
@@ -96,7 +107,7 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let network = network.context("no guest is heard over a network")?.flatten();
     let passport = passport(config, &shutdown);
     let peer_url = peers.as_ref().map(|peers| format!("https://{}", peers.address()));
-    let keeper = Arc::new(keeper(config, passport.clone(), peer_url).await?);
+    let keeper = Arc::new(keeper(config, passport.clone(), peer_url, &shutdown).await?);
     if let Some(socket) = config.agent_socket.as_deref().filter(|_| config.uses_host_tpm()) {
         keeper.lives_on(Arc::new(AgentKeys::at(socket)?));
     }
@@ -133,7 +144,9 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let start = serde_json::to_vec(&start)?;
     let reader = Reader { program, listener, start, ports, network };
     attend(&reader, &service, config, &shutdown).await?;
+    let anchored = keeper.end_anchor().await;
     keeper.close()?;
+    anchored?;
     Ok(Exit::Done)
 }
 
@@ -159,14 +172,16 @@ async fn keeper(
     config: &Config,
     passport: Option<Passport>,
     peer_url: Option<String>,
+    shutdown: &Shutdown,
 ) -> anyhow::Result<Keeper> {
     let (settings, dir) = (config.keeper.clone(), config.state_dir.clone());
     let link = settings.centre.as_ref().zip(passport);
     let link = link.map(|(centre, passport)| CentreLink::new(&centre.url, peer_url, passport));
     let link = link.transpose()?;
+    let anchoring = config.anchor.anchoring(config.bound()?, shutdown);
     let open = move || {
         let centre = link.map(|link| Arc::new(link) as Arc<dyn Centre>);
-        Keeper::open_with(settings, &dir, SystemClock::shared(), centre)
+        Keeper::open_with(settings, &dir, SystemClock::shared(), (centre, anchoring))
     };
     Ok(tokio::task::spawn_blocking(open).await??)
 }
@@ -178,6 +193,9 @@ fn confine(config: &Config, program: &Path) -> anyhow::Result<()> {
     let peer_file = config.peer.as_ref().and_then(|peer| peer.address_file.as_deref());
     let guest_file = config.guest.as_ref().and_then(|guest| guest.address_file.as_deref());
     write.extend([peer_file, guest_file].into_iter().flatten().filter_map(Path::parent));
+    let bound = config.bound()?;
+    write.extend(bound.device());
+    write.extend(config.anchor.witness.as_deref().and_then(Path::parent));
     // What the reader is started from: itself and its libraries.
     let mut read = vec![program];
     read.extend(["/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/proc"].map(Path::new));

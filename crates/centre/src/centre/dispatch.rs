@@ -142,6 +142,9 @@ impl Centre {
         if revoked && let Err(fault) = self.publish(domain) {
             tracing::warn!(error = chain(&fault), "the CRL will follow later");
         }
+        if revoked {
+            self.anchor.soon();
+        }
     }
 
     /// The same for the first of them; how many.

@@ -1,10 +1,9 @@
 //! The centre's own keys: made at the first start, kept in the sealed store; the root key that
 //! seals it in a file of its own, or where the configuration says.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use attest::envelope::{SoftwareKey, checkpoints};
-use journal::Signer;
+use attest::envelope::SoftwareKey;
 use model::{Domain, Secret, api::Bytes};
 use pki::{Ca, CaSpec, Validity};
 use serve::{fsfile, keys::SigningKey, pem};
@@ -35,16 +34,16 @@ fn bare() -> Result<OwnKey, Fault> {
     Ok(OwnKey { certificate: Bytes::default(), key: Bytes(key.expose().clone()) })
 }
 
-/// The key that signs checkpoints of the audit log; its public half is `signing.pub`.
+/// The key that signs heads of the store and of the audit log; its public half is `signing.pub`.
 ///
 /// # Errors
 /// [`Fault`].
-pub(crate) fn checkpoint(records: &Records, dir: &Path) -> Result<Signer, Fault> {
+pub(crate) fn checkpoint(records: &Records, dir: &Path) -> Result<Arc<SoftwareKey>, Fault> {
     let key = own(records, "checkpoint", bare)?;
     let key = SoftwareKey::from_pkcs8(&key.key.0).map_err(Fault::key)?;
     let text = pem::encode("PUBLIC KEY", key.spki()).map_err(Fault::key)?;
     fsfile::write_atomic(&dir.join("signing.pub"), text.as_bytes(), 0o644)?;
-    Ok(Signer::new(key.spki().to_vec(), checkpoints(key)))
+    Ok(Arc::new(key))
 }
 
 /// The centre's own CA in a PKI; its certificate is `ca-<domain>.pem`.

@@ -1,6 +1,7 @@
 //! Why the centre does not do what it is asked: a rule said no ([`Refusal`]), or it could not be
 //! decided ([`Fault`]).
 
+use anchor::AnchorFault;
 use http::StatusCode;
 use serve::problem::Problem;
 use store::typed::RecordError;
@@ -65,6 +66,9 @@ journal::refusals! {
 /// It could not be decided.
 #[derive(Debug, Error)]
 pub enum Fault {
+    /// The store is not the newest there is, or cannot be anchored.
+    #[error("the store cannot be anchored")]
+    Anchor(#[from] AnchorFault),
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] journal::JournalError),

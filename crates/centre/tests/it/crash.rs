@@ -83,6 +83,7 @@ listen = '127.0.0.1:0'
 address_file = 'address'
 state_dir = 'state'
 agent_socket = 'agent.sock'
+anchor = { by = 'none' }
 [log]
 filter = 'warn'
 [[centre.domain]]

@@ -156,7 +156,7 @@ impl World {
         let (settings, state, stop) = (settings(text, dir), dir.join("state"), Shutdown::new());
         let reach = (Handle::current(), stop.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            Centre::open(settings, &state, SystemClock::shared(), reach)
+            Centre::open(settings, &state, SystemClock::shared(), reach, anchor::Anchoring::none())
         });
         let centre = opened.await.unwrap().unwrap();
         centre.start().unwrap();

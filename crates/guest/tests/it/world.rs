@@ -61,7 +61,7 @@ impl World {
         let digest = |byte: u8| Digest::sha256([byte; 32]);
         let text = format!(
             "state_dir = 'state'\nlisten = '127.0.0.1:0'\nagent_socket = 'agent'\n\
-             [guest]\nclients = ['{}']\nsoftware = ['{}']\n\
+             anchor = {{ by = 'none' }}\n[guest]\nclients = ['{}']\nsoftware = ['{}']\n\
              {settings}",
             digest(3),
             digest(2)

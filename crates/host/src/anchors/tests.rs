@@ -154,3 +154,29 @@ async fn a_table_below_the_authoritys_record_opens_nothing_and_a_volume_is_hande
     // The next agent knows as well.
     assert_eq!(bench.anchors().standing(&key(), &vm, epoch).await.unwrap(), standing);
 }
+
+#[tokio::test]
+async fn a_services_store_is_counted_in_the_same_table_from_zero_and_outlives_vms() {
+    let Some(bench) = Bench::new() else { return };
+    let store = services::name(model::api::service::Service::Trust, &[7; 16]);
+    assert_eq!(store, format!("@trust/{}", "07".repeat(16)));
+    let anchors = bench.anchors();
+    let read = anchors.count(&key(), &store).await;
+    assert_eq!(read.unwrap_err().reason.refused.as_deref(), Some("anchor-missing"));
+    assert_eq!(anchors.begin_store(&key(), &store).await.unwrap(), 0);
+    assert_eq!(anchors.advance_store(&key(), &store, 0).await.unwrap(), 1);
+    // It moves only from where it is.
+    assert_eq!(anchors.advance_store(&key(), &store, 0).await.unwrap(), 1);
+    let next = bench.anchors();
+    assert_eq!(next.begin_store(&key(), &store).await.unwrap(), 1);
+    next.forget(&key(), &"trust".parse().unwrap()).await.unwrap();
+    assert_eq!(next.count(&key(), &store).await.unwrap(), 1);
+    for n in 1..64 {
+        let other = services::name(model::api::service::Service::Centre, &[n; 16]);
+        next.begin_store(&key(), &other).await.unwrap();
+    }
+    let full = services::name(model::api::service::Service::Centre, &[99; 16]);
+    let full = next.begin_store(&key(), &full).await.unwrap_err();
+    assert_eq!(full.reason.refused.as_deref(), Some("counters-full"));
+    assert_eq!(next.begin_store(&key(), &store).await.unwrap(), 1);
+}

@@ -11,7 +11,8 @@ use serve::problem::{Json, Problem};
 use super::{Local, problem};
 use crate::trouble::Trouble;
 
-fn unknown(what: &str) -> Problem {
+/// What was named is nothing.
+pub(super) fn unknown(what: &str) -> Problem {
     Problem::refusal("request-invalid", format!("there is no such {what}"))
         .status(http::StatusCode::BAD_REQUEST)
 }

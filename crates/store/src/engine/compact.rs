@@ -12,15 +12,22 @@ use crate::{
     types::Revision,
 };
 
-/// Compacts to `revision` and notes it as a commit of its own.
-pub(crate) fn compact(rows: &mut dyn RowsMut, revision: Revision) -> Result<Revision, StoreError> {
+/// Records that are digested in one view of the store.
+const SLICE: usize = 1024;
+
+/// Compacts to `revision`, whose state has the digest `state`, and notes it as a commit of its own.
+/// The work is that of the history that goes.
+pub(crate) fn compact(
+    rows: &mut dyn RowsMut,
+    revision: Revision,
+    state: [u8; 32],
+) -> Result<Revision, StoreError> {
     let mut meta = Meta::load(rows)?;
     check_revision(&meta, revision)?;
     if revision == meta.compacted {
         let compacted = meta.compacted;
         return Err(RequestRejection::Compacted { asked: revision, compacted }.into());
     }
-    let state = state_digest(rows, revision)?;
     for key in superseded(rows, revision)? {
         rows.remove(Table::Versions, &key)?;
     }
@@ -33,13 +40,64 @@ pub(crate) fn compact(rows: &mut dyn RowsMut, revision: Revision) -> Result<Revi
 
 /// Digest of all records that are live at `revision`, in key order.
 pub(crate) fn state_digest(rows: &dyn Rows, revision: Revision) -> Result<[u8; 32], StoreError> {
-    let mut digest = hash(&[b"vouchsafe:store-state:v1"]);
-    past(rows, &Bounds::all(), revision, &mut |entry| {
-        let key = hash(&[entry.key.as_bytes()]);
-        digest = hash(&[&digest, &key, &hash(&[&encode_record(&entry)])]);
-        ControlFlow::Continue(())
-    })?;
-    Ok(digest)
+    let mut digest = StateDigest::new(revision);
+    loop {
+        if let Some(done) = digest.step(rows)? {
+            return Ok(done);
+        }
+    }
+}
+
+/// The digest of a state, slice by slice. A state in the past does not change, so each slice may be
+/// read from a newer view of the store, as long as its revision is not compacted.
+#[derive(Debug)]
+pub(crate) struct StateDigest {
+    revision: Revision,
+    digest: [u8; 32],
+    start: Vec<u8>,
+}
+
+impl StateDigest {
+    pub(crate) fn new(revision: Revision) -> Self {
+        Self { revision, digest: hash(&[b"vouchsafe:store-state:v1"]), start: Vec::new() }
+    }
+
+    /// The next slice; the digest if it was the last.
+    pub(crate) fn step(&mut self, rows: &dyn Rows) -> Result<Option<[u8; 32]>, StoreError> {
+        check_revision(&Meta::load(rows)?, self.revision)?;
+        let end = self.end(rows)?;
+        let bounds = Bounds { start: std::mem::take(&mut self.start), end: end.clone() };
+        let mut digest = self.digest;
+        past(rows, &bounds, self.revision, &mut |entry| {
+            let key = hash(&[entry.key.as_bytes()]);
+            digest = hash(&[&digest, &key, &hash(&[&encode_record(&entry)])]);
+            ControlFlow::Continue(())
+        })?;
+        self.digest = digest;
+        match end {
+            Some(end) => {
+                self.start = end;
+                Ok(None)
+            }
+            None => Ok(Some(digest)),
+        }
+    }
+
+    /// Where the slice ends: behind its last key, and that key's history.
+    fn end(&self, rows: &dyn Rows) -> Result<Option<Vec<u8>>, StoreError> {
+        let (mut count, mut end) = (0_usize, None);
+        rows.scan(Table::Current, &Bounds::from(&self.start), &mut |key, _| {
+            count = count.saturating_add(1);
+            if count < SLICE {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let mut behind = key.to_vec();
+            behind.push(1);
+            end = Some(behind);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(end)
+    }
 }
 
 /// Rows of [`Table::Versions`] that no read at `revision` or later can see: tombstones, and records

@@ -84,7 +84,7 @@ impl Service {
     pub fn start(&mut self) {
         let config = self.dir.path().join("trust.toml");
         let text = "state_dir = 'state'\nlisten = '127.0.0.1:0'\naddress_file = 'address'\n\
-                    [front]\nopen_queries = true\nconnections = 2048\n[log]\nfilter = 'warn'\n";
+                    anchor = { by = 'none' }\n[front]\nopen_queries = true\nconnections = 2048\n[log]\nfilter = 'warn'\n";
         std::fs::write(&config, text).expect("a file");
         let child = Command::new(env!("CARGO_BIN_EXE_vouchsafe-trust"))
             .arg("--config")

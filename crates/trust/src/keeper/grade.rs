@@ -116,6 +116,7 @@ impl Keeper {
         })?;
         let subject = format!("owner:{owner}");
         self.journal.done(&format!("operator:{operator}"), event, &subject, detail)?;
+        self.anchor.soon();
         Ok(set)
     }
 

@@ -83,7 +83,7 @@ impl Keeper {
         asked: &[Prototype],
         actor: &str,
     ) -> Result<Result<Imported, Unfit>, Why> {
-        self.issuer.own()?;
+        self.issuer.own().map_err(|_| Refusal::ImportElsewhere)?;
         // A panic ends the process, so nobody leaves the lock behind.
         let _one_at_a_time = self.importing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut plans = Vec::with_capacity(asked.len());

@@ -1,10 +1,11 @@
 //! The keeper's audit log: [`journal::Journal`], in the keeper's words.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use attest::envelope::{SoftwareKey, checkpoints};
 use journal::Signer;
 use serve::clock::SharedClock;
+use store::audit::AuditLog;
 
 use super::refusal::{Fault, Refusal};
 
@@ -23,12 +24,17 @@ impl Journal {
     pub(crate) fn open(
         dir: &Path,
         clock: SharedClock,
-        signer: SoftwareKey,
+        signer: Arc<SoftwareKey>,
         refusals_per_minute: u32,
     ) -> Result<Self, Fault> {
         let signer = Signer::new(signer.spki().to_vec(), checkpoints(signer));
         let log = journal::Journal::open(LOG, dir, clock, (signer, refusals_per_minute));
         log.map(Self).map_err(Fault::audit)
+    }
+
+    /// The log, for what covers it.
+    pub(crate) fn log(&self) -> Arc<AuditLog> {
+        self.0.log()
     }
 
     /// How many entries there are.

@@ -118,12 +118,10 @@ pub(crate) struct Keyring {
     pub(crate) library: Arc<Library>,
     /// Signs the service's messages.
     pub(crate) message: OwnKey,
-    /// Signs heads of the audit log.
-    pub(crate) checkpoint: SoftwareKey,
 }
 
 impl Keyring {
-    /// Opens the keys, and makes those that are not there yet; writes `ca.pem` and `signing.pub`.
+    /// Opens the keys, and makes those that are not there yet; writes `ca.pem`.
     ///
     /// # Errors
     /// [`Fault`].
@@ -145,13 +143,20 @@ impl Keyring {
         };
         let ca = dir.join("ca.pem");
         pem::write_certificates(&ca, &[issuer.certificate()]).map_err(Fault::key)?;
-        let checkpoint = own(&records, "checkpoint", bare)?;
-        let checkpoint = SoftwareKey::from_pkcs8(&checkpoint.key.0).map_err(Fault::key)?;
-        let text = pem::encode("PUBLIC KEY", checkpoint.spki()).map_err(Fault::key)?;
-        fsfile::write_atomic(&dir.join("signing.pub"), text.as_bytes(), 0o644)
-            .map_err(Fault::key)?;
-        Ok(Self { issuer, library, message, checkpoint })
+        Ok(Self { issuer, library, message })
     }
+}
+
+/// The key that signs heads of the store and of the audit log; its public half is `signing.pub`.
+///
+/// # Errors
+/// [`Fault`].
+pub(crate) fn checkpoint(records: &Records, dir: &Path) -> Result<Arc<SoftwareKey>, Fault> {
+    let checkpoint = own(records, "checkpoint", bare)?;
+    let checkpoint = SoftwareKey::from_pkcs8(&checkpoint.key.0).map_err(Fault::key)?;
+    let text = pem::encode("PUBLIC KEY", checkpoint.spki()).map_err(Fault::key)?;
+    fsfile::write_atomic(&dir.join("signing.pub"), text.as_bytes(), 0o644).map_err(Fault::key)?;
+    Ok(Arc::new(checkpoint))
 }
 
 /// Our own CA, made at the first start, with its ledger in the library.

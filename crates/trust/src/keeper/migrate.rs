@@ -323,6 +323,7 @@ impl Keeper {
         });
         let event = format!("key-migration-{}", record.place.name());
         self.journal.done("trust", &event, &subject, &detail)?;
+        self.anchor.later();
         if let Place::Withdrawing(_, why) = &record.place {
             self.journal.refused("trust", EVENT, &subject, refusal(*why))?;
         }

@@ -1,6 +1,7 @@
 //! Why the keeper does not do what it is asked: a rule said no ([`Refusal`]), or it could not be
 //! decided ([`Fault`]). The client learns a [`KeyFailure`] only; the audit log has the name.
 
+use anchor::AnchorFault;
 use model::keys::order::KeyFailure;
 use store::typed::RecordError;
 use thiserror::Error;
@@ -63,6 +64,8 @@ journal::refusals! {
     GradeTooLow, "grade-too-low", Refused, "the key has a higher grade than whoever asks", "`vouchsafe key allow` allows it; questions count as the key's that signed them";
     /// Authenticated by the key of another binding.
     HolderOther, "holder-other", NoAuthentication, "authenticated by another key than that of the binding", "sign with the binding's own key";
+    /// An import where there is no CA.
+    ImportElsewhere, "import-elsewhere", NotSupported, "many bindings at once are certified by a CA of the service's own; here the centre's PKI certifies, one order after the other", "import at a service with `keeper.manner = \"full\"`, or order each by `vouchsafe key authorize` and Register";
     /// An instant before there was this service.
     InstantBeforeService, "instant-before-service", TimeInstantOutOfRange, "the instant lies before this service began", "ask about a later instant";
     /// The interval that was asked for is empty.
@@ -152,6 +155,9 @@ impl From<pki::names::UseWithInvalid> for Refusal {
 /// It could not be decided.
 #[derive(Debug, Error)]
 pub enum Fault {
+    /// The store is not the newest there is, or cannot be anchored.
+    #[error("the library cannot be anchored")]
+    Anchor(#[from] AnchorFault),
     /// The audit log.
     #[error("the audit log cannot be written")]
     Audit(#[source] Box<dyn std::error::Error + Send + Sync>),

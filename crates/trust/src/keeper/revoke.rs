@@ -96,6 +96,7 @@ impl Keeper {
         self.issuer.outdated();
         let (by, detail) = (format!("operator:{operator}"), "its binding moved away");
         self.journal.done(&by, "key-revoked", &format!("key:{}", id.public()), detail)?;
+        self.anchor.soon();
         Ok(at)
     }
 
@@ -149,6 +150,7 @@ impl Keeper {
         if let Some(line) = self.issuer.line() {
             orders.into_iter().for_each(|id| line.run(id));
         }
+        self.anchor.soon();
         Ok(Ended { at: entry.revoked_at.unwrap_or(now), first })
     }
 

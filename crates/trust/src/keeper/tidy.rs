@@ -87,8 +87,8 @@ impl Keeper {
         let rows = self.tidy_owned()?;
         let store = records.sealed().store();
         let state = wait(store.state()).map_err(RecordError::from)?;
-        let until = state.revision.saturating_sub(HISTORY);
-        if until > state.compacted {
+        // A head must find its own commit: the one in force must not be older than what is left.
+        if let Some(until) = state.compaction(HISTORY).filter(|_| self.anchor.settled()) {
             wait(store.compact(until)).map_err(RecordError::from)?;
         }
         tracing::debug!(orders, phrases, rows, "tidied up");

@@ -276,7 +276,12 @@ fn a_state_keeps_its_manner() {
     own.close().unwrap();
     drop(own);
     let fake = Arc::new(Fake::new());
-    let other = Keeper::open_with(settings(Manner::Hybrid), dir.path(), clock.clone(), Some(fake));
+    let other = Keeper::open_with(
+        settings(Manner::Hybrid),
+        dir.path(),
+        clock.clone(),
+        (Some(fake), anchor::Anchoring::none()),
+    );
     assert!(other.is_err());
     let (rig, _fake, stop) = rig(Manner::Hybrid);
     stop.trigger();

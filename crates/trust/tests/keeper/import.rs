@@ -8,6 +8,8 @@ use model::keys::{
     order::Prototype,
 };
 
+use trust::keeper::Manner;
+
 use crate::support::{Rig, by_certificate, by_key, held, key, named, prototype};
 
 fn import(rig: &Rig, bindings: Vec<Prototype>) -> AdminReply {
@@ -86,4 +88,12 @@ fn a_key_that_was_revoked_is_not_imported() {
     held!(reply, AdminReply::Revoked { .. } => ());
     let name = held!(import(&rig, vec![prototype("b", Some(&key))]), AdminReply::Unfit { name, .. } => name);
     assert_eq!(name, "key-revoked");
+}
+
+#[test]
+fn where_the_centres_pki_certifies_an_import_is_refused_by_name() {
+    let (rig, _fake, _stop) = crate::centre::rig(Manner::Hybrid);
+    let reply = import(&rig, vec![prototype("k", Some(&key()))]);
+    assert!(matches!(reply, AdminReply::Refused { name, .. } if name == "import-elsewhere"));
+    assert_eq!(rig.last_refusal(), "import-elsewhere");
 }

@@ -178,7 +178,12 @@ fn a_first_start_does_not_wait_for_what_will_not_come() {
     let open = |fake: &Arc<Fake>| {
         let (dir, clock) = (tempfile::tempdir().unwrap(), SystemClock::shared());
         let fake: Arc<dyn trust::keeper::Centre> = fake.clone();
-        let error = Keeper::open_with(settings(Manner::Hybrid), dir.path(), clock, Some(fake));
+        let error = Keeper::open_with(
+            settings(Manner::Hybrid),
+            dir.path(),
+            clock,
+            (Some(fake), anchor::Anchoring::none()),
+        );
         serve::exit::chain(&error.unwrap_err())
     };
     let fake = Arc::new(Fake::new());

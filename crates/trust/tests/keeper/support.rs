@@ -101,7 +101,13 @@ impl Rig {
         centre: Option<Arc<dyn Centre>>,
     ) -> Self {
         let (shared, there): (SharedClock, _) = (clock.clone(), centre.clone());
-        let keeper = Keeper::open_with(settings.clone(), dir.path(), shared, there).unwrap();
+        let keeper = Keeper::open_with(
+            settings.clone(),
+            dir.path(),
+            shared,
+            (there, anchor::Anchoring::none()),
+        )
+        .unwrap();
         Self { keeper: Arc::new(keeper), clock, dir, settings, centre }
     }
 

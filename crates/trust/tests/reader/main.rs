@@ -2,6 +2,8 @@
 //! before anything reaches the keeper.
 
 #[cfg(test)]
+mod anchor;
+#[cfg(test)]
 mod service;
 
 #[cfg(test)]

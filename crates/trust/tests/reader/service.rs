@@ -51,7 +51,7 @@ impl Service {
         let anchors = if tls { vec![certify(dir.path())] } else { Vec::new() };
         let mut text = format!(
             "state_dir = 'state'\nlisten = '127.0.0.1:0'\naddress_file = 'address'\n\
-             [front]\nopen_queries = {open}\n[log]\nfilter = 'warn'\n"
+             anchor = {{ by = 'none' }}\n[front]\nopen_queries = {open}\n[log]\nfilter = 'warn'\n"
         );
         if tls {
             text.push_str("[tls]\ncertificates = 'tls.pem'\nkey = 'tls.key'\n");
