@@ -28,7 +28,11 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("host", 3, &["model", "tpm", "attest", "serve"]),
     ("vtpm", 3, &["model", "tpm", "serve"]),
     ("diskd", 3, &["model", "disk", "serve"]),
-    ("trust", 3, &["model", "pki", "attest", "passport", "journal", "anchor", "xkms", "store", "serve"]),
+    (
+        "trust",
+        3,
+        &["model", "pki", "attest", "passport", "journal", "anchor", "xkms", "store", "serve"],
+    ),
     ("centre", 3, &["model", "pki", "attest", "passport", "journal", "anchor", "store", "serve"]),
     ("guest", 3, &["model", "tpm", "pki", "xkms"]),
     ("cli", 4, &["model", "tpm", "pki", "xkms", "attest", "disk", "store", "serve"]),

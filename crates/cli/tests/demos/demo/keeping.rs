@@ -79,11 +79,17 @@ fn world_says_without_authority(world: &World, vm: &str, word: &str) -> Option<S
     })
 }
 
+/// Whether a VM is in that phase, by its agent's word.
+fn on_its_host(world: &World, vm: &str, phase: &str) -> Option<()> {
+    let socket = world.path("run/a.agent");
+    let url = format!("http://agent/v1/vms/{vm}");
+    let said = run("curl", &["-s", "--unix-socket", socket.to_str()?, &url]);
+    (said.json()["phase"] == phase).then_some(())
+}
+
 /// What a host may do alone ends with its lease.
 pub fn lease_ended(world: &World, checks: &mut Checks) {
     checks.part("the authority is away for longer than the lease");
-    let said = world.vouchsafe(&["vm", "stop", "v1"]);
-    checks.check("v1 is stopped", said.code == 0, said.complaint());
     super::guest::policy(world, checks, "lease_s", 15.into());
     super::guest::policy(world, checks, "session_life_s", 15.into());
     checks.check(
@@ -92,11 +98,20 @@ pub fn lease_ended(world: &World, checks: &mut Checks) {
         "",
     );
     kill_9(pid_of(world, "authority"));
+    let paused = eventually(Duration::from_secs(40), || on_its_host(world, "v1", "paused"));
+    checks.check("v1 stands still once the lease has ended", paused.is_some(), "");
+    let said = world.lab_up(&[]);
+    checks.check("the authority comes back", said.code == 0, said.complaint());
+    let runs = eventually(Duration::from_secs(60), || on_its_host(world, "v1", "running"));
+    checks.check("and v1 goes on, for it is still this host's", runs.is_some(), "");
+    let said = world.vouchsafe(&["vm", "stop", "v1"]);
+    checks.check("v1 is stopped", said.code == 0, said.complaint());
+    kill_9(pid_of(world, "authority"));
     std::thread::sleep(Duration::from_secs(16));
     let said = world.vouchsafe(&["vm", "start", "v1", "--host", "a", "--offline"]);
     checks.refused("its keys no longer open anything", "lease-ended", &said.refusal(), "");
     let said = world.lab_up(&[]);
-    checks.check("the authority comes back", said.code == 0, said.complaint());
+    checks.check("it comes back once more", said.code == 0, said.complaint());
     let told = eventually(BOOT, || {
         world.audited_refusals().contains(&"lease-ended".to_owned()).then_some(())
     });
