@@ -3,7 +3,7 @@
 //! a round.
 
 use std::{
-    sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    sync::mpsc::{SyncSender, sync_channel},
     time::Duration,
 };
 
@@ -77,10 +77,8 @@ impl AnchorHandle {
         if self.requests.try_send(Ask::Blocking(done)).is_err() {
             return false;
         }
-        match answer.recv_timeout(most) {
-            Ok(anchored) => anchored,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => false,
-        }
+        // No answer in time, or none at all: it is not known to be anchored.
+        answer.recv_timeout(most).unwrap_or_default()
     }
 
     /// One last head, and no more after it. The task ends.

@@ -140,21 +140,17 @@ impl Site {
     }
 
     fn status(&self) -> KeeperStatus {
-        match self.ask(&AdminRequest::Status) {
-            AdminReply::Status(status) => status,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.ask(&AdminRequest::Status);
+        let AdminReply::Status(status) = reply else { panic!("{reply:?}") };
+        status
     }
 
     /// The only binding.
     fn binding(&self) -> ListedBinding {
-        match self.ask(&AdminRequest::List { after: None, limit: 2 }) {
-            AdminReply::Listed { mut bindings, .. } => {
-                assert_eq!(bindings.len(), 1);
-                bindings.remove(0)
-            }
-            other => panic!("{other:?}"),
-        }
+        let reply = self.ask(&AdminRequest::List { after: None, limit: 2 });
+        let AdminReply::Listed { mut bindings, .. } = reply else { panic!("{reply:?}") };
+        assert_eq!(bindings.len(), 1);
+        bindings.remove(0)
     }
 
     fn audited(&self) -> String {
