@@ -14,7 +14,7 @@ packages_of() {
     # Building the demonstration guest's image.
     image) echo mtools dosfstools fdisk e2fsprogs busybox-static cpio systemd-boot-efi binutils gzip ;;
     # Independent tools that the tests compare with.
-    test) echo tpm2-tools swtpm-tools cryptsetup-bin libnbd-bin nbdkit fio faketime jq socat openssl curl procps python3-cryptography xmlsec1 libxml2-utils python3-zeep ;;
+    test) echo tpm2-tools swtpm-tools cryptsetup-bin libnbd-bin nbdkit fio faketime jq socat openssl curl procps python3-cryptography xmlsec1 libxml2-utils python3-zeep softhsm2 ;;
     # libFuzzer is C++; real headers and certificates to begin with.
     fuzz) echo g++ cryptsetup-bin openssl ;;
     *)

@@ -94,6 +94,8 @@ fn confine(config: &Config) -> anyhow::Result<()> {
     let bound = config.bound()?;
     write.extend(bound.device());
     write.extend(config.anchor.witness.as_deref().and_then(Path::parent));
+    let tokens = config.centre.folders();
+    write.extend(tokens.iter().map(std::path::PathBuf::as_path));
     let named = config.centre.files();
     // Their folders, because a list is replaced by renaming. Names of PKIs are looked up there.
     let mut read: Vec<&Path> = named.iter().filter_map(|file| file.parent()).collect();

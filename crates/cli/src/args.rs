@@ -40,7 +40,8 @@ pub struct Scope {
     /// Act on the one-machine lab in this directory.
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
     pub lab: Option<PathBuf>,
-    /// Act on the authority that this file names [default: /etc/vouchsafe/client.toml].
+    /// Act on the authority that this file names [default: /etc/vouchsafe/client.toml], or on the
+    /// service whose own configuration it is (`key`, `audit --service`).
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print JSON on stdout, one object, or one a line for lists.
@@ -294,11 +295,14 @@ pub enum Audit {
         /// First entry wanted.
         #[arg(long, default_value_t = 0)]
         from: u64,
+        /// Whose log.
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Check the log against its signed checkpoint; names the first altered entry.
     Verify {
         /// Exported entries (offline).
-        #[arg(long, value_name = "FILE", requires = "checkpoint")]
+        #[arg(long, value_name = "FILE", requires = "checkpoint", conflicts_with = "service")]
         file: Option<PathBuf>,
         /// Signed checkpoint (offline).
         #[arg(long, value_name = "FILE", requires = "file")]
@@ -306,12 +310,39 @@ pub enum Audit {
         /// The authority's signing key (SubjectPublicKeyInfo, PEM) for offline use.
         #[arg(long, value_name = "FILE")]
         key: Option<PathBuf>,
+        /// Whose log.
+        #[command(flatten)]
+        whose: Whose,
     },
     /// Write entries and checkpoint for offline checks.
     Export {
         /// Directory for `audit.jsonl`, `audit.checkpoint` and `audit-key.pem`.
         dir: PathBuf,
+        /// Whose log.
+        #[command(flatten)]
+        whose: Whose,
     },
+}
+
+/// Whose audit log: the authority's, unless a service with a log of its own is named. That is asked
+/// on its own machine, as its user.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Whose {
+    /// A service with a log of its own.
+    #[arg(long, value_enum)]
+    pub service: Option<Logging>,
+    /// Which host's trust service, in a lab [default: the first].
+    #[arg(long, value_name = "HOST", requires = "service")]
+    pub host: Option<HostId>,
+}
+
+/// A service with an audit log of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Logging {
+    /// A trust service.
+    Trust,
+    /// The key-management centre.
+    Centre,
 }
 
 /// Verbs of disk images.

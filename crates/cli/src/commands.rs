@@ -8,6 +8,7 @@ mod image;
 mod key;
 mod policy;
 mod reference;
+mod service;
 mod verdict;
 mod vm;
 mod volume;
@@ -34,7 +35,7 @@ pub async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Failure> {
     match cli.noun {
         Noun::Lab(verb) => return on_lab(verb, cli.scope.lab, printer).await,
         Noun::Doctor => return doctor::run(printer),
-        Noun::Key(key) => key::run(*key, &cli.scope, printer)?,
+        Noun::Key(key) => key::run(*key, &cli.scope, printer).await?,
         Noun::Volume(verb) => return volume::run(verb, printer).await,
         Noun::Image(verb) => image::run(&verb, printer)?,
         Noun::Authority(verb) => return authority::run(&verb, target, printer).await,
@@ -42,7 +43,7 @@ pub async fn run(cli: Cli, printer: &Printer) -> Result<Exit, Failure> {
         Noun::Vm(verb) => vm::run(verb, &target()?, printer).await?,
         Noun::Policy(verb) => policy::run(&verb, &target()?, printer).await?,
         Noun::Reference(verb) => return reference::run(&verb, printer),
-        Noun::Audit(verb) => audit::run(&verb, target, printer).await?,
+        Noun::Audit(verb) => audit::run(&verb, (&cli.scope, target), printer).await?,
     }
     Ok(Exit::Done)
 }

@@ -19,7 +19,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("store", 1, &["model"]),
     ("xkms", 1, &["model"]),
     ("serve", 1, &["model"]),
-    ("token", 2, &["model", "pki"]),
+    ("token", 2, &["model", "pki", "serve"]),
     ("attest", 2, &["model", "tpm", "pki"]),
     ("passport", 2, &["model", "pki", "serve"]),
     ("journal", 2, &["model", "store", "serve"]),
@@ -31,9 +31,16 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     (
         "trust",
         3,
-        &["model", "pki", "attest", "passport", "journal", "anchor", "xkms", "store", "serve"],
+        &[
+            "model", "pki", "attest", "passport", "journal", "token", "anchor", "xkms", "store",
+            "serve",
+        ],
     ),
-    ("centre", 3, &["model", "pki", "attest", "passport", "journal", "anchor", "store", "serve"]),
+    (
+        "centre",
+        3,
+        &["model", "pki", "attest", "passport", "journal", "token", "anchor", "store", "serve"],
+    ),
     ("guest", 3, &["model", "tpm", "pki", "xkms"]),
     ("cli", 4, &["model", "tpm", "pki", "xkms", "attest", "disk", "store", "serve"]),
 ];

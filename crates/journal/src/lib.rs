@@ -56,6 +56,17 @@ impl Signer {
     }
 }
 
+/// Why certificates are not valid without anybody having done anything wrong.
+const ORDINARY: [&str; 5] = [
+    "certificate-expired",
+    "certificate-not-yet-valid",
+    "certificate-revoked",
+    "instant-in-the-future",
+    "knowledge-too-old",
+];
+/// What an operator can do about any other.
+const JUDGED: &str = "the answer said Invalid or Indeterminate; docs/protocols/pki.md has the name";
+
 /// The audit log with the clock that stamps it and the key that signs its checkpoints.
 #[derive(Debug)]
 pub struct Journal {
@@ -134,6 +145,25 @@ impl Journal {
         wait(self.log.append(event)).map(drop).map_err(failed)
     }
 
+    /// Writes down that a certificate that was asked about was not found valid, by the name of what
+    /// was wrong, bounded like refusals: an attempt on whoever asked is seen then. What befalls every
+    /// certificate in its time is left out.
+    ///
+    /// # Errors
+    /// [`JournalError`]: the answer must not leave.
+    pub fn judged(
+        &self,
+        actor: &str,
+        event: &str,
+        subject: &str,
+        found: &str,
+    ) -> Result<(), JournalError> {
+        if ORDINARY.contains(&found) {
+            return Ok(());
+        }
+        self.refused(actor, event, subject, (found, JUDGED))
+    }
+
     /// Signs the log's present head if it has grown, and keeps the envelope with the log; how many
     /// entries are under it.
     ///
@@ -179,6 +209,24 @@ mod tests {
     use serve::{clock::SystemClock, keys::SigningKey};
 
     use super::*;
+
+    #[test]
+    fn what_was_judged_is_written_down_unless_it_is_ordinary() {
+        let dir = tempfile::tempdir().unwrap();
+        let spki = SigningKey::generate().unwrap().spki().to_vec();
+        let signer = Signer::new(spki, |_| Ok::<_, std::fmt::Error>(b"{}".to_vec()));
+        let journal =
+            Journal::open("test", dir.path(), SystemClock::shared(), (signer, 2)).unwrap();
+        for ordinary in ORDINARY {
+            journal.judged("a", "asked", "b", ordinary).unwrap();
+        }
+        assert_eq!(journal.size(), 0);
+        for _ in 0..10 {
+            journal.judged("a", "asked", "b", "crl-rolled-back").unwrap();
+        }
+        assert_eq!(journal.size(), 3, "two, and that there are too many");
+        journal.close();
+    }
 
     #[test]
     fn what_is_exported_is_under_a_checkpoint_and_repeats_are_counted() {

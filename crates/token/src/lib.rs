@@ -7,10 +7,12 @@
 //! **Invariants:** the key is sensitive and cannot be extracted, or it is not used; a PIN that the
 //! token refused is not tried again, for that locks tokens; one thread talks to the token, and a
 //! token that hangs makes signing fail in time. No clock, no socket; the module is loaded by path.
-//! Deliberately absent: keys other than P-256, and creating or administering tokens.
+//! Deliberately absent: keys other than P-256, and creating or administering tokens. [`TokenSettings`] is
+//! what configurations say, and the CA with it.
 
 mod error;
 mod session;
+mod settings;
 
 use std::{
     error::Error,
@@ -25,6 +27,7 @@ use pki::CaSigner;
 
 pub use error::TokenError;
 use session::Session;
+pub use settings::{TokenCaError, TokenSettings, create_root, load};
 
 /// Most messages that wait to be signed.
 const QUEUE: usize = 256;

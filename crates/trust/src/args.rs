@@ -4,7 +4,9 @@ use std::{os::fd::RawFd, path::PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-/// Answers for keys: an XKMS 2.0 responder with its own CA.
+/// Answers for keys: an XKMS 2.0 responder. Certificates come from a key-management centre
+/// (`manner = "hybrid"` or `"proxy"`, where `[keeper.centre]` is configured), or from a CA of its own
+/// (`"full"`, the default without one).
 #[derive(Debug, Parser)]
 #[command(name = "vouchsafe-trust", version)]
 pub(crate) struct Args {

@@ -239,6 +239,54 @@ mod tests {
         assert!(!defaults.open_queries && defaults.two_phase == TwoPhase::Always);
     }
 
+    /// Every key of a table of the configuration (`""`: the top), as the parser names them.
+    fn keys(table: &str) -> Vec<String> {
+        let least = "state_dir = 's'\nlisten = '127.0.0.1:0'\n";
+        let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+        let error = load(&format!("{least}{header}nobody = 1\n")).unwrap_err().to_string();
+        let (_, names) = error.split_once(" field `nobody`, expected ").unwrap();
+        let (names, _) = names.split_once(" (at ").unwrap();
+        names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_example_has_every_setting_with_its_default() {
+        let text = include_str!("../config/trust.toml");
+        let (mut shown, mut table) = (Vec::new(), String::new());
+        for line in text.lines() {
+            let line = line.trim_start_matches("# ");
+            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                table = name.to_owned();
+                shown.push(table.clone());
+            } else if let Some((key, _)) = line.split_once(" = ") {
+                shown.push(if table.is_empty() {
+                    key.to_owned()
+                } else {
+                    format!("{table}.{key}")
+                });
+            }
+        }
+        let tables = ["", "anchor", "tls", "front", "keeper", "keeper.token", "keeper.centre"];
+        for table in tables.into_iter().chain(["guest", "peer", "log"]) {
+            for key in keys(table) {
+                let full = if table.is_empty() { key } else { format!("{table}.{key}") };
+                assert!(shown.contains(&full), "{full} is not in config/trust.toml");
+            }
+        }
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/trust.toml");
+        let keeper = Config::load(Path::new(example)).unwrap().keeper;
+        assert_eq!(format!("{keeper:?}"), format!("{:?}", keeper::Settings::default()));
+        // What is commented out can be meant, too.
+        let least = "state_dir = 's'\nlisten = '127.0.0.1:0'\nagent_socket = 'a'\n";
+        for (table, manner) in [("keeper.token", "full"), ("keeper.centre", "hybrid")] {
+            let from = text.find(&format!("# [{table}]")).unwrap();
+            let lines = text[from..].lines().take_while(|line| !line.is_empty());
+            let lines: Vec<&str> = lines.map(|line| line.trim_start_matches("# ")).collect();
+            let text = format!("{least}[keeper]\nmanner = '{manner}'\n{}\n", lines.join("\n"));
+            load(&text).unwrap();
+        }
+    }
+
     #[test]
     fn what_cannot_be_meant_is_refused_by_name() {
         let bare = "state_dir = 's'\nlisten = '127.0.0.1:0'\n";
@@ -249,6 +297,8 @@ mod tests {
             ("[front]\nchannels = 0\n", "front.channels"),
             ("[front]\nopen_querys = true\n", "open_querys"),
             ("[keeper]\nescrow = true\n", "keeper.escrow"),
+            (&TOKEN.replace("'k'", "''"), "keeper.token"),
+            (&TOKEN.replace("label", "lable"), "lable"),
             ("[front]\ntwo_phase = 'sometimes'\n", "two_phase"),
             ("[guest]\n", "agent_socket is missing"),
             ("[peer]\nlisten = '127.0.0.1:0'\n", "agent_socket is missing"),
@@ -261,6 +311,7 @@ mod tests {
         for (more, said) in [
             ("[guest]\nclient_path = 'b'\n".to_owned(), "guest.client_path"),
             ("[guest]\nagent_socket = 'b'\n".to_owned(), "agent_socket"),
+            (format!("{}{TOKEN}", hybrid("")), "keeper.token needs"),
             (hybrid("questions_at_once = 8\n"), "keeper.centre.questions_at_once"),
             (hybrid("questions_at_once = 2\n[front]\nchannels = 2\n"), "questions_at_once"),
         ] {
@@ -271,6 +322,8 @@ mod tests {
         assert!(config.agent_socket.unwrap().is_absolute());
     }
 
+    const TOKEN: &str =
+        "[keeper.token]\nmodule = 'm'\nlabel = 'l'\nkey = 'k'\npin = { path = 'p' }\n";
     const CENTRE: &str = "[keeper.centre]\nurl = 'https://c:1'\ntenant = 't'\ndomain = 'd'\n";
 
     fn hybrid(more: &str) -> String {

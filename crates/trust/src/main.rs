@@ -1,4 +1,4 @@
-//! `vouchsafe-trust`: answers for keys over XKMS 2.0 and JSON, with a CA of its own.
+//! `vouchsafe-trust`: answers for keys over XKMS 2.0 and JSON, with a CA of its own or a centre's PKI.
 //!
 //! ```text
 //!   client --HTTP--> [reader] --frames of model::keys--> [keeper]

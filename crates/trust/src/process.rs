@@ -200,6 +200,10 @@ fn confine(config: &Config, program: &Path) -> anyhow::Result<()> {
     let mut read = vec![program];
     read.extend(["/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/proc"].map(Path::new));
     let keeper = &config.keeper;
+    if let Some(token) = &keeper.token {
+        read.extend(token.files());
+        write.extend(token.folders.iter().map(PathBuf::as_path));
+    }
     let named = [&keeper.anchors, &keeper.intermediates, &keeper.crls];
     // Their folders, because a list is replaced by renaming.
     read.extend(named.into_iter().flatten().filter_map(|file| file.parent()));

@@ -95,7 +95,7 @@ impl PkiDomain {
         let pki = match &settings.provider {
             ProviderSettings::Own(own) => {
                 let at = (ground.dir, ground.clock.now());
-                let ca = keys::ca(&ground.records, &settings.name, &own.ca_name, at)?;
+                let ca = keys::ca(&ground.records, &settings.name, own, at)?;
                 anchors.insert(0, ca.certificate().to_vec());
                 let own = OwnCa::new(ca, Vec::new(), asks.clone());
                 Pki::Own(Box::new(own.map_err(|error| fault(Box::new(error)))?))

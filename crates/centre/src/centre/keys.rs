@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use super::{
     record::{self, OwnKey},
     refusal::Fault,
+    settings::OwnSettings,
 };
 
 /// Certificates are valid from a little before now, for verifiers with slow clocks.
@@ -46,24 +47,33 @@ pub(crate) fn checkpoint(records: &Records, dir: &Path) -> Result<Arc<SoftwareKe
     Ok(Arc::new(key))
 }
 
-/// The centre's own CA in a PKI; its certificate is `ca-<domain>.pem`.
+/// The centre's own CA in a PKI; its certificate is `ca-<domain>.pem`. Its key is in the store, or in
+/// the token that the settings name.
 ///
 /// # Errors
 /// [`Fault`].
 pub(crate) fn ca(
     records: &Records,
     domain: &Domain,
-    name: &str,
+    settings: &OwnSettings,
     (dir, now): (&Path, OffsetDateTime),
 ) -> Result<Ca, Fault> {
+    let token = settings.token.as_ref();
+    let mut made = None;
     let key = own(records, &format!("ca/{domain}"), || {
         let validity = Validity::backdated(now, BACK, CA_LIFE);
-        let spec = CaSpec { common_name: name.to_owned(), path_length: 0, validity };
-        let (ca, key) = Ca::create_root(&spec).map_err(Fault::key)?;
+        let spec = CaSpec { common_name: settings.ca_name.clone(), path_length: 0, validity };
+        let (ca, key) = token::create_root(token, &spec).map_err(Fault::key)?;
         let certificate = Bytes(ca.certificate().to_vec());
+        made = Some(ca);
         Ok(OwnKey { certificate, key: Bytes(key.expose().clone()) })
     })?;
-    let ca = Ca::load(key.certificate.0, &Secret::new(key.key.0)).map_err(Fault::key)?;
+    let ca = match made {
+        Some(ca) => ca,
+        None => {
+            token::load(token, key.certificate.0, &Secret::new(key.key.0)).map_err(Fault::key)?
+        }
+    };
     let file = dir.join(format!("ca-{domain}.pem"));
     pem::write_certificates(&file, &[ca.certificate()]).map_err(Fault::key)?;
     Ok(ca)

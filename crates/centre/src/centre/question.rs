@@ -74,6 +74,11 @@ impl Centre {
         let mut anchors = Vec::new();
         for one in candidates.iter_mut().filter(|_| asked.validate) {
             anchors.push(self.judge(home, one, (example, instant), &evidence)?);
+            let wrong = one.binding.status.as_ref().and_then(|status| status.refusal.as_deref());
+            if let Some(wrong) = wrong {
+                let (by, subject) = (format!("trust:{host}"), format!("key:{}", one.binding.id));
+                self.journal.judged(&by, "question", &subject, wrong)?;
+            }
         }
         let anchor = anchors.into_iter().next().unwrap_or_else(|| Anchor::Ca(ca_name(home)));
         let knowledge = self.knowledge(home, &candidates, anchor);

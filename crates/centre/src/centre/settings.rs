@@ -10,6 +10,7 @@ use model::{Domain, HostId, Tenant};
 use pki::LostAnswer;
 use serde::Deserialize;
 use serve::config::SecretSource;
+use token::TokenSettings;
 
 use super::queue::Bounds;
 
@@ -99,6 +100,9 @@ pub struct OwnSettings {
     /// Where the CRL is, for certificates to say.
     #[serde(default)]
     pub crl_url: Option<String>,
+    /// The token that its key is in; without it, the key is sealed in the store.
+    #[serde(default)]
+    pub token: Option<TokenSettings>,
 }
 
 /// A CA that speaks CMP.
@@ -234,6 +238,13 @@ impl DomainSettings {
         own.into_iter().chain(tls).flatten()
     }
 
+    const fn token_mut(&mut self) -> Option<&mut TokenSettings> {
+        match &mut self.provider {
+            ProviderSettings::Own(own) => own.token.as_mut(),
+            ProviderSettings::Cmp(_) | ProviderSettings::Acme(_) => None,
+        }
+    }
+
     fn problem(&self) -> Option<&'static str> {
         let bounded = |value: u64| (1..=100 * year()).contains(&value);
         let waits = [self.crl_every_s, self.exchange_s, self.patience_s, self.back_off_most_s];
@@ -243,6 +254,11 @@ impl DomainSettings {
             }
             ProviderSettings::Own(own) if !(2..=30 * day()).contains(&own.crl_life_s) => {
                 Some("`crl_life_s` must be between 2 and 2592000")
+            }
+            ProviderSettings::Own(OwnSettings { token: Some(token), .. })
+                if token.problem().is_some() =>
+            {
+                token.problem()
             }
             ProviderSettings::Cmp(_) | ProviderSettings::Acme(_) if self.anchors.is_empty() => {
                 Some("a foreign PKI needs `anchors`: nothing is trusted because it came")
@@ -269,6 +285,9 @@ impl Settings {
             {
                 under(path);
             }
+            if let Some(token) = domain.token_mut() {
+                token.resolve(base);
+            }
         }
         if let Some(SecretSource::Path(path)) = &mut self.root_key {
             under(path);
@@ -294,7 +313,21 @@ impl Settings {
             SecretSource::Path(path) => Some(path.clone()),
             SecretSource::Fd(_) => None,
         }));
+        all.extend(self.tokens().flat_map(TokenSettings::files).map(Path::to_owned));
         all
+    }
+
+    /// Every folder that is written to besides the state directory, for the sandbox.
+    #[must_use]
+    pub fn folders(&self) -> Vec<PathBuf> {
+        self.tokens().flat_map(|token| token.folders.clone()).collect()
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = &TokenSettings> {
+        self.domains.iter().filter_map(|domain| match &domain.provider {
+            ProviderSettings::Own(own) => own.token.as_ref(),
+            ProviderSettings::Cmp(_) | ProviderSettings::Acme(_) => None,
+        })
     }
 
     /// What is wrong with the values, if anything: where, and the problem.
@@ -336,50 +369,4 @@ impl Settings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Settings {
-        toml::from_str(text).unwrap()
-    }
-
-    const OWN: &str = "[[domain]]\nname = 'own'\n[domain.provider.own]\nca_name = 'CA'\n";
-
-    #[test]
-    fn what_cannot_be_meant_is_named() {
-        let tenant = "[[tenant]]\nname = 'acme'\ndomains = ['own']\n";
-        assert_eq!(read(&format!("{OWN}{tenant}")).problem(), None);
-        let says = |text: &str| read(text).problem().unwrap();
-        assert_eq!(says("domain = []\ntenant = []").0, "domain");
-        assert_eq!(says(&format!("{OWN}{OWN}{tenant}")).1, "is there twice");
-        assert_eq!(says(&format!("{OWN}{tenant}{tenant}")).0, "tenant acme");
-        let other = tenant.replace("'own'", "'other'");
-        assert!(says(&format!("{OWN}{other}")).1.contains("not there"));
-        let foreign = "[[domain]]\nname = 'x'\n[domain.provider.cmp]\nurl = 'http://a/'\nreference = 'r'\nsecret = { path = 's' }\n";
-        assert!(
-            says(&format!("{foreign}[[tenant]]\nname='a'\ndomains=[]\n")).1.contains("anchors")
-        );
-        let zero = ["workers", "refusals_per_minute", "order_life_s", "feed_items"];
-        for zero in zero {
-            let text = format!("{OWN}{tenant}[limits]\n{zero} = 0\n");
-            assert_eq!(says(&text).0, "limits", "{zero}");
-        }
-    }
-
-    #[test]
-    fn the_documented_configuration_is_one() {
-        let page = include_str!("../../../../docs/protocols/centre.md");
-        let (_, example) = page.split_once("```toml").unwrap();
-        let (example, _) = example.split_once("```").unwrap();
-        let mut table: toml::Table = toml::from_str(example).unwrap();
-        let settings: Settings = table.remove("centre").unwrap().try_into().unwrap();
-        assert_eq!(settings.problem(), None);
-        assert_eq!(settings.domains.len(), 3);
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused() {
-        assert!(toml::from_str::<Settings>(&format!("{OWN}[[tenant]]\nname='a'\n")).is_err());
-        assert!(toml::from_str::<Settings>("domains = []").is_err());
-    }
-}
+mod tests;

@@ -24,12 +24,13 @@ use serve::{
 };
 
 use crate::{
+    hsm,
     pkis::DAY,
     support::{Authority, certificate, certify, enrol},
 };
 
 /// The agent of the centre's server.
-async fn agent(ca: Arc<Ca>, socket: &Path) -> Shutdown {
+pub(crate) async fn agent(ca: Arc<Ca>, socket: &Path) -> Shutdown {
     async fn answer(State(ca): State<Arc<Ca>>, Json(key): Json<ServiceKey>) -> Json<Certified> {
         Json(certify(&ca, Service::Centre, &"c".parse().unwrap(), (&key.spki.0, DAY)))
     }
@@ -41,18 +42,19 @@ async fn agent(ca: Arc<Ca>, socket: &Path) -> Shutdown {
 }
 
 /// The process; dead when dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     address: PathBuf,
 }
 
 impl Process {
-    async fn start(dir: &Path) -> (Self, String) {
+    pub(crate) async fn start(dir: &Path) -> (Self, String) {
         let address = dir.join("address");
         let _ = std::fs::remove_file(&address);
         let child = Command::new(env!("CARGO_BIN_EXE_vouchsafe-centre"))
             .arg("--config")
             .arg(dir.join("centre.toml"))
+            .env(hsm::CONFIG, dir.join("softhsm2.conf"))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -78,7 +80,7 @@ impl Drop for Process {
     }
 }
 
-const CONFIG: &str = "
+pub(crate) const CONFIG: &str = "
 listen = '127.0.0.1:0'
 address_file = 'address'
 state_dir = 'state'
@@ -99,7 +101,7 @@ batch = 4
 ";
 
 /// Sends every order again and notes which certificates come back.
-async fn push(
+pub(crate) async fn push(
     client: &Client,
     orders: &[CentreOrder],
     seen: &mut BTreeMap<OrderId, BTreeSet<Vec<u8>>>,

@@ -14,6 +14,8 @@
 
 mod crash;
 mod foreign;
+#[path = "../../../token/tests/it/hsm.rs"]
+mod hsm;
 mod migrations;
 mod orders;
 mod passports;
@@ -22,3 +24,4 @@ mod pkis;
 mod pressure;
 mod questions;
 mod support;
+mod token;

@@ -10,8 +10,9 @@ use model::{
 use serve::pem;
 use store::audit::{self, AuditError, TreeHead, Verified};
 
+use super::service::Asked;
 use crate::{
-    args::Audit,
+    args::{Audit, Logging, Scope, Whose},
     client::Target,
     output::{Failure, Printer},
 };
@@ -26,23 +27,73 @@ const KEY: &str = "audit-key.pem";
 
 pub(super) async fn run(
     verb: &Audit,
-    target: impl FnOnce() -> Result<Target, Failure>,
+    (scope, target): (&Scope, impl FnOnce() -> Result<Target, Failure>),
     printer: Printer,
 ) -> Result<(), Failure> {
     match verb {
-        Audit::List { from } => list(*from, &target()?, printer).await,
-        Audit::Export { dir } => {
-            export(dir, &target()?).await?;
+        Audit::List { from, whose } => match asked(whose) {
+            Some(service) => service_list(service, *from, scope, printer),
+            None => list(*from, &target()?, printer).await,
+        },
+        Audit::Export { dir, whose } => {
+            match asked(whose) {
+                Some(service) => service_export(service, dir, scope)?,
+                None => export(dir, &target()?).await?,
+            }
             let text = format!("wrote {ENTRIES}, {CHECKPOINT} and {KEY} to {}", dir.display());
             printer.result(&serde_json::json!({"exported": dir}), &text)
         }
-        Audit::Verify { file: Some(file), checkpoint: Some(checkpoint), key } => {
+        Audit::Verify { file: Some(file), checkpoint: Some(checkpoint), key, .. } => {
             let beside = checkpoint.with_file_name(KEY);
             let key = key.as_deref().unwrap_or(&beside);
             offline(file, checkpoint, key, printer)
         }
-        Audit::Verify { .. } => online(&target()?, printer).await,
+        Audit::Verify { whose, .. } => match asked(whose) {
+            Some(service) => service_verify(service, scope, printer),
+            None => online(&target()?, printer).await,
+        },
     }
+}
+
+/// The service whose log is meant, if it is not the authority's.
+fn asked(whose: &Whose) -> Option<Asked<'_>> {
+    whose.service.map(|service| match service {
+        Logging::Trust => Asked::Trust(whose.host.as_ref()),
+        Logging::Centre => Asked::Centre,
+    })
+}
+
+fn service_list(
+    service: Asked<'_>,
+    from: u64,
+    scope: &Scope,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let dir = service.export_audit(&service.state(scope)?)?;
+    let text = std::fs::read_to_string(dir.join(ENTRIES))?;
+    let entries = text.lines().map(AuditEntry::from_line).collect::<Result<Vec<_>, _>>()?;
+    let wanted: Vec<AuditEntry> = entries.into_iter().filter(|entry| entry.seq >= from).collect();
+    show(&wanted, printer)
+}
+
+fn service_export(service: Asked<'_>, to: &Path, scope: &Scope) -> Result<(), Failure> {
+    let dir = service.export_audit(&service.state(scope)?)?;
+    super::folder(to)?;
+    for name in [ENTRIES, CHECKPOINT, KEY] {
+        let path = to.join(name);
+        std::fs::copy(dir.join(name), &path).map_err(|error| super::unwritable(&path, &error))?;
+    }
+    Ok(())
+}
+
+/// Where the log lies: it need not be closed, and the service need not run.
+fn service_verify(service: Asked<'_>, scope: &Scope, printer: Printer) -> Result<(), Failure> {
+    let state = service.state(scope)?;
+    let key = state.join("signing.pub");
+    let text = std::fs::read(&key).map_err(|error| {
+        Failure::error(format!("{}: {error}", key.display()), "was the service ever started?")
+    })?;
+    report(audit::verify_dir(&state.join("audit"), &opener(&text)?), printer)
 }
 
 async fn list(from: u64, target: &Target, printer: Printer) -> Result<(), Failure> {
@@ -58,8 +109,12 @@ async fn list(from: u64, target: &Target, printer: Printer) -> Result<(), Failur
             break;
         }
     }
+    show(&entries, printer)
+}
+
+fn show(entries: &[AuditEntry], printer: Printer) -> Result<(), Failure> {
     let mut table = crate::output::table(["SEQ", "WHO", "WHAT", "ABOUT", "OUTCOME", "DETAIL"]);
-    for entry in &entries {
+    for entry in entries {
         let outcome = match &entry.outcome {
             Outcome::Done => "done".to_owned(),
             Outcome::Refused(name) => format!("refused: {name}"),
@@ -67,7 +122,7 @@ async fn list(from: u64, target: &Target, printer: Printer) -> Result<(), Failur
         let row = [&entry.actor, &entry.event, &entry.subject, &outcome, &entry.detail];
         table.add_row(std::iter::once(entry.seq.to_string()).chain(row.map(Clone::clone)));
     }
-    printer.list(&entries, &table.to_string())
+    printer.list(entries, &table.to_string())
 }
 
 async fn export(dir: &Path, target: &Target) -> Result<(), Failure> {

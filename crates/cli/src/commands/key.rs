@@ -4,16 +4,11 @@ mod grade;
 mod import;
 mod migrate;
 
-use std::{
-    fs,
-    io::BufReader,
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use model::{
-    HostId, child,
+    HostId,
+    api::vm::VmView,
     keys::{
         Allowance, StatusValue, UseWith,
         admin::{AdminReply, AdminRequest, Authorize, ListedBinding, ListedOrder, SOCKET},
@@ -22,26 +17,27 @@ use model::{
 };
 use serde_json::json;
 
+use super::service::{self, Asked};
 use crate::{
     args::{Key, KeyVerb, Scope},
-    lab::layout::Layout,
+    client::Target,
     output::{Failure, Printer},
 };
 
 /// Bindings asked for at once.
 const PAGE: u32 = 500;
-/// How long a reply may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The trust service's configuration, if none is named.
-const CONFIG: &str = "/etc/vouchsafe/trust.toml";
 
-pub(super) fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(), Failure> {
-    let mut host = key.host.as_ref();
+pub(super) async fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(), Failure> {
+    let home = home_of(&key, scope).await?;
+    let mut host = key.host.clone().or(home);
     if let KeyVerb::Migrate { from: Some(from), .. } = &key.verb {
-        host = Some(from);
+        host = Some(from.clone());
     }
-    let socket = socket(scope, host)?;
-    let ask = |request: &AdminRequest| ask(&socket, request);
+    let ask_at = |host: Option<&HostId>, request: &AdminRequest| -> Result<AdminReply, Failure> {
+        let at = Asked::Trust(host);
+        service::ask(at, &at.state(scope)?.join(SOCKET), request)
+    };
+    let ask = |request: &AdminRequest| ask_at(host.as_ref(), request);
     let own = || format!("uid-{}", rustix::process::getuid().as_raw());
     let operator = key.operator.unwrap_or_else(own);
     match key.verb {
@@ -59,7 +55,7 @@ pub(super) fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(), Failu
         KeyVerb::Migrate { owner, from, to, url, wait } => {
             let from = from.or_else(|| key.host.clone());
             if let Some(expect) = migrate::announcement(scope, &owner, from, &operator)? {
-                migrate::expected_at(self::ask(&self::socket(scope, Some(&to))?, &expect)?)?;
+                migrate::expected_at(ask_at(Some(&to), &expect)?)?;
             }
             let url = url.map_or_else(|| migrate::peer_url(scope, &to), Ok)?;
             let begun = ask(&AdminRequest::Migrate { owner, host: to, url, operator })?;
@@ -200,7 +196,7 @@ fn use_of(text: &str) -> Result<UseWith, Failure> {
     UseWith::parse(text).map_err(|words| Failure::error(words, hint))
 }
 
-fn unexpected(reply: AdminReply) -> Failure {
+pub(super) fn unexpected(reply: AdminReply) -> Failure {
     match reply {
         AdminReply::Refused { name, detail, hint } => Failure::refused(name, detail, hint),
         AdminReply::Failed { detail } => Failure::error(detail, "see the trust service's log"),
@@ -221,36 +217,19 @@ fn unexpected(reply: AdminReply) -> Failure {
     }
 }
 
-fn ask(socket: &Path, request: &AdminRequest) -> Result<AdminReply, Failure> {
-    let stream = UnixStream::connect(socket).map_err(|error| {
-        Failure::error(
-            format!("{}: {error}", socket.display()),
-            "is vouchsafe-trust running, and are you its user?",
-        )
-    })?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    child::send(&mut &stream, request)?;
-    let reply = child::receive(&mut BufReader::new(&stream))?;
-    reply.ok_or_else(|| Failure::error("the trust service closed the connection", "see its log"))
-}
-
-/// The socket of the trust service that is meant.
-fn socket(scope: &Scope, host: Option<&HostId>) -> Result<PathBuf, Failure> {
-    if let Some(dir) = &scope.lab {
-        let layout = Layout::open(dir)?;
-        let first: HostId = "a".parse()?;
-        let state = layout.trust(host.unwrap_or(&first)).join("state");
-        return Ok(state.join(SOCKET));
+/// The host on which a phrase for one of a VM's keys is made, where none was said: in a lab the VM's
+/// home, for there its client will ask.
+async fn home_of(key: &Key, scope: &Scope) -> Result<Option<HostId>, Failure> {
+    let KeyVerb::Authorize { owner: Some(owner), .. } = &key.verb else { return Ok(None) };
+    if key.host.is_some() || scope.lab.is_none() {
+        return Ok(None);
     }
-    let file = scope.config.as_deref().unwrap_or(Path::new(CONFIG));
-    let text = fs::read_to_string(file)
-        .map_err(|error| Failure::error(format!("{}: {error}", file.display()), "--config FILE"))?;
-    let config: toml::Table = toml::from_str(&text)?;
-    let state = config.get("state_dir").and_then(toml::Value::as_str).ok_or_else(|| {
+    let target = Target::find(scope.lab.as_deref(), None)?;
+    let vms: Vec<VmView> = target.authority()?.get("/v1/vms").await.map_err(|error| {
         Failure::error(
-            format!("{}: there is no `state_dir`", file.display()),
-            "--config names the configuration of vouchsafe-trust",
+            format!("which host is the home of {owner}? {}", serve::exit::chain(&error)),
+            "say it: --host NAME",
         )
     })?;
-    Ok(file.parent().unwrap_or(Path::new(".")).join(state).join(SOCKET))
+    Ok(vms.into_iter().find(|vm| vm.spec.name.as_str() == owner).and_then(|vm| vm.home))
 }

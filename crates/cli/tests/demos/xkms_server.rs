@@ -6,6 +6,7 @@ mod independent;
 mod lasting;
 pub mod life;
 pub mod waiting;
+mod wrapping;
 
 use crate::{
     Rounds,
@@ -47,11 +48,13 @@ fn all(server: &Server<'_>, checks: &mut Checks) {
     life::reissue(server, checks, &one);
     checks.part("by curl, xmlsec1, openssl, and a stock SOAP client");
     independent::register(server, checks, "by-xmlsec");
-    independent::stock_client(server, checks, &kept.name);
+    let Some(ended) = life::register(server, checks, "ended-by-zeep", false) else { return };
+    independent::stock_client(server, checks, &kept.name, &ended);
     independent::json(server, checks, &kept.name);
     checks.part("what must be refused");
     hostile::bytes(server, checks);
     hostile::orders(server, checks, &one);
+    wrapping::wrapping(server, checks, &one);
     checks.part("revoked, as everyone sees it");
     life::revoke(server, checks, &one, &other);
     hostile::flood(server, checks, &kept);
@@ -61,6 +64,6 @@ fn all(server: &Server<'_>, checks: &mut Checks) {
     waiting::approved(server, checks);
     waiting::recovered(server, checks);
     checks.part("the log, and the end");
-    lasting::logged(server, checks, hostile::PROVOKED);
+    lasting::logged(server, checks, &[hostile::PROVOKED, wrapping::PROVOKED].concat());
     lasting::down(server, checks);
 }

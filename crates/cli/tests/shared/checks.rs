@@ -8,13 +8,15 @@ pub struct Checks {
     name: &'static str,
     passed: u32,
     failed: u32,
+    skipped: u32,
     since: Instant,
     refused: BTreeSet<String>,
 }
 
 impl Checks {
     pub fn new(name: &'static str) -> Self {
-        Self { name, passed: 0, failed: 0, since: Instant::now(), refused: BTreeSet::new() }
+        let (passed, failed, skipped) = (0, 0, 0);
+        Self { name, passed, failed, skipped, since: Instant::now(), refused: BTreeSet::new() }
     }
 
     /// A heading between checks.
@@ -33,6 +35,12 @@ impl Checks {
         println!("{mark} {number:>3}  {what}{seen}");
     }
 
+    /// Observations that cannot be made on this machine, and why; the last line counts them.
+    pub fn skipped(&mut self, count: u32, why: &str) {
+        self.skipped += count;
+        println!("SKIPPED ({count} checks): {why}");
+    }
+
     /// One observation of a refusal: it has this name, which the audit log must hold in the end.
     pub fn refused(&mut self, what: &str, name: &str, seen: &str, detail: &str) {
         self.refused.insert(name.to_owned());
@@ -49,8 +57,12 @@ impl Checks {
     pub fn finish(self) -> bool {
         let seconds = self.since.elapsed().as_secs_f32();
         println!(
-            "\n{:.1} s\n{}: {} checks passed, {} failed",
-            seconds, self.name, self.passed, self.failed
+            "\n{:.1} s\n{}: {} checks passed, {} failed{}",
+            seconds,
+            self.name,
+            self.passed,
+            self.failed,
+            if self.skipped > 0 { format!(", {} SKIPPED", self.skipped) } else { String::new() }
         );
         self.failed == 0 && self.passed > 0
     }

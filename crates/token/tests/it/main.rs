@@ -2,4 +2,6 @@
 //! tests that use it run in a child process of this one, which is given that environment.
 
 #[cfg(test)]
+mod hsm;
+#[cfg(test)]
 mod softhsm;

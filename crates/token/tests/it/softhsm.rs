@@ -1,13 +1,6 @@
 //! A CA whose key is in softhsm2, and what must be refused.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, fs, path::PathBuf, time::Duration};
 
 use model::Secret;
 use pki::{
@@ -18,34 +11,16 @@ use pki::{
 use time::{OffsetDateTime, macros::datetime};
 use token::{Token, TokenConfig, TokenError};
 
-const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
-const NOW: OffsetDateTime = datetime!(2026-06-01 12:00 UTC);
-const PIN: &str = "4711-0815";
+use crate::hsm::{MODULE, PIN, make, run};
 
-fn run(program: &str, args: &[&str], dir: &Path) {
-    let output = Command::new(program)
-        .args(args)
-        .current_dir(dir)
-        .env("SOFTHSM2_CONF", dir.join("softhsm2.conf"))
-        .output()
-        .unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&said));
-}
+const NOW: OffsetDateTime = datetime!(2026-06-01 12:00 UTC);
 
 /// Runs one of the tests that are ignored below, with a token of its own.
 fn inside(test: &str) {
-    if !Path::new(MODULE).exists() {
-        println!("SKIPPED: {test}: there is no softhsm2 (scripts/install-packages.sh test)");
+    let dir = tempfile::tempdir().unwrap();
+    if !make(dir.path(), test) {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let tokens = dir.path().join("tokens");
-    fs::create_dir(&tokens).unwrap();
-    let config = format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display());
-    fs::write(dir.path().join("softhsm2.conf"), config).unwrap();
-    let init = ["--init-token", "--free", "--label", "ca", "--so-pin", "12345678", "--pin", PIN];
-    run("softhsm2-util", &init, dir.path());
     let this = std::env::current_exe().unwrap();
     let name = format!("softhsm::{test}");
     run(this.to_str().unwrap(), &["--exact", &name, "--ignored", "--nocapture"], dir.path());

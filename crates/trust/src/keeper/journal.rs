@@ -70,6 +70,20 @@ impl Journal {
         self.named(actor, event, subject, (refusal.name(), refusal.hint()))
     }
 
+    /// Writes down what a certificate was judged for, if it is worth it.
+    ///
+    /// # Errors
+    /// [`Fault::Audit`].
+    pub(crate) fn judged(
+        &self,
+        actor: &str,
+        event: &str,
+        subject: &str,
+        found: &str,
+    ) -> Result<(), Fault> {
+        self.0.judged(actor, event, subject, found).map_err(Fault::audit)
+    }
+
     /// As [`Journal::refused`], for a name that another process gave.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! | key | what for | kept |
 //! |---|---|---|
 //! | root key, 32 octets | seals the store | a file of its own, or where `root_key` says |
-//! | CA | certificates, CRLs, the certificates of the two below | sealed store |
+//! | CA | certificates, CRLs, the certificates of the two below | sealed store, or a PKCS #11 token |
 //! | message key | signs XKMS answers: it is handed to the reader | sealed store |
 //! | checkpoint key | signs heads of the audit log | sealed store |
 //! | escrow key (HPKE) | opens private keys in escrow | a file of its own, apart from the store |
@@ -172,17 +172,7 @@ fn full(
         let made = "this state was made with a centre: no CA is made in it";
         return Err(Fault::ca(std::io::Error::other(made)));
     }
-    let ca = own(records, "ca", || {
-        let validity = lasting(now, CA_DAYS);
-        let common_name = settings.ca_name.clone();
-        let (ca, key) = Ca::create_root(&CaSpec { common_name, path_length: 0, validity })
-            .map_err(Fault::ca)?;
-        Ok(OwnKey {
-            certificate: Bytes(ca.certificate().to_vec()),
-            key: Bytes(key.expose().clone()),
-        })
-    })?;
-    let ca = Ca::load(ca.certificate.0, &Secret::new(ca.key.0)).map_err(Fault::ca)?;
+    let ca = own_ca(records, settings, now)?;
     let message = message_key(records, &ca, now)?;
     let own = pki::CertFacts::read(ca.certificate()).map_err(Fault::ca)?;
     let library = Arc::new(Library::new(records.clone(), Some(&own.subject)));
@@ -191,6 +181,24 @@ fn full(
     let chain = vec![ca.certificate().to_vec()];
     let ca = OwnCa::new(ca, chain, ledger.clone()).map_err(Fault::ca)?;
     Ok((Issuer::Own(Box::new(Own { ca, ledger, publisher })), message, library))
+}
+
+/// Our own CA: its key is in the store, or in the token that the settings name.
+fn own_ca(records: &Records, settings: &Settings, now: OffsetDateTime) -> Result<Ca, Fault> {
+    let token = settings.token.as_ref();
+    let mut made = None;
+    let key = own(records, "ca", || {
+        let (common_name, validity) = (settings.ca_name.clone(), lasting(now, CA_DAYS));
+        let spec = CaSpec { common_name, path_length: 0, validity };
+        let (ca, key) = token::create_root(token, &spec).map_err(Fault::ca)?;
+        let certificate = Bytes(ca.certificate().to_vec());
+        made = Some(ca);
+        Ok(OwnKey { certificate, key: Bytes(key.expose().clone()) })
+    })?;
+    match made {
+        Some(ca) => Ok(ca),
+        None => token::load(token, key.certificate.0, &Secret::new(key.key.0)).map_err(Fault::ca),
+    }
 }
 
 /// A key that is in the store, or is made and put there.

@@ -41,12 +41,25 @@ impl Keeper {
         } else {
             self.validate(query, signer)
         };
-        if let Err(Why::Refused(refusal)) = &found {
+        let noted = || {
             let by = signer.map(|key| format!("key:{}", record::short_digest(&[&key.0])));
-            let by = by.as_deref().unwrap_or("anyone");
             let event = format!("key-{}", operation.name());
             let subject = format!("key:{}", super::subject(&query.binding));
-            self.journal.refused(by, &event, &subject, *refusal)?;
+            (by.unwrap_or_else(|| "anyone".to_owned()), event, subject)
+        };
+        match &found {
+            Ok(found) => {
+                let status = found.bindings.iter().filter_map(|one| one.status.as_ref());
+                for wrong in status.filter_map(|status| status.refusal.as_deref()) {
+                    let (by, event, subject) = noted();
+                    self.journal.judged(&by, &event, &subject, wrong)?;
+                }
+            }
+            Err(Why::Refused(refusal)) => {
+                let (by, event, subject) = noted();
+                self.journal.refused(&by, &event, &subject, *refusal)?;
+            }
+            Err(Why::Fault(_)) => {}
         }
         found.map(KeyAnswer::Found)
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use model::{Domain, Tenant};
 use serde::Deserialize;
 use serve::config::SecretSource;
+use token::TokenSettings;
 
 /// Who certifies, and what is answered here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -103,6 +104,8 @@ pub struct Settings {
     pub centre: Option<AtCentre>,
     /// Common name of the CA, when it is made.
     pub ca_name: String,
+    /// The token that the CA's key is in; without it, the key is sealed in the store.
+    pub token: Option<TokenSettings>,
     /// Whether operators may hand out pass phrases for registrations.
     pub pass_phrases: bool,
     /// How long a pass phrase stands, seconds.
@@ -156,6 +159,7 @@ impl Default for Settings {
             manner: None,
             centre: None,
             ca_name: "Vouchsafe trust service".to_owned(),
+            token: None,
             pass_phrases: false,
             phrase_life_s: 3600,
             phrase_tries: 5,
@@ -195,6 +199,9 @@ impl Settings {
                 under(path);
             }
         }
+        if let Some(token) = &mut self.token {
+            token.resolve(base);
+        }
         self
     }
 
@@ -225,6 +232,10 @@ impl Settings {
             Some(("keeper.centre", "belongs to the manners `hybrid` and `proxy`, and they need it"))
         } else if self.manner() != Manner::Full && self.generate_keys {
             Some(("keeper.generate_keys", "needs `manner = \"full\"`: no keys are made elsewhere"))
+        } else if self.manner() != Manner::Full && self.token.is_some() {
+            Some(("keeper.token", "needs `manner = \"full\"`: no CA's key is here otherwise"))
+        } else if let Some(problem) = self.token.as_ref().and_then(TokenSettings::problem) {
+            Some(("keeper.token", problem))
         } else if self.escrow && !self.generate_keys {
             Some(("keeper.escrow", "needs `generate_keys`: no other private key is ever here"))
         } else if self.escrow && self.recovery_operators < 2 {

@@ -94,6 +94,8 @@ fn without_a_crl_a_foreign_certificate_is_never_valid() {
     let back = status(&rig, by_certificate(&certificate));
     assert_eq!(back.value, StatusValue::Indeterminate);
     assert_eq!(back.refusal.as_deref(), Some("crl-rolled-back"));
+    // Whoever tried that is seen; that a certificate was revoked is no news.
+    assert_eq!(rig.refusals(), ["crl-missing", "crl-rolled-back"]);
 }
 
 #[test]

@@ -4,7 +4,12 @@
 #[cfg(test)]
 mod anchor;
 #[cfg(test)]
+#[path = "../../../token/tests/it/hsm.rs"]
+mod hsm;
+#[cfg(test)]
 mod service;
+#[cfg(test)]
+mod token;
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,8 @@ use serve::{
     pem,
 };
 
+use crate::hsm;
+
 /// The service.
 pub(crate) struct Service {
     dir: tempfile::TempDir,
@@ -47,21 +49,35 @@ fn certify(dir: &Path) -> Vec<u8> {
 impl Service {
     /// Starts one; `open` answers questions that nobody signed.
     pub(crate) async fn start(tls: bool, open: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), tls, open, "").await.unwrap()
+    }
+
+    /// The same in a directory that is there, with more in its configuration; what it says on stderr
+    /// if it does not come up.
+    pub(crate) async fn start_in(
+        dir: tempfile::TempDir,
+        tls: bool,
+        open: bool,
+        more: &str,
+    ) -> Result<Self, String> {
         let anchors = if tls { vec![certify(dir.path())] } else { Vec::new() };
         let mut text = format!(
             "state_dir = 'state'\nlisten = '127.0.0.1:0'\naddress_file = 'address'\n\
-             anchor = {{ by = 'none' }}\n[front]\nopen_queries = {open}\n[log]\nfilter = 'warn'\n"
+             anchor = {{ by = 'none' }}\n[front]\nopen_queries = {open}\n[log]\nfilter = 'warn'\n{more}"
         );
         if tls {
             text.push_str("[tls]\ncertificates = 'tls.pem'\nkey = 'tls.key'\n");
         }
         let config = dir.path().join("trust.toml");
         fs::write(&config, text).unwrap();
+        // Of an earlier start that is over.
+        let _ = fs::remove_file(dir.path().join("address"));
         let child = Command::new(env!("CARGO_BIN_EXE_vouchsafe-trust"))
             .arg("--config")
             .arg(&config)
+            .env(hsm::CONFIG, dir.path().join("softhsm2.conf"))
             .stdout(Stdio::null())
+            .stderr(fs::File::create(dir.path().join("stderr")).unwrap())
             .spawn()
             .unwrap();
         let clock = SystemClock::shared();
@@ -71,11 +87,20 @@ impl Service {
             let text = fs::read_to_string(service.dir.path().join("address")).unwrap_or_default();
             if !text.is_empty() {
                 service.address = text.trim().to_owned();
-                return service;
+                return Ok(service);
+            }
+            if service.child.try_wait().unwrap().is_some() {
+                return Err(fs::read_to_string(service.dir.path().join("stderr")).unwrap());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("it does not come up");
+    }
+
+    /// Ends it; its directory stays.
+    pub(crate) fn end(mut self) -> tempfile::TempDir {
+        self.stop();
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
     }
 
     /// Where `path` is.

@@ -66,9 +66,23 @@ pub fn audited(server: &Server<'_>) -> Vec<String> {
     names
 }
 
-/// Every refusal that was provoked is in the log.
+/// Every refusal that was provoked is in the log, as operators list it.
 pub fn logged(server: &Server<'_>, checks: &mut Checks, provoked: &[&str]) {
-    let names = audited(server);
+    let ask = |verb: &str| {
+        server.world.vouchsafe(&["audit", verb, "--service", "trust", "--host", &server.host])
+    };
+    let said = ask("verify");
+    let good = said.code == 0 && said.json()["verified"] == true;
+    checks.check("`audit verify --service trust`", good, said.complaint());
+    let listed = ask("list").stdout;
+    let entries = listed.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let names: Vec<String> = entries
+        .filter_map(|entry: serde_json::Value| {
+            entry["outcome"]["refused"].as_str().map(str::to_owned)
+        })
+        .collect();
+    let same = names == audited(server);
+    checks.check("`audit list --service trust` has what is in its files", same, names.len());
     for name in provoked {
         let count = names.iter().filter(|seen| seen == name).count();
         checks.check(&format!("the audit log has `{name}`"), count > 0, "");

@@ -1,6 +1,7 @@
 """A stock SOAP client: loads the WSDL and calls every operation.
 
-Usage: soap_client.py WSDL SERVICE NAME CERTIFICATE-PEM
+Usage: soap_client.py WSDL SERVICE NAME ENDED CODE-FILE
+Asks about the key NAME; ends the key ENDED by its revocation code.
 Prints one line an operation: its name, the major and the minor result.
 """
 
@@ -9,7 +10,7 @@ import sys
 import lxml.etree
 import zeep
 
-wsdl, service, name, certificate = sys.argv[1:5]
+wsdl, service, name, ended, code = sys.argv[1:6]
 client = zeep.Client(wsdl)
 DS = "http://www.w3.org/2000/09/xmldsig#"
 XKMS = "http://www.w3.org/2002/03/xkms#"
@@ -22,9 +23,9 @@ def head(**more):
     return {"Id": f"zeep{count}", "Service": service, **more}
 
 
-def named():
+def named(key=name):
     element = lxml.etree.Element(f"{{{DS}}}KeyName")
-    element.text = name
+    element.text = key
     return {"_value_1": [element]}
 
 
@@ -32,9 +33,9 @@ def signature():
     return {"_value_1": [lxml.etree.Element(f"{{{DS}}}SignedInfo")]}
 
 
-def about():
+def about(key=name):
     status = {"StatusValue": XKMS + "Indeterminate"}
-    return {"Id": "B1", "KeyInfo": named(), "Status": status}
+    return {"Id": "B1", "KeyInfo": named(key), "Status": status}
 
 
 def tell(operation, answer):
@@ -59,3 +60,5 @@ parts = [{"LocateRequest": head(QueryKeyBinding={"KeyInfo": named()})}]
 call("Compound", _value_1=parts)
 call("Pending", ResponseId="nothing", OriginalRequestId="never")
 call("Status", ResponseId="nothing", OriginalRequestId="never")
+with open(code, "rb") as file:
+    call("Revoke", RevokeKeyBinding=about(ended), RevocationCode=file.read())
