@@ -28,11 +28,7 @@ use crate::{
 const PAGE: u32 = 500;
 
 pub(super) async fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(), Failure> {
-    let home = home_of(&key, scope).await?;
-    let mut host = key.host.clone().or(home);
-    if let KeyVerb::Migrate { from: Some(from), .. } = &key.verb {
-        host = Some(from.clone());
-    }
+    let host = host_of(&key, scope).await?;
     let ask_at = |host: Option<&HostId>, request: &AdminRequest| -> Result<AdminReply, Failure> {
         let at = Asked::Trust(host);
         service::ask(at, &at.state(scope)?.join(SOCKET), request)
@@ -217,12 +213,17 @@ pub(super) fn unexpected(reply: AdminReply) -> Failure {
     }
 }
 
-/// The host on which a phrase for one of a VM's keys is made, where none was said: in a lab the VM's
-/// home, for there its client will ask.
-async fn home_of(key: &Key, scope: &Scope) -> Result<Option<HostId>, Failure> {
-    let KeyVerb::Authorize { owner: Some(owner), .. } = &key.verb else { return Ok(None) };
+/// Whose trust service is asked. Without a word a phrase for one of a VM's keys is made, in a lab, at
+/// the VM's home: there its client will ask.
+async fn host_of(key: &Key, scope: &Scope) -> Result<Option<HostId>, Failure> {
+    if let KeyVerb::Migrate { from: Some(from), .. } = &key.verb {
+        return Ok(Some(from.clone()));
+    }
+    let KeyVerb::Authorize { owner: Some(owner), .. } = &key.verb else {
+        return Ok(key.host.clone());
+    };
     if key.host.is_some() || scope.lab.is_none() {
-        return Ok(None);
+        return Ok(key.host.clone());
     }
     let target = Target::find(scope.lab.as_deref(), None)?;
     let vms: Vec<VmView> = target.authority()?.get("/v1/vms").await.map_err(|error| {
