@@ -10,7 +10,7 @@ use model::{
     HostId,
     api::vm::VmView,
     keys::{
-        Allowance, StatusValue, UseWith,
+        Allowance, KeyUse, StatusValue, UseWith,
         admin::{AdminReply, AdminRequest, Authorize, ListedBinding, ListedOrder, SOCKET},
         order::SecretBytes,
     },
@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::service::{self, Asked};
 use crate::{
-    args::{Key, KeyVerb, Scope},
+    args::{Key, KeyVerb, Scope, UseArg},
     client::Target,
     output::{Failure, Printer},
 };
@@ -38,8 +38,7 @@ pub(super) async fn run(key: Key, scope: &Scope, printer: Printer) -> Result<(),
     let operator = key.operator.unwrap_or_else(own);
     match key.verb {
         KeyVerb::Authorize { name, uses, use_with, life, owner } => {
-            let uses = uses.into_iter().map(Into::into).collect();
-            let use_with = use_with.iter().map(|text| use_of(text)).collect::<Result<_, _>>()?;
+            let (uses, use_with) = uses_of(uses, &use_with)?;
             let asked = Authorize { name, uses, use_with, life_s: life, owner, operator };
             authorized(ask(&AdminRequest::Authorize(asked))?, printer)
         }
@@ -187,9 +186,11 @@ fn phrase(secret: &SecretBytes) -> Result<&str, Failure> {
     Ok(std::str::from_utf8(secret.0.expose())?)
 }
 
-fn use_of(text: &str) -> Result<UseWith, Failure> {
+fn uses_of(uses: Vec<UseArg>, use_with: &[String]) -> Result<(Vec<KeyUse>, Vec<UseWith>), Failure> {
     let hint = "for example --use-with urn:ietf:rfc:2818=web.example.org";
-    UseWith::parse(text).map_err(|words| Failure::error(words, hint))
+    let parsed = |text: &String| UseWith::parse(text).map_err(|words| Failure::error(words, hint));
+    let use_with = use_with.iter().map(parsed).collect::<Result<_, _>>()?;
+    Ok((uses.into_iter().map(Into::into).collect(), use_with))
 }
 
 pub(super) fn unexpected(reply: AdminReply) -> Failure {

@@ -65,6 +65,7 @@ pub fn put_back(world: &World, checks: &mut Checks) {
     checks.check("and that is what says so", by_record, said.detail());
     off(world);
     std::fs::remove_dir_all(&machine).expect("removable");
+    std::fs::remove_dir_all(&yesterday).expect("removable");
     std::fs::rename(&today, &machine).expect("a rename");
     let said = world.lab_up(&[]);
     checks.check("the host is as it was", said.code == 0, said.complaint());
