@@ -33,7 +33,7 @@ async fn a_ca_of_the_centre_certifies_with_a_key_that_stays_in_its_token() {
         let (process, url) = Process::start(dir.path()).await;
         let client = authority.trust(&url, "a").await;
         let (order, mut seen) = (enrol("acme", name), BTreeMap::new());
-        push(&client, &[order.clone()], &mut seen).await;
+        push(&client, std::slice::from_ref(&order), &mut seen).await;
         let certificate = seen[&order.id].first().unwrap();
         let text = pem::certificates(&[certificate]).unwrap();
         fs::write(dir.path().join("leaf.pem"), text).unwrap();
