@@ -14,10 +14,8 @@ use crate::{
 const HEARD: &str = "listen = '127.0.0.1:0'\naddress_file = 'guests'\n";
 
 fn refusal(reply: Reply) -> String {
-    match reply {
-        Reply::Refused { refused, .. } => refused,
-        other => format!("{other:?}"),
-    }
+    let words = format!("{reply:?}");
+    if let Reply::Refused { refused, .. } = reply { refused } else { words }
 }
 
 /// What a client in the VM asks a challenge with, as the VM of this name.
