@@ -41,6 +41,8 @@ pub(super) struct Device {
     memory: Option<Memory>,
     inflight: Option<Inflight>,
     queues: Vec<Queue>,
+    /// The export stops: no ring is served any more.
+    ended: bool,
 }
 
 /// What is known of one ring.
@@ -65,11 +67,17 @@ fn refuse(rejection: Rejection) -> Error {
 impl Device {
     pub(super) fn new(volume: Arc<dyn Volume>, counters: Arc<Counters>, queues: u16) -> Self {
         let queues = (0..queues).map(|_| Queue::default()).collect();
-        Self { volume, counters, features: 0, memory: None, inflight: None, queues }
+        Self { volume, counters, features: 0, memory: None, inflight: None, queues, ended: false }
+    }
+
+    /// Ends all workers after the requests at hand; no message starts one again.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        self.stop();
     }
 
     /// Ends all workers after the requests at hand.
-    pub(super) fn stop(&mut self) {
+    fn stop(&mut self) {
         for queue in &mut self.queues {
             queue.stop();
         }
@@ -93,7 +101,8 @@ impl Device {
     }
 
     fn start(&mut self, index: u32) -> Answer<()> {
-        let (Some(memory), features) = (self.memory.clone(), self.features) else { return Ok(()) };
+        let (Some(memory), false) = (self.memory.clone(), self.ended) else { return Ok(()) };
+        let features = self.features;
         let inflight = self.inflight.clone();
         let (volume, counters) = (Arc::clone(&self.volume), Arc::clone(&self.counters));
         let queue = self.queue(index)?;

@@ -4,7 +4,7 @@ use std::{
     io,
     net::Shutdown,
     os::unix::net::UnixStream,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use vhost::vhost_user::{BackendReqHandler, Error};
@@ -43,8 +43,28 @@ struct Shared {
     volume: Arc<dyn Volume>,
     counters: Arc<Counters>,
     options: ServerOptions,
-    /// The connection that is served, to cut it off when the server stops.
-    open: Mutex<Option<UnixStream>>,
+    /// The connection that is served, to end it when the server stops.
+    open: Mutex<Option<Open>>,
+}
+
+/// A connection, and what it drives.
+#[derive(Debug)]
+struct Open {
+    stream: UnixStream,
+    device: Arc<Mutex<Device>>,
+}
+
+impl Open {
+    /// Ends the rings first, then the connection. A front end that sees it cut begins again where the
+    /// used ring then stands: what was given back later would be done, and given back, twice.
+    fn end(&self) {
+        locked(&self.device).end();
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+fn locked(device: &Mutex<Device>) -> MutexGuard<'_, Device> {
+    device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Server {
@@ -86,8 +106,8 @@ impl Server {
     /// The flush's error.
     pub fn stop(&self) -> io::Result<()> {
         self.acceptor.stop(|| {
-            if let Some(stream) = self.shared.open().as_ref() {
-                let _ = stream.shutdown(Shutdown::Both);
+            if let Some(open) = self.shared.open().as_ref() {
+                open.end();
             }
         });
         self.shared.volume.close()
@@ -102,22 +122,24 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn open(&self) -> std::sync::MutexGuard<'_, Option<UnixStream>> {
+    fn open(&self) -> MutexGuard<'_, Option<Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves one front end to its end.
     fn accepted(&self, stream: UnixStream, stopping: &Stopping) -> io::Result<()> {
-        *self.open() = Some(stream.try_clone()?);
+        let (volume, counters) = (Arc::clone(&self.volume), Arc::clone(&self.counters));
+        let device = Arc::new(Mutex::new(Device::new(volume, counters, self.options.queues)));
+        *self.open() = Some(Open { stream: stream.try_clone()?, device: Arc::clone(&device) });
         // The server may have begun to stop before the connection could be cut off.
         if !stopping.told() {
-            self.serve(stream);
+            self.serve(stream, device);
         }
         *self.open() = None;
         Ok(())
     }
 
-    fn serve(&self, stream: UnixStream) {
+    fn serve(&self, stream: UnixStream, device: Arc<Mutex<Device>>) {
         if self.options.peers.admit(&stream).is_err() {
             let rejection = Rejection::WrongUser;
             add(&self.counters.connections_refused, 1);
@@ -126,15 +148,13 @@ impl Shared {
         }
         add(&self.counters.connections_accepted, 1);
         add(&self.counters.connections, 1);
-        let (volume, counters) = (Arc::clone(&self.volume), Arc::clone(&self.counters));
-        let device = Arc::new(Mutex::new(Device::new(volume, counters, self.options.queues)));
         let mut messages = BackendReqHandler::from_stream(stream, Arc::clone(&device));
         let ended = loop {
             if let Err(error) = messages.handle_request() {
                 break error;
             }
         };
-        device.lock().unwrap_or_else(PoisonError::into_inner).stop();
+        locked(&device).end();
         if matches!(ended, Error::Disconnected | Error::SocketBroken(_)) {
             tracing::info!("front end left");
         } else {
