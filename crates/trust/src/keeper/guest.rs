@@ -9,7 +9,7 @@
 //! ```
 //!
 //! **Invariants:** a challenge is answered once, on its connection, in time; a port has one open
-//! challenge, and over networks there are [`MOST_CLAIMED`], so the table is bounded; who only claims to
+//! challenge, and over networks there are `MOST_CLAIMED`, so the table is bounded; who only claims to
 //! be a VM disturbs none of its proofs, on its port or elsewhere; both outcomes are in the audit log
 //! before the answer leaves, but for a flood's; without an agent nothing is decided.
 
