@@ -21,6 +21,7 @@
 mod accept;
 pub mod anchor;
 mod cipher;
+mod gather;
 pub mod luks1;
 pub mod luks2;
 pub mod nbd;

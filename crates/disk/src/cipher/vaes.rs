@@ -13,8 +13,9 @@ use std::arch::x86_64::{
     _mm_setzero_si128, _mm_shuffle_epi32, _mm_slli_si128, _mm_xor_si128, _mm512_aesdec_epi128,
     _mm512_aesdeclast_epi128, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
     _mm512_broadcast_i32x4, _mm512_bslli_epi128, _mm512_bsrli_epi128, _mm512_clmulepi64_epi128,
-    _mm512_loadu_si512, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_storeu_si512,
-    _mm512_xor_si512,
+    _mm512_extracti32x4_epi32, _mm512_loadu_si512, _mm512_set_epi64, _mm512_set1_epi64,
+    _mm512_setzero_si512, _mm512_sllv_epi64, _mm512_srlv_epi64, _mm512_storeu_si512,
+    _mm512_sub_epi64, _mm512_xor_si512,
 };
 
 use zeroize::Zeroize as _;
@@ -113,12 +114,13 @@ impl Xts512 {
     /// The first tweak of each unit.
     #[target_feature(enable = "avx512f,avx512bw,vaes,vpclmulqdq,aes")]
     #[inline]
-    fn tweaks(&self, numbers: [u64; AT_ONCE]) -> [u128; AT_ONCE] {
-        let (first, second) = halves(&numbers.map(u128::from));
-        let mut pair = [load(&first), load(&second)];
+    fn tweaks(&self, numbers: [u64; AT_ONCE]) -> [__m128i; AT_ONCE] {
+        let [a, b, c, d, e, f, g, h] = numbers.map(u64::cast_signed);
+        let mut pair =
+            [_mm512_set_epi64(0, d, 0, c, 0, b, 0, a), _mm512_set_epi64(0, h, 0, g, 0, f, 0, e)];
         rounds::<2, true>(&self.tweak, &mut pair);
         let [first, second] = pair;
-        let ([a, b, c, d], [e, f, g, h]) = (words(first), words(second));
+        let ([a, b, c, d], [e, f, g, h]) = (blocks(first), blocks(second));
         [a, b, c, d, e, f, g, h]
     }
 }
@@ -126,22 +128,25 @@ impl Xts512 {
 /// The tweaks of all blocks of a unit, from that of its first.
 #[target_feature(enable = "avx512f,avx512bw,vaes,vpclmulqdq,aes")]
 #[inline]
-fn spread(first: u128) -> [__m512i; VECTORS] {
-    let mut value = first;
-    let start: [u128; AT_ONCE] = std::array::from_fn(|_| {
-        let this = value;
-        // Times x, modulo x^128 + x^7 + x^2 + x + 1.
-        value = (value << 1) ^ ((value >> 127) * 0x87);
-        this
-    });
-    let (low, high) = halves(&start);
-    let (mut low, mut high) = (load(&low), load(&high));
+fn spread(first: __m128i) -> [__m512i; VECTORS] {
     let poly = _mm512_set1_epi64(0x87);
+    let first = _mm512_broadcast_i32x4(first);
+    // Times x^n, n its own for each block and at most 7, modulo x^128 + x^7 + x^2 + x + 1: what both
+    // words lose at the top goes into the other word's bottom, the upper one's as a multiple of 0x87.
+    let times = |counts: __m512i| {
+        let lost = _mm512_srlv_epi64(first, _mm512_sub_epi64(_mm512_set1_epi64(64), counts));
+        let kept = _mm512_sllv_epi64(first, counts);
+        let carried = _mm512_bslli_epi128::<8>(lost);
+        let folded = _mm512_clmulepi64_epi128::<1>(lost, poly);
+        _mm512_xor_si512(kept, _mm512_xor_si512(carried, folded))
+    };
     // Times x^8: the byte that goes out at the top comes in again at the bottom.
     let further = |tweaks: __m512i| {
         let out = _mm512_clmulepi64_epi128::<0>(_mm512_bsrli_epi128::<15>(tweaks), poly);
         _mm512_xor_si512(_mm512_bslli_epi128::<1>(tweaks), out)
     };
+    let mut low = times(_mm512_set_epi64(3, 3, 2, 2, 1, 1, 0, 0));
+    let mut high = times(_mm512_set_epi64(7, 7, 6, 6, 5, 5, 4, 4));
     let mut tweaks = [_mm512_setzero_si512(); VECTORS];
     for to in tweaks.as_chunks_mut::<2>().0 {
         *to = [low, high];
@@ -235,25 +240,15 @@ fn sum(words: __m128i) -> __m128i {
     _mm_xor_si128(words, _mm_slli_si128::<8>(words))
 }
 
-fn halves(words: &[u128; AT_ONCE]) -> ([u8; VECTOR], [u8; VECTOR]) {
-    let (mut low, mut high) = ([0; VECTOR], [0; VECTOR]);
-    let (to_low, to_high) = (low.as_chunks_mut::<16>().0, high.as_chunks_mut::<16>().0);
-    for (to, word) in to_low.iter_mut().chain(to_high).zip(words) {
-        *to = word.to_le_bytes();
-    }
-    (low, high)
-}
-
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn words(vector: __m512i) -> [u128; AT_ONCE / 2] {
-    let mut bytes = [0; VECTOR];
-    store(&mut bytes, vector);
-    let mut words = [0; AT_ONCE / 2];
-    for (to, from) in words.iter_mut().zip(bytes.as_chunks().0) {
-        *to = u128::from_le_bytes(*from);
-    }
-    words
+fn blocks(vector: __m512i) -> [__m128i; VECTOR / 16] {
+    [
+        _mm512_extracti32x4_epi32::<0>(vector),
+        _mm512_extracti32x4_epi32::<1>(vector),
+        _mm512_extracti32x4_epi32::<2>(vector),
+        _mm512_extracti32x4_epi32::<3>(vector),
+    ]
 }
 
 #[target_feature(enable = "avx512f")]

@@ -1,6 +1,8 @@
 //! The phase of requests: many are received at a time, run where they lie in the buffer, and answered
 //! in one write.
 //!
+//! Before it waits, the connection's thread lets requests gather ([`crate::gather`]).
+//!
 //! A large read with company, and every request of a volume that makes its reader wait, is handed to
 //! a pool, a large write with the buffer it came in: its reply is written by the thread that did
 //! it, so replies may come in another order than the requests, as the protocol allows.
@@ -27,6 +29,7 @@ use super::{
 };
 use crate::{
     Volume,
+    gather::Gather,
     spread::{Flying, Spread},
 };
 
@@ -77,7 +80,8 @@ pub(super) fn run(
     let (volume, counters) = (&*service.volume, &*service.counters);
     let mut replies = Replies::default();
     let answering = Answering { peer: &peer, volume, counters, replies: &mut replies };
-    let ended = Transmission { stream, service, peer: &peer, answering }.run(received);
+    let gather = Gather::here();
+    let ended = Transmission { stream, service, peer: &peer, answering, gather }.run(received);
     peer.flying.wait();
     ended
 }
@@ -88,6 +92,7 @@ struct Transmission<'a> {
     service: &'a Service,
     peer: &'a Arc<Peer>,
     answering: Answering<'a>,
+    gather: Gather,
 }
 
 impl Transmission<'_> {
@@ -100,12 +105,16 @@ impl Transmission<'_> {
                 }
                 Ok(Parsed::Request(request, payload)) => {
                     self.serve(&request, REQUEST_BYTES.saturating_add(payload), received)?;
+                    self.gather.served();
                     if self.answering.replies.len() >= REPLY_BYTES {
                         self.answering.send()?;
                     }
                 }
                 Ok(Parsed::NeedMore(whole)) => {
                     self.answering.send()?;
+                    if received.waiting().is_empty() {
+                        self.gather.pause();
+                    }
                     received.receive(self.stream, whole)?;
                 }
                 Err(rejection) => {

@@ -21,13 +21,12 @@ use super::{
 };
 use crate::{
     Volume,
+    gather::Gather,
     nbd::{Counters, add},
 };
 
 /// The driver is interrupted after so many requests at the latest.
 const TELL_REQUESTS: u32 = 16;
-/// Looks at the ring before the worker sleeps; some tens of nanoseconds each.
-const LOOKS: u32 = 100;
 /// Faults that are logged a queue; a guest must not fill the log.
 const FAULTS_LOGGED: u32 = 8;
 
@@ -108,9 +107,10 @@ pub(super) struct Work {
 
 impl Work {
     fn run(mut self) -> u16 {
+        let mut gather = Gather::here();
         let mut broken = self.take_over().err();
         while broken.is_none() {
-            match self.round() {
+            match self.round(&mut gather) {
                 Ok(true) => {}
                 Ok(false) => return self.job.ring.next_available,
                 Err(fault) => broken = Some(fault),
@@ -147,12 +147,15 @@ impl Work {
     }
 
     /// Serves what waits, then waits for more; false when it is to end.
-    fn round(&mut self) -> Result<bool, Fault> {
+    fn round(&mut self, gather: &mut Gather) -> Result<bool, Fault> {
         self.job.ring.no_kicks()?;
-        let mut busy = false;
         loop {
-            let waiting = self.soon(busy)?;
-            busy = waiting > 1;
+            let mut waiting = self.job.ring.waiting()?;
+            if waiting == 0 {
+                // Meanwhile the driver need not kick.
+                gather.pause();
+                waiting = self.job.ring.waiting()?;
+            }
             for _ in 0..waiting {
                 let head = self.job.ring.head()?;
                 if let Some(marks) = &mut self.job.marks {
@@ -160,6 +163,7 @@ impl Work {
                 }
                 self.job.ring.taken();
                 self.serve(head)?;
+                gather.served();
                 if self.untold >= TELL_REQUESTS {
                     self.tell()?;
                 }
@@ -173,19 +177,6 @@ impl Work {
             }
         }
         Ok(self.wait())
-    }
-
-    /// How many requests wait. If the driver just sent several at a time, the next are looked for a
-    /// while: that costs less than a wait and a kick.
-    fn soon(&self, busy: bool) -> Result<u16, Fault> {
-        for _ in 0..if busy { LOOKS } else { 0 } {
-            let waiting = self.job.ring.waiting()?;
-            if waiting > 0 {
-                return Ok(waiting);
-            }
-            std::hint::spin_loop();
-        }
-        self.job.ring.waiting()
     }
 
     /// Waits for a kick; false when it is to end.
