@@ -3,7 +3,8 @@
 //! Every server runs the same six jobs of fio's nbd engine on a tmpfs; LUKS1 is the same image for
 //! all. The direct rows run on a file of the disk, past the page cache. Rows `vhost-*` compare our
 //! own two exports under a load generator that drives both, rows `seam-*` the formats without a
-//! transport. Rounds alternate the servers; each row is the median of the rounds. `-cpu` rows are
+//! transport, rows `through-*` a vault as VMs have it, durable before each answer, with one that is
+//! durable when it is flushed. Rounds alternate the servers; each row is the median of the rounds. `-cpu` rows are
 //! processor time of the server for one operation, or for one gigabyte, and decide: wall figures
 //! swing with the machine.
 //!
@@ -60,10 +61,13 @@ const ON_TMPFS: [Pair; 10] = [
     pair("vault-gcm", Who::OursGcm, Who::QemuLuks1),
 ];
 /// And past the page cache.
-const DIRECT: [Pair; 2] = [
+const DIRECT: [Pair; 3] = [
     pair("direct-luks1", Who::OursLuks1, Who::QemuLuks1),
     pair("direct-raw", Who::OursRaw, Who::QemuRaw),
+    pair("direct-vault-gcm", Who::OursGcm, Who::QemuLuks1),
 ];
+/// What it costs to answer no write before it is durable, on the same disk with its page cache.
+const THROUGH: [Pair; 1] = [pair("through", Who::OursThrough, Who::OursGcm)];
 
 fn main() {
     let plan = Plan::said();
@@ -72,10 +76,12 @@ fn main() {
     on_tmpfs(&plan, &Place::make(&dir, false), &mut rows);
     let _ = fs::remove_dir_all(&dir);
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-    if plan.wants_any(&DIRECT) {
-        let dir = target.join(format!("bench-disk-{}", std::process::id()));
-        on_disk(&plan, &dir, &mut rows);
-        let _ = fs::remove_dir_all(&dir);
+    for (pairs, direct) in [(&DIRECT[..], true), (&THROUGH[..], false)] {
+        if plan.wants_any(pairs) {
+            let dir = target.join(format!("bench-disk-{}", std::process::id()));
+            on_disk(&plan, &Place::make(&dir, direct), pairs, &mut rows);
+            let _ = fs::remove_dir_all(&dir);
+        }
     }
     if plan.is_whole() {
         rows.write(&target.join("bench"));
@@ -205,20 +211,19 @@ fn both_exports(plan: &Plan, place: &Place, samples: &mut Samples) {
     }
 }
 
-/// Past the page cache, on whatever disk the tree is on.
-fn on_disk(plan: &Plan, dir: &Path, rows: &mut Rows) {
-    let place = Place::make(dir, true);
+/// On whatever disk the tree is on.
+fn on_disk(plan: &Plan, place: &Place, pairs: &[Pair], rows: &mut Rows) {
     let mut samples = Samples::default();
-    for who in [Who::OursLuks1, Who::OursRaw] {
+    for who in [Who::OursLuks1, Who::OursRaw, Who::OursGcm] {
         let server = place.start(who);
         fio::run(&server.socket, &JOBS[1], SIZE, None);
     }
-    let jobs = [JOBS[0], JOBS[1], JOBS[3], JOBS[5]];
+    let jobs: [&'static Job; 4] = [&JOBS[0], &JOBS[1], &JOBS[3], &JOBS[5]];
     for round in 0..plan.rounds {
-        one_round(plan, &place, &DIRECT, &jobs, &mut samples, round);
+        one_round(plan, place, pairs, &jobs.map(|job| *job), &mut samples, round);
     }
-    for job in &JOBS {
-        for pair in DIRECT.iter().filter(|pair| plan.wants(pair, job.name)) {
+    for job in jobs {
+        for pair in pairs.iter().filter(|pair| plan.wants(pair, job.name)) {
             rows.compare(&samples, pair, job);
         }
     }

@@ -28,6 +28,8 @@ pub enum Who {
     OursRaw,
     OursGcm,
     OursAegis,
+    /// Durable before it is answered, as the agent has VMs' vaults served.
+    OursThrough,
     /// Ours, of an image and with options of its own.
     OursVhost,
     QemuLuks1,
@@ -43,6 +45,7 @@ impl Who {
             Self::OursRaw => "raw",
             Self::OursGcm => "vault-gcm",
             Self::OursAegis => "vault-aegis",
+            Self::OursThrough => "through",
             Self::OursVhost => "vhost",
             Self::QemuLuks1 => "qemu-nbd",
             Self::QemuRaw => "qemu-nbd-raw",
@@ -56,7 +59,7 @@ impl Who {
         match self {
             Self::OursLuks1 | Self::QemuLuks1 | Self::NbdkitLuks1 => "luks1",
             Self::OursRaw | Self::QemuRaw | Self::NbdkitFile | Self::OursVhost => "raw",
-            Self::OursGcm => "gcm",
+            Self::OursGcm | Self::OursThrough => "gcm",
             Self::OursAegis => "aegis",
         }
     }
@@ -108,10 +111,8 @@ impl Place {
         let place = Self { dir: dir.to_owned(), direct };
         place.make_luks1(Who::OursLuks1.image());
         place.make_raw(Who::OursRaw.image());
-        if !direct {
-            place.make_vault(Who::OursGcm.image(), Who::OursGcm);
-            place.make_vault(Who::OursAegis.image(), Who::OursAegis);
-        }
+        place.make_vault(Who::OursGcm.image(), Who::OursGcm);
+        place.make_vault(Who::OursAegis.image(), Who::OursAegis);
         place
     }
 
@@ -156,9 +157,12 @@ impl Place {
         let mut command = match who {
             Who::NbdkitFile | Who::NbdkitLuks1 => self.nbdkit(who, &socket, &image),
             Who::QemuRaw | Who::QemuLuks1 => self.qemu(who, &socket, &image),
-            Who::OursLuks1 | Who::OursRaw | Who::OursGcm | Who::OursAegis | Who::OursVhost => {
-                self.ours(who, &socket, &image)
-            }
+            Who::OursLuks1
+            | Who::OursRaw
+            | Who::OursGcm
+            | Who::OursAegis
+            | Who::OursThrough
+            | Who::OursVhost => self.ours(who, &socket, &image),
         };
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let running = Running { child: command.spawn().expect("a server"), socket };
@@ -220,6 +224,9 @@ impl Place {
         }
         if who == Who::OursVhost {
             words.push_str(" --vhost-user");
+        }
+        if who == Who::OursThrough {
+            words.push_str(" --write-through");
         }
         words.push_str(&format!(" 9<{}", self.path("key").display()));
         command.arg("-c").arg(words);
