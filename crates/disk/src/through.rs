@@ -25,6 +25,10 @@ impl WriteThrough {
 
 impl Volume for WriteThrough {
     fn waits(&self) -> bool {
+        self.0.waits()
+    }
+
+    fn writes_wait(&self) -> bool {
         true
     }
 

@@ -41,10 +41,14 @@ pub(crate) fn split(offset: u64, length: usize, sector: u64) -> (usize, usize) {
 ///
 /// [`size`]: Volume::size
 pub trait Volume: Send + Sync + Debug {
-    /// Reads and writes may wait for a medium, so several at a time are faster than one after the
-    /// other.
+    /// Reads may wait for a medium, so several at a time are faster than one after the other.
     fn waits(&self) -> bool {
         false
+    }
+
+    /// The same of writes and clearings.
+    fn writes_wait(&self) -> bool {
+        self.waits()
     }
 
     /// Name of the format.

@@ -93,7 +93,7 @@ impl Server {
         };
         let counters = Arc::new(Counters::default());
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = if volume.waits() { WAITING_THREADS } else { cores.min(CORES_MAX) };
+        let threads = if volume.writes_wait() { WAITING_THREADS } else { cores.min(CORES_MAX) };
         let service = Service { volume, counters, pool: Spread::new(threads)? };
         let shared = Arc::new(Shared { export, service, options, open: Mutex::default() });
         let for_thread = Arc::clone(&shared);

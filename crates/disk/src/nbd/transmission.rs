@@ -148,10 +148,18 @@ impl Transmission<'_> {
     /// Whether a request goes to the pool: a large read with company, or anything that may
     /// wait for the medium.
     fn is_for_pool(&self, request: &Request, more: bool) -> bool {
-        let moves = matches!(request.command, Command::Read | Command::Write);
+        let volume = &self.service.volume;
         let large = request.command == Command::Read && request.length >= LARGE_BYTES;
-        let waits =
-            self.service.volume.waits() && (moves || request.command == Command::WriteZeroes);
+        let waits = match request.command {
+            Command::Read => volume.waits(),
+            Command::Write | Command::WriteZeroes => volume.writes_wait(),
+            Command::Disconnect
+            | Command::Flush
+            | Command::Trim
+            | Command::Cache
+            | Command::BlockStatus
+            | Command::Unknown(_) => false,
+        };
         if !large && !waits || !self.service.pool.has_room() {
             return false;
         }

@@ -37,6 +37,11 @@ pub trait Medium: Send + Sync + Debug {
     /// The medium's error.
     fn length(&self) -> io::Result<u64>;
 
+    /// Several reads and writes at a time are faster than one after the other.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// Hints that the range will be read soon.
     ///
     /// # Errors
@@ -67,6 +72,10 @@ impl Medium for FileMedium {
     fn length(&self) -> io::Result<u64> {
         // Not the metadata's length: a block device has none.
         io::Seek::seek(&mut self.file(), io::SeekFrom::End(0))
+    }
+
+    fn waits(&self) -> bool {
+        Self::waits(self)
     }
 
     fn prefetch(&self, at: u64, length: u64) -> io::Result<()> {

@@ -220,6 +220,10 @@ pub(crate) fn head_of(committer: &Committer) -> Head {
 }
 
 impl Volume for VaultVolume {
+    fn waits(&self) -> bool {
+        self.engine.medium.waits()
+    }
+
     fn format(&self) -> &'static str {
         "vault"
     }

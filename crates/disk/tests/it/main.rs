@@ -22,6 +22,7 @@ mod nbd_tools;
 #[cfg(test)]
 mod negotiation;
 #[cfg(test)]
+mod through;
 mod transmission;
 #[cfg(test)]
 mod vault_vectors;

@@ -165,6 +165,10 @@ impl Volume for Anchored {
         self.inner().waits()
     }
 
+    fn writes_wait(&self) -> bool {
+        self.inner().writes_wait()
+    }
+
     fn format(&self) -> &'static str {
         self.inner().format()
     }
