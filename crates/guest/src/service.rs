@@ -14,8 +14,8 @@ pub mod port;
 
 use std::{
     fmt,
-    io::{Read, Write},
-    net::TcpStream,
+    io::{self, Read, Write},
+    net::{TcpStream, ToSocketAddrs as _},
     sync::Arc,
     time::Duration,
 };
@@ -44,7 +44,7 @@ pub enum ServiceError {
     Failed(u16),
     /// No connection, or it broke.
     #[error("the service cannot be reached")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// TLS.
     #[error("TLS with the service failed")]
     Tls(#[from] rustls::Error),
@@ -145,7 +145,7 @@ impl Connection {
         let wrong = || ServiceError::Url(url.to_owned());
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let stream = TcpStream::connect(host)?;
+        let stream = connect(host, patience)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
@@ -203,6 +203,18 @@ impl Connection {
     }
 }
 
+/// To the first of a host's addresses that answers; each may take as long as the patience.
+fn connect(host: &str, patience: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in host.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, patience) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// The refusal that an answer is, if it is one.
 ///
 /// # Errors
@@ -218,5 +230,33 @@ pub fn refusal(answer: &HttpAnswer) -> Result<(), ServiceError> {
             Err(ServiceError::Refused(name.take(64).collect()))
         }
         None => Err(ServiceError::Failed(answer.status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, ipproto::TCP, listen, socket};
+
+    use super::*;
+
+    #[test]
+    fn a_host_that_does_not_answer_is_not_waited_for_longer_than_the_patience() {
+        let listener = socket(AddressFamily::INET, SocketType::STREAM, Some(TCP)).unwrap();
+        bind(&listener, &"127.0.0.1:0".parse::<std::net::SocketAddrV4>().unwrap()).unwrap();
+        listen(&listener, 0).unwrap();
+        let address = getsockname(&listener).unwrap();
+        let address = std::net::SocketAddrV4::try_from(address).unwrap().to_string();
+        // Nobody takes connections: some fit in the queue, and then none.
+        let mut kept = Vec::new();
+        while let Ok(stream) = connect(&address, Duration::from_millis(200)) {
+            kept.push(stream);
+            assert!(kept.len() < 10, "the queue has no end");
+        }
+        let url = format!("http://{address}/xkms");
+        let why = Connection::url(&url, None, Duration::from_millis(200)).unwrap_err();
+        assert!(
+            matches!(&why, ServiceError::Io(error) if error.kind() == io::ErrorKind::TimedOut),
+            "{why:?}"
+        );
     }
 }

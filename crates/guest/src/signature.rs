@@ -36,7 +36,8 @@ pub fn order(
     }
 }
 
-/// A client of `service` that signs its messages as `asker`, if there is one, and takes what `key` (SubjectPublicKeyInfo, DER) signed, and nothing else.
+/// A client of `service` that signs its messages as `asker`, if there is one, and takes what `key`
+/// (SubjectPublicKeyInfo, DER) signed, and nothing else.
 ///
 /// # Errors
 /// [`KeyError::Malformed`] for a key that signs no answers.
