@@ -7,7 +7,7 @@ use std::{
 };
 
 use model::{
-    Digest, HostId, Secret,
+    Digest, HostId,
     api::service::{HostStanding, Service},
 };
 use pki::{Anchors, CertRejection, PassportRejection, Purpose, Wanted, check_passport};
@@ -95,14 +95,6 @@ impl Current {
     /// [`KeyError`].
     pub fn identity(&self) -> Result<Identity, KeyError> {
         Ok(Identity { chain: self.chain.clone(), key: self.key.to_pkcs8()? })
-    }
-
-    /// The key, PKCS#8, DER.
-    ///
-    /// # Errors
-    /// [`KeyError`].
-    pub fn pkcs8(&self) -> Result<Secret<Vec<u8>>, KeyError> {
-        self.key.to_pkcs8()
     }
 }
 

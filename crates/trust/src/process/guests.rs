@@ -71,7 +71,8 @@ impl Agent for ServerAgent {
     fn passport(&self) -> Result<PassportKeys, AgentFault> {
         let current = self.passport.current();
         let current = current.ok_or_else(|| AgentFault::Away("there is no passport".to_owned()))?;
-        let key = current.pkcs8().map_err(|error| AgentFault::Away(chain(&error).to_string()))?;
+        let key =
+            current.key.to_pkcs8().map_err(|error| AgentFault::Away(chain(&error).to_string()))?;
         Ok(PassportKeys { chain: current.chain.clone(), key })
     }
 }
