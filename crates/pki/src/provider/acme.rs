@@ -175,19 +175,20 @@ impl<T: Transport, C: Challenger> Protocol for Client<T, C> {
         _id: RequestId,
         ask: &Ask,
         _now: OffsetDateTime,
-    ) -> Result<State, ProviderError> {
-        match ask {
-            Ask::Enrol(ask) => wanted(&ask.profile, &ask.spki, ask.request.as_deref()),
+    ) -> Result<Next<State>, ProviderError> {
+        let state = match ask {
+            Ask::Enrol(ask) => wanted(&ask.profile, &ask.spki, ask.request.as_deref())?,
             Ask::Renew(ask) => {
                 let old = Cert::parse(&ask.certificate).map_err(ProviderError::NotOurs)?;
-                wanted(&ask.profile, old.spki(), ask.request.as_deref())
+                wanted(&ask.profile, old.spki(), ask.request.as_deref())?
             }
             Ask::Revoke(ask) => {
                 Cert::parse(&ask.certificate).map_err(ProviderError::NotOurs)?;
                 let certificate = Bytes(ask.certificate.clone());
-                Ok(State::Revoking { certificate, reason: reason(ask.reason) })
+                State::Revoking { certificate, reason: reason(ask.reason) }
             }
-        }
+        };
+        Ok(Next::Go(state))
     }
 
     fn step(&self, call: &Call<'_, State>, state: State) -> Result<Next<State>, ProviderError> {

@@ -156,18 +156,23 @@ struct Sealed {
 impl<T: Transport> Protocol for Client<T> {
     type State = State;
 
-    fn begin(&self, id: RequestId, ask: &Ask, now: OffsetDateTime) -> Result<State, ProviderError> {
+    fn begin(
+        &self,
+        id: RequestId,
+        ask: &Ask,
+        now: OffsetDateTime,
+    ) -> Result<Next<State>, ProviderError> {
         let first = matches!(self.channel.protection(), Protection::Mac(_));
         let asked = ask::of(ask, first)?;
         let nonce = nonce()?;
         let marks = Marks { transaction: &id.0, nonce: &nonce };
         let message = self.channel.seal((asked.kind, asked.body), marks, None, now)?;
-        Ok(State::Prepared(Sealed {
+        Ok(Next::On(State::Prepared(Sealed {
             kind: asked.kind,
             nonce: Bytes(nonce),
             message: Bytes(message),
             spki: Bytes(asked.spki),
-        }))
+        })))
     }
 
     fn step(&self, call: &Call<'_, State>, state: State) -> Result<Next<State>, ProviderError> {

@@ -71,6 +71,9 @@ enum End {
 pub(super) enum Next<S> {
     /// Record it, and take the next step.
     Go(S),
+    /// Take the next step, which records where it is before anything leaves. After a crash before
+    /// that, the request is where it was recorded last, and nothing more has happened.
+    On(S),
     /// Record it, and wait for the CA.
     Wait(S),
     /// It is done.
@@ -96,13 +99,13 @@ pub(super) trait Protocol {
     /// Where an open request is.
     type State: Serialize + DeserializeOwned;
 
-    /// The first state of a request. Nothing leaves yet.
+    /// What a request begins with. Nothing leaves yet.
     fn begin(
         &self,
         id: RequestId,
         ask: &Ask,
         now: OffsetDateTime,
-    ) -> Result<Self::State, ProviderError>;
+    ) -> Result<Next<Self::State>, ProviderError>;
 
     /// One step. After an error the request is where it was recorded last.
     fn step(
@@ -135,10 +138,8 @@ impl<J: Journal> Requests<J> {
             Some(Record { ask, .. }) if ask != digest => return Err(ProviderError::IdReused),
             Some(record) => record,
             None => {
-                let begun = Standing::Open(protocol.begin(id, ask, now)?);
-                let record = Record { ask: digest, standing: begun };
-                self.save(id, &record)?;
-                record
+                let begun = protocol.begin(id, ask, now)?;
+                Record { ask: digest, standing: self.led(id, digest, begun)? }
             }
         };
         self.advance(protocol, (id, now), record)
@@ -167,6 +168,33 @@ impl<J: Journal> Requests<J> {
         Ok(self.journal.save(id, &bytes)?)
     }
 
+    /// Records where a step led, unless the next one does.
+    fn led<S: Serialize>(
+        &self,
+        id: RequestId,
+        ask: [u8; 32],
+        next: Next<S>,
+    ) -> Result<Standing<S>, ProviderError> {
+        let record = match next {
+            Next::On(state) => return Ok(Standing::Open(state)),
+            Next::Go(state) | Next::Wait(state) => Record { ask, standing: Standing::Open(state) },
+            Next::Done(outcome) => return self.ended(id, ask, End::new(outcome)),
+        };
+        self.save(id, &record)?;
+        Ok(record.standing)
+    }
+
+    fn ended<S: Serialize>(
+        &self,
+        id: RequestId,
+        ask: [u8; 32],
+        end: End,
+    ) -> Result<Standing<S>, ProviderError> {
+        let record = Record { ask, standing: Standing::Ended(end) };
+        self.save(id, &record)?;
+        Ok(record.standing)
+    }
+
     fn advance<P: Protocol>(
         &self,
         protocol: &P,
@@ -183,17 +211,13 @@ impl<J: Journal> Requests<J> {
             let next = protocol.step(&Call { id, now, save: &save }, state);
             let waits = matches!(next, Ok(Next::Wait(_)));
             standing = match next {
-                Ok(Next::Go(state) | Next::Wait(state)) => Standing::Open(state),
-                Ok(Next::Done(outcome)) => Standing::Ended(End::new(outcome)),
-                Err(ProviderError::Refused(text)) => Standing::Ended(End::Refused { text }),
+                Ok(next) => self.led(id, ask, next)?,
+                Err(ProviderError::Refused(text)) => self.ended(id, ask, End::Refused { text })?,
                 Err(ProviderError::Answer(AnswerRejection::Certificate)) => {
-                    Standing::Ended(End::WrongCertificate)
+                    self.ended(id, ask, End::WrongCertificate)?
                 }
                 Err(error) => return Err(error),
             };
-            let record = Record { ask, standing };
-            self.save(id, &record)?;
-            standing = record.standing;
             if waits {
                 break;
             }

@@ -1,12 +1,13 @@
 //! CMP against the server of `openssl cmp`: our requests are read by it, its answers by us.
 
-use std::{process::Command, time::Duration};
+use std::{cell::RefCell, process::Command, time::Duration};
 
 use model::Secret;
 use pki::{
-    Anchors, Ask, Ca, Cmp, CmpConfig, CmpCredential, Enrolment, HttpAnswer, HttpRequest, KeyUses,
-    LostAnswer, Outcome, Profile, Progress, Provider as _, ProviderError, Renewal, RequestId,
-    RevocationAsk, RevocationReason, Transport, TransportError, UserCert, UserName, Validity,
+    Anchors, Ask, Ca, Cmp, CmpConfig, CmpCredential, Enrolment, HttpAnswer, HttpRequest, Journal,
+    KeyUses, LedgerError, LostAnswer, Outcome, Profile, Progress, Provider as _, ProviderError,
+    Renewal, RequestId, RevocationAsk, RevocationReason, Transport, TransportError, UserCert,
+    UserName, Validity,
 };
 
 use crate::{
@@ -125,6 +126,49 @@ fn a_certificate_is_asked_for_confirmed_and_answered_again_without_a_message() {
     std::fs::write(dir.join("ir.der"), &net.sent.borrow()[0]).unwrap();
     let text = must(dir, &["asn1parse", "-inform", "DER", "-in", "ir.der"]);
     assert!(text.contains("alice") && text.contains("password based MAC"), "{text}");
+}
+
+/// What was on record whenever something left, and how often it was written.
+struct Recorded<'a> {
+    net: &'a Loopback,
+    records: &'a &'a Records,
+    saves: RefCell<Vec<String>>,
+    left: RefCell<Vec<usize>>,
+}
+
+impl Transport for &Recorded<'_> {
+    fn exchange(&self, request: &HttpRequest<'_>) -> Result<HttpAnswer, TransportError> {
+        self.left.borrow_mut().push(self.saves.borrow().len());
+        self.net.exchange(request)
+    }
+}
+
+impl Journal for &Recorded<'_> {
+    fn load(&self, id: RequestId) -> Result<Option<Vec<u8>>, LedgerError> {
+        self.records.load(id)
+    }
+
+    fn save(&self, id: RequestId, record: &[u8]) -> Result<(), LedgerError> {
+        self.saves.borrow_mut().push(String::from_utf8_lossy(record).into_owned());
+        self.records.save(id, record)
+    }
+}
+
+#[test]
+fn each_message_is_on_record_before_it_leaves_and_each_record_is_written_once() {
+    let (world, net, records) = (World::new(), Loopback::default(), Records::default());
+    let (_server, url) = world.serve_secret(&[]);
+    let (saves, left) = (RefCell::default(), RefCell::default());
+    let all = Recorded { net: &net, records: &&records, saves, left };
+    let cmp = Cmp::new(config(&url, by_secret(SECRET)), &all, &all).unwrap();
+    issued(cmp.submit(ID, &world.ask(), NOW));
+    let saves = all.saves.borrow();
+    let words: Vec<bool> = [("sent", 0), ("confirming", 1), ("ended", 2)]
+        .iter()
+        .map(|(word, at)| saves[*at].contains(&format!("\"{word}\"")))
+        .collect();
+    assert_eq!((words, saves.len()), (vec![true; 3], 3), "{saves:?}");
+    assert_eq!(*all.left.borrow(), [1, 2], "records when the two messages left");
 }
 
 #[test]

@@ -88,7 +88,7 @@ pub(super) fn certified(
             };
             let (certificate, accepted) = (Bytes(certificate), accepted.is_ok());
             let sent = false;
-            Ok(Next::Go(State::Confirming { certificate, chain, theirs, accepted, sent }))
+            Ok(Next::On(State::Confirming { certificate, chain, theirs, accepted, sent }))
         }
         (2, _) => Err(said_no(&response.status)),
         (3, None) => {
