@@ -123,7 +123,8 @@ impl Centre {
         let mut pkis = Vec::new();
         for domain in &settings.domains {
             let domain = Arc::new(PkiDomain::open(domain.clone(), &ground)?);
-            let lane = Lane::new(settings.limits.bounds(), settings.limits.workers);
+            let workers = domain.settings.workers(&settings.limits);
+            let lane = Lane::new(settings.limits.bounds(), workers);
             pkis.push(Served { domain, lane });
         }
         let lists = Lists::open(pkis.iter().map(|pki| &*pki.domain), (&records, dir))?;

@@ -60,8 +60,8 @@ impl Centre {
     /// Starts the workers of every PKI.
     pub(super) fn start_workers(self: &Arc<Self>) -> io::Result<Vec<JoinHandle<()>>> {
         let mut threads = Vec::new();
-        for at in 0..self.pkis.len() {
-            for _ in 0..self.settings.limits.workers {
+        for (at, pki) in self.pkis.iter().enumerate() {
+            for _ in 0..pki.lane.workers() {
                 let centre = Arc::clone(self);
                 let work = move || {
                     if let Some(pki) = centre.pkis.get(at) {

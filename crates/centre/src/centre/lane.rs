@@ -78,7 +78,7 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// No orders yet.
+    /// No orders yet; so many threads will take turns.
     pub(crate) fn new(bounds: Bounds, workers: usize) -> Self {
         let state = State {
             queue: FairQueue::new(bounds),
@@ -91,6 +91,11 @@ impl Lane {
             takes_ms: 20.0,
         };
         Self { state: Mutex::new(state), wake: Condvar::new(), workers }
+    }
+
+    /// How many threads take turns.
+    pub(crate) const fn workers(&self) -> usize {
+        self.workers
     }
 
     fn held(&self) -> MutexGuard<'_, State> {

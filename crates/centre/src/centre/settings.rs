@@ -165,8 +165,10 @@ pub struct Limits {
     pub domain_orders: usize,
     /// Turns that a tenant can save up.
     pub credit: u64,
-    /// Orders that are worked on at once, for each PKI.
+    /// Orders that are worked on at once at our own CA.
     pub workers: usize,
+    /// The same at a foreign PKI, for each of them: such an order mostly waits for the network.
+    pub foreign_workers: usize,
     /// Orders that one worker takes, and makes durable, together.
     pub batch: usize,
     /// How long orders at their end are remembered, seconds.
@@ -186,6 +188,7 @@ impl Default for Limits {
             domain_orders: 20_000,
             credit: 16,
             workers: 4,
+            foreign_workers: 32,
             batch: 8,
             order_life_s: 30 * day(),
             feed_items: 100_000,
@@ -236,6 +239,14 @@ impl DomainSettings {
             ProviderSettings::Acme(acme) => Some(&mut acme.tls_anchors),
         };
         own.into_iter().chain(tls).flatten()
+    }
+
+    /// How many orders are worked on at once.
+    pub(crate) const fn workers(&self, limits: &Limits) -> usize {
+        match &self.provider {
+            ProviderSettings::Own(_) => limits.workers,
+            ProviderSettings::Cmp(_) | ProviderSettings::Acme(_) => limits.foreign_workers,
+        }
     }
 
     const fn token_mut(&mut self) -> Option<&mut TokenSettings> {
@@ -351,16 +362,17 @@ impl Settings {
                 return Some((format!("tenant {}", tenant.name), "names a PKI that is not there"));
             }
         }
-        let Limits { tenant_orders, domain_orders, workers, batch, .. } = self.limits;
-        let zero = [tenant_orders, domain_orders, workers, batch].contains(&0)
+        let Limits { tenant_orders, domain_orders, workers, foreign_workers, batch, .. } =
+            self.limits;
+        let zero = [tenant_orders, domain_orders, workers, foreign_workers, batch].contains(&0)
             || [self.limits.feed_items, self.limits.checkpoint_s, self.limits.order_life_s]
                 .contains(&0)
             || self.limits.refusals_per_minute == 0;
         if domains.is_empty() {
             Some(("domain".to_owned(), "there must be one at least"))
-        } else if zero || workers > 64 || batch > 64 {
-            let says =
-                "must not have zero as a bound, nor more than 64 workers or orders in a batch";
+        } else if zero || workers > 64 || foreign_workers > 256 || batch > 64 {
+            let says = "must not have zero as a bound, nor more than 64 workers, 256 foreign \
+                        workers or 64 orders in a batch";
             Some(("limits".to_owned(), says))
         } else {
             None

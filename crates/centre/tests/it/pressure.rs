@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use centre::centre::Limits;
 use model::centre::{CentreCommand, CentreProgress, CentreReply, CentreWork};
 use serve::{
     client::Client,
@@ -92,6 +93,35 @@ async fn who_has_too_many_open_orders_is_told_when_to_come_back_and_others_are_n
     a.post::<_, CentreProgress>("/v1/orders", &stuck("acme")).await.unwrap();
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_wait_for_a_foreign_pki_do_not_wait_for_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    serve::fsfile::write_atomic(&dir.path().join("secret"), b"s", 0o600).unwrap();
+    let ca = root("foreign");
+    serve::pem::write_certificates(&dir.path().join("root.pem"), &[ca.certificate()]).unwrap();
+    // It takes connections, and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let provider = NOWHERE.replace("127.0.0.1:1", &silent.local_addr().unwrap().to_string());
+    let world =
+        World::new(&format!("{STUCK}exchange_s = 20\n{provider}{ONLY_STUCK}"), dir.path()).await;
+    let a = world.trust("a").await;
+    let mut held = Vec::new();
+    for n in 0..2 * Limits::default().workers {
+        let work = CentreWork::Enrol { subject: subject(&format!("n{n}"), p256()), request: None };
+        a.post::<_, CentreProgress>("/v1/orders", &order("acme", "stuck", work)).await.unwrap();
+        let taken = tokio::time::timeout(Duration::from_secs(10), silent.accept()).await;
+        held.push(taken.unwrap_or_else(|_| panic!("order {n} waits for the others")).unwrap());
+    }
+    drop((held, silent));
+    world.end().await;
+}
+
+const ONLY_STUCK: &str = "
+    [[tenant]]
+    name = 'acme'
+    domains = ['stuck']
+";
 
 const ONE_BY_ONE: &str = "
     [limits]

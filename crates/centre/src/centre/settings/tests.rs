@@ -20,7 +20,7 @@ fn what_cannot_be_meant_is_named() {
     assert!(says(&format!("{OWN}{other}")).1.contains("not there"));
     let foreign = "[[domain]]\nname = 'x'\n[domain.provider.cmp]\nurl = 'http://a/'\nreference = 'r'\nsecret = { path = 's' }\n";
     assert!(says(&format!("{foreign}[[tenant]]\nname='a'\ndomains=[]\n")).1.contains("anchors"));
-    let zero = ["workers", "refusals_per_minute", "order_life_s", "feed_items"];
+    let zero = ["workers", "foreign_workers", "refusals_per_minute", "order_life_s", "feed_items"];
     for zero in zero {
         let text = format!("{OWN}{tenant}[limits]\n{zero} = 0\n");
         assert_eq!(says(&text).0, "limits", "{zero}");
