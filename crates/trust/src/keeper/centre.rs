@@ -58,6 +58,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The first such pause; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
+/// Orders that can be ended at once, if their ids fall well.
+const ENDING: usize = 16;
+
 /// Why the centre did not answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CentreError {
@@ -137,6 +140,8 @@ pub(super) struct Line {
     /// Counts orders that came to their end.
     ended: Mutex<u64>,
     order_ended: Condvar,
+    /// Held by whoever ends an order, by its id: two ways lead there.
+    ending: [Mutex<()>; ENDING],
     pause: Mutex<Pause>,
 }
 

@@ -216,10 +216,11 @@ impl Keeper {
         if !self.library.commit(write)? {
             return Err(Fault::Contended.into());
         }
+        // It is on its way whatever the log says: a crash here would not stop it either.
+        line.run(id);
         let (by, subject) = (crate::keeper::actor(order), format!("key:{name}"));
         let detail = format!("{} order {id}", operation.name());
         self.journal.done(&by, "key-ordered", &subject, &detail)?;
-        line.run(id);
         self.await_end(line, order, id)
     }
 

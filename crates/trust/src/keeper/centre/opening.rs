@@ -130,6 +130,7 @@ pub(in crate::keeper) fn open(
         errand_added: Condvar::new(),
         ended: Mutex::default(),
         order_ended: Condvar::new(),
+        ending: std::array::from_fn(|_| Mutex::default()),
         pause: Mutex::new(Pause::default()),
     };
     line.read_lists();

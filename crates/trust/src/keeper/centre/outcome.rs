@@ -1,11 +1,13 @@
 //! What the centre hands over becomes the end of an order: looked at first, then in the library and
 //! in the order's record in one transaction.
 
+use std::sync::MutexGuard;
+
 use model::{api::Bytes, centre::CentreOutcome, keys::order::KeyOperation};
 use pki::{CertFacts, Pool, Terms, Usage, validate};
 use store::typed::{Versioned, Write};
 
-use super::{Line, foreign_id};
+use super::{Line, foreign_id, held};
 use crate::keeper::{
     Keeper,
     issue::{Plan, entry_of},
@@ -16,6 +18,12 @@ use crate::keeper::{
 };
 
 impl Line {
+    /// Until it is dropped, nobody else ends this order.
+    fn ending(&self, id: EntryId) -> Option<MutexGuard<'_, ()>> {
+        let [first, ..] = id.0;
+        self.ending.get(usize::from(first) % self.ending.len()).map(held)
+    }
+
     /// Whether a certificate of the centre is for this key and leads to the PKI's anchors; the path.
     fn path_of(
         &self,
@@ -49,6 +57,8 @@ impl Keeper {
         id: EntryId,
         outcome: CentreOutcome,
     ) -> Result<bool, Fault> {
+        // The feed and the answer to the errand bring it at the same moment.
+        let _one = line.ending(id);
         let refusal = match retried(|| self.take_outcome(line, id, &outcome)) {
             Ok(()) => return Ok(true),
             Err(Why::Refused(Refusal::OwnerMigrating | Refusal::OwnerMoved)) => return Ok(false),
