@@ -67,6 +67,7 @@ fn report(tally: &Tally) -> io::Result<()> {
         ("power cuts", tally.cuts, "cuts"),
         ("images opened after a cut", tally.images, "images"),
         ("acknowledged flushes", tally.flushes, "flushes"),
+        ("writes answered as durable", tally.through, "writes"),
         ("reverts to a snapshot", tally.reverts, "reverts"),
         ("lost flushes", lost, "runs"),
         ("false opens", wrong, "runs"),

@@ -23,7 +23,9 @@ fn after_any_power_cut_the_volume_holds_what_was_flushed() {
         Ok(seed) => run(seed.parse().unwrap(), &mut tally),
         Err(_) => (0..44).for_each(|seed| run(seed, &mut tally)),
     }
-    let Tally { cuts, images, flushes, reverts, .. } = &tally;
-    println!("{cuts} cuts, {images} images, {flushes} flushes, {reverts} reverts");
+    let Tally { cuts, images, flushes, through, reverts, .. } = &tally;
+    println!(
+        "{cuts} cuts, {images} images, {flushes} flushes, {through} writes through, {reverts} reverts"
+    );
     assert!(tally.failures.is_empty(), "{:#?}", tally.failures);
 }

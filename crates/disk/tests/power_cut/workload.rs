@@ -1,9 +1,12 @@
-//! One run: a volume, a guest, several power cuts, each judged.
+//! One run: a volume, a guest, several power cuts, each judged. In half of the runs each write is
+//! made durable before it is answered.
+
+mod steps;
 
 use std::{collections::BTreeMap, io, ops::ControlFlow, sync::Arc};
 
 use disk::{
-    OpenOptions, Volume,
+    OpenOptions, Volume, WriteThrough,
     vault::{Medium, NewSlot, NewVault, SlotSecret, Suite, VaultVolume, create_on, open_on},
 };
 use model::Secret;
@@ -23,6 +26,8 @@ pub(crate) struct Tally {
     pub(crate) images: u64,
     pub(crate) flushes: u64,
     pub(crate) operations: u64,
+    /// Writes and clearings that were answered as durable, without a flush.
+    pub(crate) through: u64,
     /// Reverts to a snapshot that were tried.
     pub(crate) reverts: u64,
     /// What went wrong, with the seed.
@@ -37,6 +42,7 @@ impl Tally {
         self.images += other.images;
         self.flushes += other.flushes;
         self.operations += other.operations;
+        self.through += other.through;
         self.reverts += other.reverts;
         self.failures.extend(other.failures);
     }
@@ -55,6 +61,8 @@ const CUTS: usize = 5;
 struct Run {
     random: Random,
     guest: Guest,
+    /// Writes are durable when they are answered, as those of a VM are.
+    through: bool,
     image: Vec<u8>,
     /// The least and the greatest anchor count that the header may have.
     anchor: (u64, u64),
@@ -67,6 +75,21 @@ struct Run {
     tally: Tally,
 }
 
+/// An open volume: as its owner sees it, and as the guest does.
+struct Disk {
+    vault: Arc<VaultVolume>,
+    guest: Arc<dyn Volume>,
+}
+
+impl Disk {
+    fn new(volume: VaultVolume, through: bool) -> Self {
+        let vault = Arc::new(volume);
+        let guest: Arc<dyn Volume> = Arc::clone(&vault) as Arc<dyn Volume>;
+        let guest = if through { Arc::new(WriteThrough::new(guest)) } else { guest };
+        Self { vault, guest }
+    }
+}
+
 /// Runs the workload of `seed` and adds to `tally`.
 pub(crate) fn run(seed: u64, tally: &mut Tally) {
     let mut random = Random::new(seed);
@@ -76,6 +99,7 @@ pub(crate) fn run(seed: u64, tally: &mut Tally) {
         created(size, if random.below(2) == 0 { Suite::Aes256Gcm } else { Suite::Aegis256X4 });
     let guest = Guest::new(size);
     let mut run = Run {
+        through: random.below(2) == 0,
         random,
         guest,
         image,
@@ -157,9 +181,10 @@ impl Run {
         let medium = Recorder::new(self.image.clone(), u64::try_from(left).unwrap());
         match opened(&medium, &self.secrets, &OpenOptions::default()) {
             Ok((volume, _)) => {
-                let worked = self.work(&medium, &volume);
+                let disk = Disk::new(volume, self.through);
+                let worked = self.work(&medium, &disk);
                 medium.kill();
-                drop(volume);
+                drop(disk);
                 worked?;
             }
             Err(_) if medium.dead() => {}
@@ -232,153 +257,16 @@ impl Run {
     }
 
     /// Works until the medium is dead, or until it is enough.
-    fn work(&mut self, medium: &Arc<Recorder>, volume: &VaultVolume) -> Result<(), String> {
-        self.guest.settle(&content(volume)?)?;
+    fn work(&mut self, medium: &Arc<Recorder>, disk: &Disk) -> Result<(), String> {
+        self.guest.settle(&content(&disk.vault)?)?;
         for _ in 0..self.random.below(120) {
             self.tally.operations += 1;
-            if let Err(error) = self.step(volume) {
+            if let Err(error) = self.step(disk) {
                 if medium.dead() {
                     return Ok(());
                 }
                 return Err(format!("an operation failed without a cut: {error}"));
             }
-        }
-        Ok(())
-    }
-
-    fn span(&mut self) -> (usize, usize) {
-        let size = self.guest.size();
-        let at = self.random.below(size);
-        let at = if self.random.below(2) == 0 { at } else { at - at % SECTOR };
-        let length = match self.random.below(4) {
-            0 => 1 + self.random.below(9000),
-            1 => SECTOR * (1 + self.random.below(90)),
-            _ => SECTOR,
-        };
-        (at, length.min(size - at))
-    }
-
-    fn step(&mut self, volume: &VaultVolume) -> io::Result<()> {
-        let (at, length) = self.span();
-        let (from, bytes) = (u64::try_from(at).unwrap(), u64::try_from(length).unwrap());
-        match self.random.below(20) {
-            0..=6 => self.write(volume, at, length),
-            7 | 8 => self.flush(volume),
-            // As a front end makes one that forces unit access.
-            9 | 10 => {
-                self.write(volume, at, length)?;
-                self.flush(volume)
-            }
-            11 => {
-                self.guest.trim(at, length);
-                volume.trim(from, bytes)
-            }
-            12 => {
-                self.guest.put(at, &vec![0; length]);
-                volume.write_zeroes(from, bytes)
-            }
-            13 => self.advance(volume),
-            14 => {
-                let found = content(volume).map_err(io::Error::other)?;
-                assert!(found == self.guest.now(), "a read while the power was on");
-                Ok(())
-            }
-            15 => volume.prefetch(from, bytes),
-            16 => self.snapshot(volume),
-            17 => self.replace_key(volume),
-            _ => self.rekey(volume),
-        }
-    }
-
-    fn write(&mut self, volume: &VaultVolume, at: usize, length: usize) -> io::Result<()> {
-        let mut data = vec![0; length];
-        let mut word = self.random.next();
-        for chunk in data.chunks_mut(8) {
-            word = word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
-        }
-        self.guest.put(at, &data);
-        volume.write(u64::try_from(at).unwrap(), &mut data)
-    }
-
-    fn flush(&mut self, volume: &VaultVolume) -> io::Result<()> {
-        volume.flush()?;
-        self.tally.flushes += 1;
-        self.guest.flushed();
-        Ok(())
-    }
-
-    fn advance(&mut self, volume: &VaultVolume) -> io::Result<()> {
-        self.anchor.1 += 1;
-        let head = volume.advance(self.anchor.1)?;
-        self.anchor.0 = head.anchor_count;
-        self.guest.flushed();
-        Ok(())
-    }
-
-    fn snapshot(&mut self, volume: &VaultVolume) -> io::Result<()> {
-        if volume.rekeying() {
-            return Ok(());
-        }
-        let choice = self.random.below(4);
-        if choice == 3
-            && let Some((name, content)) = self.snapshots.first_key_value()
-        {
-            self.guest.become_whole(content);
-            self.tally.reverts += 1;
-            volume.revert(name).map_err(failed)?;
-            self.guest.flushed();
-        } else if self.snapshots.len() < 3 && choice != 0 {
-            let name = format!("s{}", self.named);
-            self.named += 1;
-            self.perhaps.insert(name.clone(), self.guest.now());
-            volume.snapshot(&name, 0).map_err(failed)?;
-            self.perhaps.remove(&name);
-            self.snapshots.insert(name, self.guest.now());
-            self.guest.flushed();
-        } else if let Some((name, content)) = self.snapshots.pop_first() {
-            self.perhaps.insert(name.clone(), content);
-            volume.delete_snapshot(&name).map_err(failed)?;
-            self.perhaps.remove(&name);
-        }
-        Ok(())
-    }
-
-    /// A new secret in the place of the one that opens the volume.
-    fn replace_key(&mut self, volume: &VaultVolume) -> io::Result<()> {
-        let number = self.secrets[0] + 1;
-        self.secrets.insert(0, number);
-        let key = secret(number);
-        let slot = NewSlot { secret: SlotSecret::RandomKey(&key), kmi: None, label: "" };
-        volume.replace_key_slot(0, &slot).map_err(failed)?;
-        self.secrets.truncate(1);
-        self.guest.flushed();
-        Ok(())
-    }
-
-    /// Begins a re-keying, or goes on with one for some pages.
-    fn rekey(&mut self, volume: &VaultVolume) -> io::Result<()> {
-        if !self.snapshots.is_empty() || !self.perhaps.is_empty() {
-            return Ok(());
-        }
-        let number = self.secrets[0] + 1;
-        let begins = !volume.rekeying();
-        if begins {
-            self.secrets.insert(0, number);
-        }
-        let key = secret(number);
-        let slots = [NewSlot { secret: SlotSecret::RandomKey(&key), kmi: None, label: "" }];
-        let stop = u64::try_from(self.random.below(4)).unwrap();
-        let done = volume.rekey(&slots, &mut |pages, _| {
-            if pages < stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        match done {
-            Ok(()) | Err(disk::VolumeError::Cancelled) => {}
-            Err(error) => return Err(failed(error)),
-        }
-        if begins {
-            self.secrets.truncate(1);
-            self.guest.flushed();
         }
         Ok(())
     }
