@@ -54,6 +54,8 @@ pub struct Master {
     call: EventFd,
     calls: Epoll,
     pub frontend: Option<Frontend>,
+    /// Its connection, to see it cut.
+    pub connection: Option<UnixStream>,
     inflight: Option<(VhostUserInflight, File)>,
     pub features: u64,
     available: u16,
@@ -79,6 +81,7 @@ impl Master {
             call,
             calls,
             frontend: None,
+            connection: None,
             inflight: None,
             features: 0,
             available: 0,
@@ -88,9 +91,10 @@ impl Master {
 
     /// Connects to `socket` as QEMU does, the second time with the in-flight area of the first.
     pub fn connect(&mut self, socket: &Path) -> Result<(), vhost::Error> {
-        drop(self.frontend.take());
+        drop((self.frontend.take(), self.connection.take()));
         let stream =
             UnixStream::connect(socket).map_err(|e| vhost::Error::from(Error::SocketConnect(e)))?;
+        self.connection = stream.try_clone().ok();
         let mut frontend = Frontend::from_stream(stream, 4);
         frontend.set_owner()?;
         let offered = frontend.get_features()?;

@@ -229,11 +229,16 @@ fn a_read_only_export_says_so_and_refuses_writes() {
     assert_eq!(client.read(0, 512), content(SIZE)[..512]);
 }
 
-/// A medium that is full and cannot be flushed.
-#[derive(Debug)]
-struct Failing;
+/// A medium that cannot be read and flushed; `write` says what becomes of a write at an offset.
+pub(crate) struct Failing<W>(pub(crate) W);
 
-impl Volume for Failing {
+impl<W> std::fmt::Debug for Failing<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Failing")
+    }
+}
+
+impl<W: Fn(u64) -> io::Result<()> + Send + Sync> Volume for Failing<W> {
     fn format(&self) -> &'static str {
         "failing"
     }
@@ -256,7 +261,7 @@ impl Volume for Failing {
         Err(io::Error::from_raw_os_error(5))
     }
     fn write(&self, offset: u64, _: &mut [u8]) -> io::Result<()> {
-        if offset == 0 { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+        (self.0)(offset)
     }
     fn write_zeroes(&self, _: u64, _: u64) -> io::Result<()> {
         Err(io::ErrorKind::StorageFull.into())
@@ -281,7 +286,13 @@ impl Volume for Failing {
 #[test]
 fn errors_of_the_medium_reach_the_client() {
     let dir = Dir::new();
-    let (_server, socket) = serve(&dir, Arc::new(Failing));
+    let (_server, socket) = serve(
+        &dir,
+        Arc::new(Failing(|offset| match offset {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::StorageFull.into()),
+        })),
+    );
     let mut client = Client::simple(&socket);
     assert_eq!(client.ask(READ, 0, 0, 512), EIO);
     assert_eq!(client.write(0, 4096, &[0; 512]), ENOSPC);

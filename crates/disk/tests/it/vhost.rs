@@ -1,6 +1,13 @@
 //! The vhost-user-blk export, with a front end of our own that can also lie.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    io::Read as _,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
 
 use disk::{
     Volume, nbd,
@@ -12,6 +19,7 @@ use crate::{
     fixture::{Dir, content, open_rw, read_all},
     guest::{DISCARD, FLUSH, ZEROES},
     master::{self, AVAILABLE, MEMORY, Master, READ, RING, WRITE},
+    transmission::Failing,
 };
 
 const SIZE: usize = 8 << 20;
@@ -207,4 +215,44 @@ fn what_a_stopped_server_left_is_done_by_the_next() {
     for slot in 0..10_u8 {
         assert_eq!(master.read_at(u64::from(slot), 512), [slot.max(1); 512]);
     }
+}
+
+/// Whether the server has cut the connection, or does so within half a second.
+fn is_cut(connection: &UnixStream) -> bool {
+    connection.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    matches!((&*connection).read(&mut [0]), Ok(0))
+}
+
+#[test]
+fn a_server_that_stops_gives_back_what_is_at_hand_before_it_cuts_the_connection() {
+    let dir = Dir::new();
+    let ((begun, begins), (goes_on, held)) = (mpsc::channel(), mpsc::channel());
+    let held = Mutex::new(held);
+    let volume = Arc::new(Failing(move |_| {
+        begun.send(()).unwrap();
+        held.lock().unwrap().recv().unwrap();
+        Ok(())
+    }));
+    let (server, path) = serve(&dir, volume);
+    let mut master = Master::new();
+    master.connect(&path).unwrap();
+    let connection = master.connection.as_ref().unwrap().try_clone().unwrap();
+    master.submit(0, WRITE, 0, 512);
+    begins.recv().unwrap();
+    thread::scope(|scope| {
+        // Its flush fails, which is nothing to this.
+        let stopping = scope.spawn(|| server.stop());
+        // A front end that saw it cut now would have the write done, and given back, twice.
+        assert!(!is_cut(&connection), "cut while a request was at hand");
+        goes_on.send(()).unwrap();
+        stopping.join().unwrap().unwrap_err();
+    });
+    assert!(is_cut(&connection));
+    assert_eq!(master.completed(5000), Some((0, 0)));
+    assert_eq!(master.completed(50), None, "given back once");
+    drop(server);
+    let (server, _) = serve(&dir, Arc::new(Failing(|_| Ok(()))));
+    master.connect(&path).unwrap();
+    assert_eq!(master.completed(300), None, "nothing was left to do");
+    assert_eq!(server.counters().snapshot().writes, 0);
 }
