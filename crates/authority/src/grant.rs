@@ -210,7 +210,7 @@ fn needs_keys(operation: &Operation, asked: &Asked<'_>) -> bool {
     let fits = match (operation.action, request.purpose) {
         (Action::Start, _) | (Action::Attest, GrantPurpose::Data) => open || kept,
         (Action::Attest, GrantPurpose::Boot) => kept,
-        (Action::Stop | Action::Delete, _) => false,
+        (Action::Stop | Action::Rekey | Action::Delete, _) => false,
     };
     same && fits
 }

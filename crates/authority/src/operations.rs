@@ -26,6 +26,8 @@ pub(crate) enum Wish {
     Stop,
     /// Take fresh evidence.
     Attest,
+    /// Exchange the data keys of its volumes.
+    Rekey,
     /// Delete.
     Delete,
     /// Revoke.
@@ -39,6 +41,7 @@ impl Wish {
             Self::Start(_) => "vm-start-ordered",
             Self::Stop => "vm-stop-ordered",
             Self::Attest => "vm-attestation-ordered",
+            Self::Rekey => "vm-rekey-ordered",
             Self::Delete => "vm-deletion-ordered",
             Self::Revoke => "vm-revoked",
         }
@@ -49,6 +52,7 @@ impl Wish {
             Self::Start(host) => vm.start(host, id, now),
             Self::Stop => vm.stop(id, now),
             Self::Attest => vm.attest(id, now),
+            Self::Rekey => vm.rekey(id, now),
             Self::Delete => vm.delete(id, now),
             Self::Revoke => Ok(vm.revoke(id, now)),
         }
@@ -115,6 +119,7 @@ const fn wish_word(wish: &Wish) -> &'static str {
         Wish::Start(_) => "a start",
         Wish::Stop => "stop",
         Wish::Attest => "an attestation",
+        Wish::Rekey => "a re-keying",
         Wish::Delete => "a deletion",
         Wish::Revoke => "a revocation",
     }

@@ -36,6 +36,7 @@ mod node;
 mod page;
 mod refs;
 mod rekey;
+mod rekeying;
 mod replay;
 mod resize;
 mod revert;
@@ -57,6 +58,7 @@ pub use inspect::{Inspection, SlotInspection, inspect};
 pub use kdf::Argon2Cost;
 pub use keyslot::{NewSlot, SlotKind, SlotSecret};
 pub use medium::Medium;
+pub use rekeying::{RekeyProgress, Rekeying, Steps};
 pub use snapshots::Snapshot;
 pub use volume::{Head, VaultVolume, open};
 

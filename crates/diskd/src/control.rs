@@ -1,4 +1,5 @@
-//! The control socket: the agent asks how the volume stands, flushes it, ends the process.
+//! The control socket: the agent asks how the volume stands, flushes it, has its data sealed under
+//! a fresh key, ends the process.
 
 use std::{os::unix::net::UnixListener, sync::Arc};
 
@@ -12,12 +13,13 @@ use model::{
 };
 use serve::{control::Service, exit::chain};
 
-use crate::export::Export;
+use crate::{export::Export, keys::Keys};
 
 /// The export as the agent sees it.
 pub(crate) struct Control {
     pub(crate) server: Arc<Export>,
-    pub(crate) vault: Option<Arc<VaultVolume>>,
+    /// Those of a vault.
+    pub(crate) keys: Option<Keys>,
     pub(crate) socket: UnixSocket,
 }
 
@@ -31,22 +33,22 @@ impl Service for Control {
 
     fn answer(&self, request: Request) -> Reply {
         match request {
-            Request::Status {} => {
-                Reply::Status(Box::new(status(&self.server, self.vault.as_deref())))
-            }
+            Request::Status {} => Reply::Status(Box::new(status(&self.server, self.keys.as_ref()))),
             Request::Flush {} => match self.server.volume().flush() {
                 Ok(()) => Reply::Flushed {},
-                Err(error) => {
-                    Reply::Failed { code: "flush-failed".to_owned(), detail: error.to_string() }
-                }
+                Err(error) => failed("flush-failed", error.to_string()),
             },
-            Request::Advance { count } => advance(self.vault.as_deref(), count),
+            Request::Advance { count } => advance(self.keys.as_ref().map(Keys::volume), count),
+            Request::Rekey { epoch } => match &self.keys {
+                Some(keys) => keys.rekey(epoch),
+                None => failed("not-vault", "only a vault volume can be sealed anew".to_owned()),
+            },
             Request::Shutdown {} => Reply::ShuttingDown { counters: self.server.counters() },
         }
     }
 
     fn malformed(&self, error: &FrameError) -> Reply {
-        Reply::Failed { code: "malformed-request".to_owned(), detail: chain(error) }
+        failed("malformed-request", chain(error))
     }
 
     fn ends(request: &Request) -> bool {
@@ -54,8 +56,11 @@ impl Service for Control {
     }
 }
 
+pub(crate) fn failed(code: &str, detail: String) -> Reply {
+    Reply::Failed { code: code.to_owned(), detail }
+}
+
 fn advance(vault: Option<&VaultVolume>, count: u64) -> Reply {
-    let failed = |code: &str, detail: String| Reply::Failed { code: code.to_owned(), detail };
     let Some(vault) = vault else {
         return failed("no-anchor", "only a vault volume has an anchor count".to_owned());
     };
@@ -65,7 +70,7 @@ fn advance(vault: Option<&VaultVolume>, count: u64) -> Reply {
     }
 }
 
-fn status(server: &Export, vault: Option<&VaultVolume>) -> Status {
+fn status(server: &Export, keys: Option<&Keys>) -> Status {
     let volume = server.volume();
     Status {
         protocol: PROTOCOL,
@@ -77,7 +82,9 @@ fn status(server: &Export, vault: Option<&VaultVolume>) -> Status {
         header_damaged: volume.header_damage().map(str::to_owned),
         kmi: volume.kmi().cloned(),
         flush_failed: volume.flush_failed(),
-        anchor_count: vault.map(|vault| vault.head().anchor_count),
+        anchor_count: keys.map(|keys| keys.volume().head().anchor_count),
+        epoch: keys.map(|keys| keys.volume().epoch()),
+        rekeying: keys.and_then(Keys::rekeying),
         damage: server.damage(),
         counters: server.counters(),
     }

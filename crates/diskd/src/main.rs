@@ -15,6 +15,7 @@ mod args;
 mod control;
 mod create;
 mod export;
+mod keys;
 mod report;
 mod serve_cmd;
 

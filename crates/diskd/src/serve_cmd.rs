@@ -8,12 +8,15 @@ use disk::{
     nbd::{self, PeerPolicy, bind},
     open, vhost,
 };
+use model::Secret;
 use serve::{exit::Exit, process::read_secret_fd, sandbox, shutdown::Shutdown};
 
-use crate::{args::ServeArgs, control::Control, create::parent, export::Export, report::KEY_MAX};
+use crate::{
+    args::ServeArgs, control::Control, create::parent, export::Export, keys::Keys, report::KEY_MAX,
+};
 
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
-    let volume = open_volume(args)?;
+    let (volume, secret) = open_volume(args)?;
     let peers = PeerPolicy::with_users(args.client_uids.clone());
     let socket = bind(&args.socket, &peers).context("the export's socket")?;
     let control = bind(&args.control, &PeerPolicy::default()).context("the control socket")?;
@@ -23,8 +26,12 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let stop = runtime.block_on(async { Shutdown::on_signals() })?;
     let server = Arc::new(export(args, volume.volume(), socket, peers)?);
-    let control =
-        Control { server: Arc::clone(&server), vault: volume.vault().cloned(), socket: control };
+    let keys = volume.vault().cloned().zip(secret).map(|(vault, key)| Keys::new(vault, key));
+    let rekeying = keys.as_ref().map(|keys| Arc::clone(keys.work()));
+    if let Some(keys) = &keys {
+        keys.resume()?;
+    }
+    let control = Control { server: Arc::clone(&server), keys, socket: control };
     serve::control::start(control, stop.clone())?;
     tracing::info!(
         sandbox.files = files.as_str(),
@@ -34,6 +41,9 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Exit> {
         "serving"
     );
     runtime.block_on(stop.requested());
+    if let Some(rekeying) = rekeying {
+        rekeying.stop();
+    }
     server.stop().context("the last flush failed")?;
     // The control thread holds its socket; the process ends now, so its file goes here.
     let _ = std::fs::remove_file(&args.control);
@@ -59,7 +69,7 @@ fn export(
     nbd::Server::start(volume, socket, options).map(Export::Nbd)
 }
 
-fn open_volume(args: &ServeArgs) -> anyhow::Result<Opened> {
+fn open_volume(args: &ServeArgs) -> anyhow::Result<(Opened, Option<Secret<Vec<u8>>>)> {
     let secret = args.key_fd.map(|fd| read_secret_fd(fd, KEY_MAX)).transpose();
     let secret = secret.context("cannot read the key")?;
     let options = OpenOptions {
@@ -78,7 +88,7 @@ fn open_volume(args: &ServeArgs) -> anyhow::Result<Opened> {
     if let Some(damage) = volume.header_damage() {
         tracing::warn!(detail = damage, "the volume's header needs repair");
     }
-    Ok(volume)
+    Ok((volume, secret))
 }
 
 /// The empty name, which clients ask for by default, and the file's stem.

@@ -28,7 +28,10 @@ use crate::{
     host::Host,
     registry::{Handle, Registry},
     trouble::Trouble,
-    vm::{record::Job, step::Ordered},
+    vm::{
+        record::{Job, NewKeys},
+        step::Ordered,
+    },
 };
 
 /// What the handlers need.
@@ -139,6 +142,7 @@ async fn operate(local: &Local, vm: &str, action: Action) -> Result<Json<AgentVm
         action,
         local: true,
         deposit: false,
+        keys: NewKeys::default(),
         timings: Vec::new(),
         outcome: None,
         delivered: true,

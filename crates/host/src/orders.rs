@@ -20,7 +20,7 @@ use crate::{
     host::Host,
     registry::Registry,
     vm::{
-        record::Job,
+        record::{Job, NewKeys},
         step::{Ordered, View},
     },
 };
@@ -126,6 +126,7 @@ async fn hand_over(host: &Arc<Host>, registry: &Arc<Registry>, order: Order) {
         action: operation.action,
         local: false,
         deposit,
+        keys: NewKeys::default(),
         timings: Vec::new(),
         outcome: None,
         delivered: false,

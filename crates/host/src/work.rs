@@ -4,6 +4,7 @@
 mod appraise;
 mod keys;
 mod launch;
+mod rekey;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -161,6 +162,8 @@ impl Worker {
             Step::AwaitBoot => self.await_boot().await,
             Step::Appraise => self.appraise(record).await,
             Step::Plug => self.plug(record).await,
+            Step::NextKey(volume) => self.next_key(volume).await,
+            Step::Rekey(volume) => self.rekey(record, volume).await,
             Step::Pause => self.command("stop").await,
             Step::Continue => self.command("cont").await,
             Step::PowerOff => self.power_off(record).await,

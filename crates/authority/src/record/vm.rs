@@ -172,6 +172,9 @@ pub(crate) enum VmRejection {
     /// A master key was deposited, or is not to be deposited.
     #[error("the VM's master key cannot be replaced by a deposit")]
     KeyDeposited,
+    /// Its volumes have no data keys that could be exchanged.
+    #[error("the VM's volumes are of a format whose data keys cannot be exchanged")]
+    NotVault,
     /// It does not run.
     #[error("the VM does not run")]
     NotRunning,
@@ -199,6 +202,7 @@ impl Rejection for VmRejection {
             Self::HomedElsewhere { .. } => "vm-homed-elsewhere",
             Self::KeyAwaited => "key-awaited",
             Self::KeyDeposited => "key-already-deposited",
+            Self::NotVault => "not-vault",
             Self::NotRunning => "vm-not-running",
             Self::Revoked => "vm-revoked",
             Self::Running => "vm-running",
@@ -221,6 +225,7 @@ impl Rejection for VmRejection {
             }
             Self::KeyAwaited => "the home host deposits the key before it asks for a grant",
             Self::KeyDeposited => "a VM's key is deposited once, before its first grant",
+            Self::NotVault => "only VMs of `--format vault` can be re-keyed",
             Self::NotRunning => "`vouchsafe vm start NAME --host HOST`",
             Self::Revoked => "create a new VM",
             Self::Running => "`vouchsafe vm stop NAME` first",
@@ -240,6 +245,7 @@ impl Rejection for VmRejection {
             | Self::KeyAwaited
             | Self::KeyDeposited
             | Self::NotRunning
+            | Self::NotVault
             | Self::Running
             | Self::VtpmCertified => StatusCode::CONFLICT,
             Self::EpochAhead { .. } | Self::EpochMoved { .. } | Self::Revoked => {
@@ -274,6 +280,7 @@ impl VmRecord {
             exposed: self.exposed.clone(),
             reanchor: self.reanchor.as_ref().map(|of| of.view.clone()),
             anchors: self.anchors_view(),
+            operation: self.open.map(|open| open.id),
         }
     }
 

@@ -133,6 +133,7 @@ async fn note_outcome(
         model::api::operate::Action::Start => "vm-started",
         model::api::operate::Action::Stop => "vm-stopped",
         model::api::operate::Action::Attest => "vm-attested",
+        model::api::operate::Action::Rekey => "vm-rekeyed",
         model::api::operate::Action::Delete => "vm-deleted",
     };
     let id = operation.id;

@@ -112,6 +112,13 @@ fn wishes() -> Vec<Route> {
             attest,
         ),
         Route::post(
+            "/v1/vms/{vm}/rekey",
+            (Who::Operator, "vm-rekey"),
+            "Seal the vault volumes of a running VM anew under fresh data keys",
+            Shape::of::<Operation>(),
+            rekey,
+        ),
+        Route::post(
             "/v1/vms/{vm}/revoke",
             (Who::Operator, "vm-revocation"),
             "Destroy a VM's keys and have its home host destroy its copies",
@@ -277,6 +284,14 @@ async fn attest(
     Named(name): Named<VmId>,
 ) -> Outcome<Operation> {
     wish(&app, &operator, &name, Wish::Attest).await
+}
+
+async fn rekey(
+    State(app): State<App>,
+    operator: Operator,
+    Named(name): Named<VmId>,
+) -> Outcome<Operation> {
+    wish(&app, &operator, &name, Wish::Rekey).await
 }
 
 async fn wish(app: &App, operator: &Operator, name: &VmId, wish: Wish) -> Outcome<Operation> {

@@ -110,6 +110,8 @@ fn a_vm_is_deleted_or_revoked_with_its_keys() {
         let idle = operator.send::<Value>(http::Method::POST, &format!("/v1/vms/v1/{wish}"));
         assert_eq!(refused(idle), "vm-not-running");
     }
+    let luks = operator.send::<Value>(http::Method::POST, "/v1/vms/v1/rekey");
+    assert_eq!(refused(luks), "not-vault");
     // Without a home it is gone at once.
     let none: Option<Operation> = operator.send(http::Method::DELETE, "/v1/vms/v1").unwrap();
     assert!(none.is_none());

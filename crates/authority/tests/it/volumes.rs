@@ -141,3 +141,38 @@ fn another_tpm_begins_at_the_last_word_of_the_first_and_not_without_it() {
     tells(&on_other, "v2", 9, 9, false).unwrap();
     assert!(centre.audited_events().contains(&"volume-reanchored".to_owned()));
 }
+
+#[test]
+fn a_running_vms_data_keys_are_exchanged_by_its_home_which_tells_how_far_it_is() {
+    let centre = Centre::start();
+    let (a, b) = (centre.host("a"), centre.host("b"));
+    let (on_a, on_b) = (a.session().unwrap(), b.session().unwrap());
+    let operator = centre.operator();
+    let id = vault(&centre, "v1");
+    let rekey = || operator.post::<Operation>("/v1/vms/v1/rekey", &json!({}));
+    assert_eq!(refused(rekey()), "vm-busy");
+    report(&on_a, "v1", VmState::Running).unwrap();
+    settle(&on_a, id, Outcome::Done);
+    let ordered = rekey().unwrap();
+    assert_eq!(rekey().unwrap().id, ordered.id, "the same wish is one operation");
+    let orders: Value = on_a.caller.get("/v1/orders").unwrap();
+    assert_eq!(orders["orders"][0]["operation"]["action"], "rekey");
+    // No key of the VM leaves the authority for it.
+    let asked = request(ordered.id, GrantPurpose::Boot, 1);
+    assert_eq!(refused(ask(&on_a, "v1", &asked)), "operation-unknown");
+    let path = format!("/v1/operations/{}", ordered.id);
+    let far = json!({"phase": "rekey", "percent": 40, "timings": [], "outcome": null});
+    assert_eq!(refused(on_b.caller.post::<Value>(&path, &far)), "operation-unknown");
+    let _: Operation = on_a.caller.post(&path, &far).unwrap();
+    let view: VmView = operator.get("/v1/vms/v1").unwrap();
+    assert_eq!((view.state, view.operation), (VmState::Busy, Some(ordered.id)));
+    let shown: Operation = operator.get(&path).unwrap();
+    assert_eq!((shown.phase.as_str(), shown.percent), ("rekey", Some(40)));
+    settle(&on_a, ordered.id, Outcome::Done);
+    let view: VmView = operator.get("/v1/vms/v1").unwrap();
+    assert_eq!((view.state, view.operation), (VmState::Running, None));
+    let events = centre.audited_events();
+    for event in ["vm-rekey-ordered", "vm-rekeyed"] {
+        assert!(events.iter().any(|seen| seen == event), "{event} in {events:?}");
+    }
+}

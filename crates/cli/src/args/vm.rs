@@ -161,6 +161,15 @@ pub enum Vm {
         #[arg(long, value_name = "DIR")]
         export: Option<PathBuf>,
     },
+    /// Seal its volumes anew under fresh data keys while it runs (format vault). Goes on in the
+    /// background, also over restarts; `vm show` says how far it is.
+    Rekey {
+        /// Its name.
+        name: VmId,
+        /// Wait until all data are under the new keys.
+        #[arg(long)]
+        wait: bool,
+    },
     /// What the guest printed on its serial console (lab only: asks the host).
     Console {
         /// Its name.

@@ -32,7 +32,13 @@ pub(super) async fn run(verb: Vm, target: &Target, printer: Printer) -> Result<(
         Vm::List { all } => list::run(all, target, printer).await,
         Vm::Show { name } => {
             let vm = view(target, &name).await?;
-            printer.result(&vm, &shown(&vm, printer))
+            let mut text = shown(&vm, printer);
+            if let Some(id) = vm.operation {
+                let of: Operation =
+                    target.authority()?.get(&format!("/v1/operations/{id}")).await?;
+                text.push_str(&format!("\nunder way: {}", wait::shown(&of)));
+            }
+            printer.result(&vm, &text)
         }
         Vm::Start { name, host, offline: true } => offline(target, &name, &host, printer).await,
         Vm::Start { name, host, offline: false } => {
@@ -45,6 +51,7 @@ pub(super) async fn run(verb: Vm, target: &Target, printer: Printer) -> Result<(
             printer.result(&ended, &format!("{name} is stopped"))
         }
         Vm::Attest { name, export } => attest(target, &name, export.as_deref(), printer).await,
+        Vm::Rekey { name, wait } => rekey(target, &name, wait, printer).await,
         Vm::Console { name } => console(target, &name, printer).await,
         Vm::Fence { name, reason, powered_off } => {
             fence(target, &name, FenceRequest { reason, powered_off }, printer).await
@@ -211,6 +218,19 @@ async fn attest(
         ));
     }
     printer.result(&verdict::beside(&verdict)?, &text)
+}
+
+async fn rekey(target: &Target, name: &VmId, wait: bool, printer: Printer) -> Result<(), Failure> {
+    let path = format!("/v1/vms/{name}/rekey");
+    let ordered: Operation = target.authority()?.post(&path, &serde_json::json!({})).await?;
+    if !wait {
+        let host = &ordered.host;
+        let show = printer.command(&format!("vm show {name}"));
+        let said = format!("ordered: host {host} re-keys {name}; `{show}` says how far it is");
+        return printer.result(&ordered, &said);
+    }
+    let ended = wait::outcome(target, ordered, printer).await?;
+    printer.result(&ended, &format!("all data of {name} are under new keys"))
 }
 
 async fn console(target: &Target, name: &VmId, printer: Printer) -> Result<(), Failure> {

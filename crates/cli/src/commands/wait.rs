@@ -210,7 +210,8 @@ fn phase(operation: &Operation) -> String {
     format!("{} on {}: {phase}", operation.vm, operation.host)
 }
 
-fn shown(operation: &Operation) -> String {
+/// What is done, and how far it is.
+pub(super) fn shown(operation: &Operation) -> String {
     let percent = operation.percent.map(|p| format!(" {p} %")).unwrap_or_default();
     format!("{}{percent}", phase(operation))
 }

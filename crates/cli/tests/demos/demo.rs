@@ -27,6 +27,7 @@ pub fn show(world: World, checks: &mut Checks, _: Rounds) {
     disk::killed(&world, checks, &v4);
     launch::homed(&world, checks);
     let again = beside(|| disk::sharing_again(&world), || launch::restarted(&world, checks));
+    disk::rekeyed(&world, checks);
     disk::clean(&world, checks, &again);
     let v3 = beside(
         || guest::obeying(&world, &test),

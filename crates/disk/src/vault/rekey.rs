@@ -10,7 +10,7 @@
 //! was done has nothing left to do. **Invariant:** after `begin` nothing is sealed under the old
 //! epoch, so one pass is enough.
 
-use std::{io, ops::ControlFlow};
+use std::{io, ops::ControlFlow, sync::atomic::Ordering};
 
 use super::{
     commit::Committer,
@@ -60,6 +60,7 @@ impl VaultVolume {
         let failed = || volume_error("re-key the volume");
         if !self.rekeying() {
             self.engine.begin_epoch(slots)?;
+            self.key_slot.store(0, Ordering::SeqCst);
         }
         let mut leaf = 0;
         loop {

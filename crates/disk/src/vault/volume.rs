@@ -1,6 +1,13 @@
 //! An open vault volume as a [`Volume`].
 
-use std::{io, path::Path, sync::Arc, sync::atomic::Ordering};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use aws_lc_rs::digest;
 use model::{Kmi, Secret};
@@ -53,6 +60,8 @@ pub struct Head {
 pub struct VaultVolume {
     pub(crate) engine: Arc<Engine>,
     identity: Identity,
+    /// The key slot that opens the volume.
+    pub(crate) key_slot: AtomicUsize,
     _background: Option<Background>,
 }
 
@@ -65,7 +74,8 @@ impl VaultVolume {
             let started = Background::start(&engine);
             Some(started.map_err(VolumeError::io("start the volume's thread"))?)
         };
-        Ok(Self { engine, identity, _background: background })
+        let key_slot = AtomicUsize::new(identity.key_slot);
+        Ok(Self { engine, identity, key_slot, _background: background })
     }
 
     /// The header in force.
@@ -74,10 +84,16 @@ impl VaultVolume {
         head_of(&self.engine.committer())
     }
 
-    /// The key slot that opened the volume.
+    /// The key slot that opened the volume; after a re-keying has begun, the first of the new ones.
     #[must_use]
-    pub const fn key_slot(&self) -> usize {
-        self.identity.key_slot
+    pub fn key_slot(&self) -> usize {
+        self.key_slot.load(Ordering::SeqCst)
+    }
+
+    /// Number of the present volume key: 1 at first, one more with each re-keying.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.engine.committer().header.epoch
     }
 
     /// Sectors that did not open since the volume was opened.

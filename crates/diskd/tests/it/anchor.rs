@@ -5,19 +5,7 @@ use std::fs;
 use model::child::disk::{Progress, Reply, Request};
 use tempfile::TempDir;
 
-use crate::process::{Disk, KEY, KMI, ask, pattern, status, with_volume};
-
-fn with_vault() -> TempDir {
-    let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("source.raw"), pattern(1 << 20)).unwrap();
-    let args = ["create", "--image", "v.luks", "--source", "source.raw", "--kmi", KMI];
-    let made = Disk::start(dir.path(), KEY, &[&args[..], &["--format", "vault"]].concat());
-    let (lines, exit) = made.end();
-    assert_eq!(exit, 0, "{lines:?}");
-    let Some(Progress::Done { size, source, .. }) = lines.last() else { panic!("{lines:?}") };
-    assert_eq!((*size, source.is_some()), (1 << 20, true));
-    dir
-}
+use crate::process::{Disk, KEY, ask, pattern, status, with_vault, with_volume};
 
 fn advance(dir: &TempDir, count: u64) {
     let reply = ask(dir.path(), &Request::Advance { count });
@@ -38,7 +26,7 @@ fn refused(dir: &TempDir, count: &str) -> String {
 
 #[test]
 fn an_advanced_volume_is_served_again_and_yesterdays_copy_is_refused_by_name() {
-    let dir = with_vault();
+    let dir = with_vault(1 << 20);
     let disk = Disk::serve(dir.path(), &["--anchor-count", "0"]);
     assert_eq!(status(dir.path()).format, "vault");
     advance(&dir, 1);

@@ -22,6 +22,8 @@ mod process;
 #[cfg(test)]
 mod qemu;
 #[cfg(test)]
+mod rekey;
+#[cfg(test)]
 mod serving;
 #[cfg(test)]
 mod through;

@@ -116,6 +116,19 @@ pub(crate) fn with_volume(content: &[u8]) -> TempDir {
     dir
 }
 
+/// A directory with a vault `v.luks` of `size` bytes of the content of `source.raw`.
+pub(crate) fn with_vault(size: usize) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("source.raw"), pattern(size)).unwrap();
+    let args = ["create", "--image", "v.luks", "--source", "source.raw", "--kmi", KMI];
+    let made = Disk::start(dir.path(), KEY, &[&args[..], &["--format", "vault"]].concat());
+    let (lines, exit) = made.end();
+    assert_eq!(exit, 0, "{lines:?}");
+    let Some(Progress::Done { size: done, source, .. }) = lines.last() else { panic!("{lines:?}") };
+    assert_eq!((usize::try_from(*done).unwrap(), source.is_some()), (size, true));
+    dir
+}
+
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..=250).cycle().take(length).collect()
 }

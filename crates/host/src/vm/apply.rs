@@ -6,7 +6,7 @@ use super::{
     apply_order,
     machine::{Memory, runs},
     phase::{Launching, Live, Phase, Stopping, Then, Verdict},
-    record::{Record, VtpmStage},
+    record::{NewKey, Record, VtpmStage},
     step::{Event, Reason, Result, Step},
 };
 use crate::{
@@ -98,6 +98,7 @@ fn done(record: &mut Record, memory: &mut Memory, step: Step, result: Result) {
             cpus(record, memory, state);
         }
         (_, Result::Verdict(verdict)) => judged(record, verdict),
+        (_, Result::NextKey(volume, epoch)) => new_key(record, volume, NewKey::Next(epoch)),
         (step, Result::Done) => simply_done(record, memory, step),
     }
 }
@@ -146,6 +147,7 @@ fn simply_done(record: &mut Record, memory: &mut Memory, step: Step) {
                 live.plugged = true;
             }
         }
+        Step::Rekey(volume) => new_key(record, volume, NewKey::Done),
         Step::Pause => cpus(record, memory, RunState::Paused),
         Step::Continue => cpus(record, memory, RunState::Running),
         Step::PowerOff => no_more_asking(record),
@@ -155,11 +157,18 @@ fn simply_done(record: &mut Record, memory: &mut Memory, step: Step) {
             record.phase = Phase::Gone;
         }
         Step::NameKey
+        | Step::NextKey(_)
         | Step::Spawn(_)
         | Step::Manufacture
         | Step::Certify
         | Step::Attach
         | Step::Appraise => {}
+    }
+}
+
+fn new_key(record: &mut Record, volume: Volume, key: NewKey) {
+    if let Some(job) = record.job.as_mut().filter(|job| job.is_open()) {
+        job.keys.set(volume, key);
     }
 }
 
@@ -228,10 +237,14 @@ fn live_failed(
     reason: Reason,
     away: bool,
 ) -> Option<model::api::operate::Outcome> {
+    let refused = reason.refused.is_some();
     let opens_data = !live.plugged && step.word() == "data";
     if step == Step::AwaitBoot {
         live.booted = true;
         live.appraise = true;
+    } else if !away && (matches!(step, Step::Rekey(_)) || step.word() == "rekey" && refused) {
+        // A process that died is waited for in the step; what else is met stays until it is mended.
+        return Some(reason.outcome());
     } else if opens_data && !away {
         live.data_failed = Some(reason);
     } else if step == Step::Appraise && !away {

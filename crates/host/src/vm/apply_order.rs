@@ -6,7 +6,7 @@ use super::{
     apply::stop,
     machine::Memory,
     phase::{Launching, Phase, Then},
-    record::{Made, Record},
+    record::{Made, NewKey, Record},
     step::{Ordered, Reason, Step},
 };
 
@@ -47,6 +47,7 @@ pub(super) fn apply(record: &mut Record, memory: &mut Memory, ordered: Ordered) 
         Action::Stop => halt(record, Then::Stopped, true, "stopped by an operator"),
         Action::Delete => halt(record, Then::Destroy, false, "deleted by an operator"),
         Action::Attest => attest(record, memory),
+        Action::Rekey => rekey(record, memory),
     }
 }
 
@@ -88,10 +89,23 @@ fn attest(record: &mut Record, memory: &mut Memory) {
             memory.waiting.clear();
         }
         Phase::Stopped(_) | Phase::Launching(_) | Phase::Stopping(_) | Phase::Gone => {
-            let reason = Reason::failed("the VM does not run on this host", "start it first");
-            end_job(record, reason.outcome());
+            not_running(record);
         }
     }
+}
+
+fn rekey(record: &mut Record, memory: &mut Memory) {
+    match &record.phase {
+        Phase::Live(_) => memory.waiting.clear(),
+        Phase::Stopped(_) | Phase::Launching(_) | Phase::Stopping(_) | Phase::Gone => {
+            not_running(record);
+        }
+    }
+}
+
+fn not_running(record: &mut Record) {
+    let reason = Reason::failed("the VM does not run on this host", "start it first");
+    end_job(record, reason.outcome());
 }
 
 /// Gives the open operation its outcome.
@@ -109,10 +123,11 @@ pub(super) fn finish(record: &mut Record, memory: &Memory) {
             Some(Outcome::Done)
         }
         (Action::Start | Action::Attest, Phase::Live(_)) => live_outcome(record, memory),
-        (Action::Start | Action::Attest, Phase::Stopped(stopped)) => {
+        (Action::Rekey, Phase::Live(_)) => rekey_outcome(record),
+        (Action::Start | Action::Attest | Action::Rekey, Phase::Stopped(stopped)) => {
             Some(Reason::failed(stopped.detail.clone(), "").outcome())
         }
-        (Action::Start | Action::Attest, Phase::Gone) => {
+        (Action::Start | Action::Attest | Action::Rekey, Phase::Gone) => {
             Some(Reason::failed("the VM was deleted", "").outcome())
         }
         _ => None,
@@ -143,4 +158,19 @@ fn live_outcome(record: &Record, memory: &Memory) -> Option<Outcome> {
         return Some(Outcome::Done);
     }
     live.data_failed.as_ref().map(Reason::outcome)
+}
+
+/// Done once all volumes have new data keys. A data volume that stays closed cannot get one.
+fn rekey_outcome(record: &Record) -> Option<Outcome> {
+    let (Phase::Live(live), Some(job)) = (&record.phase, &record.job) else { return None };
+    if record.volumes().all(|volume| job.keys.get(volume) == NewKey::Done) {
+        return Some(Outcome::Done);
+    }
+    let closed = record.spec.data_mib > 0 && !live.plugged && live.booted && !live.appraise;
+    let verdict = live.verdict.as_ref().filter(|_| closed)?;
+    if verdict.trusted {
+        return live.data_failed.as_ref().map(Reason::outcome);
+    }
+    let hint = "only a good verdict opens it; `vouchsafe vm attest` says what is wrong";
+    Some(Reason::refused("data-volume-closed", "the data volume is closed", hint).outcome())
 }

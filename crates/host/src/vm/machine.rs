@@ -14,7 +14,7 @@
 //!
 //!   Launching, in order: set-aside · key · grant · volume · vtpm · certify · disk · qemu
 //!   Live, the first that is needed and need not wait: repair a disk · attach · pause or go on ·
-//!         await boot · appraise · data key · data volume · data disk · plug
+//!         await boot · appraise · data key · data volume · data disk · plug · new data keys
 //!   Stopping, in order: power off · QEMU · data disk · boot disk · vTPM · destroy
 //! ```
 //!
@@ -24,11 +24,11 @@
 
 use std::collections::BTreeSet;
 
-use model::api::{policy::OnBadGuest, vm::OnLeaseEnd};
+use model::api::{operate::Action, policy::OnBadGuest, vm::OnLeaseEnd};
 
 use super::{
     phase::{Live, Phase, Stopping, Then},
-    record::{Record, VtpmStage},
+    record::{Job, NewKey, Record, VtpmStage},
     step::Step,
 };
 use crate::plan::{Role, Volume};
@@ -173,7 +173,23 @@ fn live_steps(record: &Record, memory: &Memory, live: &Live) -> Vec<Step> {
             Step::Plug
         });
     }
+    steps.extend(rekeying(record, live));
     steps
+}
+
+/// The next step towards new data keys, one volume after the other, if they are ordered.
+fn rekeying(record: &Record, live: &Live) -> Option<Step> {
+    let ordered = |job: &&Job| job.is_open() && job.action == Action::Rekey;
+    let job = record.job.as_ref().filter(ordered)?;
+    let open = |volume: &Volume| {
+        let there = *volume == Volume::Boot || live.plugged;
+        there && runs(record, Role::Disk(*volume)) && job.keys.get(*volume) != NewKey::Done
+    };
+    let volume = record.volumes().find(open)?;
+    Some(match job.keys.get(volume) {
+        NewKey::Open => Step::NextKey(volume),
+        NewKey::Next(_) | NewKey::Done => Step::Rekey(volume),
+    })
 }
 
 /// Whether the data volume is to be opened now: only under a good verdict on this launch.

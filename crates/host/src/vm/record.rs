@@ -154,6 +154,9 @@ pub(crate) struct Job {
     pub(crate) local: bool,
     /// The host must generate and deposit the master key first.
     pub(crate) deposit: bool,
+    /// How far the volumes' new data keys are, if it makes them.
+    #[serde(default)]
+    pub(crate) keys: NewKeys,
     /// Finished phases, milliseconds each.
     pub(crate) timings: Vec<(String, u64)>,
     /// The end, once it has come.
@@ -162,7 +165,53 @@ pub(crate) struct Job {
     pub(crate) delivered: bool,
 }
 
+/// How far the data keys of a VM's volumes are with being exchanged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewKeys {
+    boot: NewKey,
+    data: NewKey,
+}
+
+/// How far one is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NewKey {
+    /// Which one comes next is not known.
+    #[default]
+    Open,
+    /// It is of this epoch of the volume. Written down before it is asked for, so that whatever
+    /// dies it is made once.
+    Next(u32),
+    /// All data are under it.
+    Done,
+}
+
+impl NewKeys {
+    /// That of a volume.
+    pub(crate) const fn get(&self, volume: Volume) -> NewKey {
+        match volume {
+            Volume::Boot => self.boot,
+            Volume::Data => self.data,
+        }
+    }
+
+    /// Sets it.
+    pub(crate) const fn set(&mut self, volume: Volume, key: NewKey) {
+        match volume {
+            Volume::Boot => self.boot = key,
+            Volume::Data => self.data = key,
+        }
+    }
+}
+
 impl Record {
+    /// The VM's volumes, those that are not made yet too.
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = Volume> + use<> {
+        let data = (self.spec.data_mib > 0).then_some(Volume::Data);
+        std::iter::once(Volume::Boot).chain(data)
+    }
+
     /// What a bad verdict does to the running guest: what the VM says, else the policy.
     pub(crate) fn on_bad(&self) -> OnBadGuest {
         self.spec.on_bad_guest.unwrap_or(self.on_bad_guest)
@@ -173,6 +222,11 @@ impl Job {
     /// Whether it still goes on.
     pub(crate) const fn is_open(&self) -> bool {
         self.outcome.is_none()
+    }
+
+    /// Whether the authority may grant keys in its name while it goes on.
+    pub(crate) fn earns_keys(&self) -> bool {
+        self.is_open() && !self.local && self.action != Action::Rekey
     }
 
     /// Adds to the time of a phase.

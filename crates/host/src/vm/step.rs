@@ -44,6 +44,10 @@ pub(crate) enum Step {
     Appraise,
     /// Plug the data volume in.
     Plug,
+    /// Find out which data key of this volume comes next.
+    NextKey(Volume),
+    /// Have this volume sealed anew under that data key, while the guest goes on.
+    Rekey(Volume),
     /// Stop the CPUs.
     Pause,
     /// Let the CPUs run.
@@ -73,6 +77,7 @@ impl Step {
             | Self::Create(Volume::Data)
             | Self::Spawn(Role::Disk(Volume::Data))
             | Self::Plug => "data",
+            Self::NextKey(_) | Self::Rekey(_) => "rekey",
             Self::Pause => "pause",
             Self::Continue => "continue",
             Self::PowerOff => "power-off",
@@ -83,7 +88,7 @@ impl Step {
 
     /// Whether events are looked at while the step is under way, which may then be dropped.
     pub(crate) const fn is_long(self) -> bool {
-        matches!(self, Self::Create(_) | Self::AwaitBoot | Self::PowerOff)
+        matches!(self, Self::Create(_) | Self::AwaitBoot | Self::Rekey(_) | Self::PowerOff)
     }
 }
 
@@ -160,6 +165,8 @@ pub(crate) enum Result {
     Attached(RunState),
     /// The guest's verdict.
     Verdict(Verdict),
+    /// The epoch of the volume's next data key.
+    NextKey(Volume, u32),
 }
 
 /// What happened.

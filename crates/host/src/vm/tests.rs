@@ -25,6 +25,7 @@ fn acts() -> impl Strategy<Value = Act> {
         Just(Action::Start),
         Just(Action::Stop),
         Just(Action::Attest),
+        Just(Action::Rekey),
         Just(Action::Delete)
     ];
     let role = prop_oneof![
@@ -79,6 +80,28 @@ proptest! {
         if matches!(world.record.phase, Phase::Stopped(_) | Phase::Gone) {
             prop_assert!(world.alive.is_empty());
         }
+    }
+
+    #[test]
+    fn data_keys_are_exchanged_once_wherever_the_agent_or_a_disk_process_is_killed(
+        at in 0_usize..6,
+        act in prop_oneof![
+            any::<bool>().prop_map(|after| Act::Crash { after }),
+            Just(Act::Kill(Role::Disk(Volume::Boot))),
+            Just(Act::Kill(Role::Disk(Volume::Data))),
+        ],
+    ) {
+        let mut world = World::new();
+        world.order(Action::Start);
+        world.settle();
+        world.order(Action::Rekey);
+        for _ in 0..at {
+            world.act(&Act::Step);
+        }
+        world.act(&act);
+        world.settle();
+        prop_assert_eq!(&world.outcomes.last().unwrap().1, &Outcome::Done);
+        prop_assert!(world.data_keys.values().all(|epoch| *epoch == 2), "{:?}", world.data_keys);
     }
 
     #[test]

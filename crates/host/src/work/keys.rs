@@ -15,13 +15,17 @@ use crate::{
     grant::{self, Expected},
     plan::Volume,
     trouble::Trouble,
-    vm::{phase::Phase, record::Record, step::Result as Found},
+    vm::{
+        phase::Phase,
+        record::{Job, Record},
+        step::Result as Found,
+    },
 };
 
 /// Whether the running guest has this volume already, or no operation stands for a grant.
 fn prefers_guard(record: &Record, volume: Volume) -> bool {
     let Phase::Live(live) = &record.phase else { return false };
-    let ordered = record.job.as_ref().is_some_and(|job| job.is_open() && !job.local);
+    let ordered = record.job.as_ref().is_some_and(Job::earns_keys);
     volume == Volume::Boot || live.plugged || !ordered
 }
 
@@ -130,7 +134,7 @@ impl Worker {
     ) -> Result<Secret<Vec<u8>>, Trouble> {
         let session = self.host.link.session()?;
         let enrolment = self.host.link.enrolment()?;
-        let operation = record.job.as_ref().filter(|job| job.is_open() && !job.local);
+        let operation = record.job.as_ref().filter(|job| job.earns_keys());
         let operation = operation.map(|job| job.id).or(record.launched_by);
         let operation = operation.ok_or_else(|| Trouble::failed("no operation stands for this"))?;
         let purpose = GrantPurpose::from(volume);

@@ -2,6 +2,8 @@
 //! process, is attached to again, and is powered off. No authority takes part, so keys are random and
 //! nothing is certified or appraised. Skipped aloud where the parts are missing.
 
+mod rekey;
+
 use std::path::{Path, PathBuf};
 
 use model::api::vm::{Transport, VolumeFormat};

@@ -17,6 +17,8 @@ pub enum Action {
     Stop,
     /// Take evidence of the running guest now.
     Attest,
+    /// Seal the volumes of the running VM anew under fresh data keys.
+    Rekey,
     /// Destroy the host's copies (volume, vTPM state, cached keys).
     Delete,
 }
@@ -45,7 +47,7 @@ pub enum Outcome {
     },
 }
 
-/// One operation (`GET /v1/operations/{id}`; answers of start, stop, attest, delete).
+/// One operation (`GET /v1/operations/{id}`; answers of start, stop, attest, rekey, delete).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {

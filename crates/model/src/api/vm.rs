@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Bytes;
-use crate::{Digest, Epoch, Guard, HostId, KeyOrigin, Kmi, KmiOrigin, Nonce, PcrBanks, VmId};
+use crate::{
+    Digest, Epoch, Guard, HostId, KeyOrigin, Kmi, KmiOrigin, Nonce, OperationId, PcrBanks, VmId,
+};
 
 /// How a volume is laid out on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -140,6 +142,9 @@ pub struct VmView {
     /// What its volumes count, as its home reported it; only of the format vault.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub anchors: Vec<super::anchor::Anchor>,
+    /// The operation under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<OperationId>,
 }
 
 /// A backup of a VM's volumes is to be used on purpose: one operator proposes it and another one

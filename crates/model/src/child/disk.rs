@@ -22,6 +22,15 @@ pub enum Request {
         /// One more than the counter is now.
         count: u64,
     },
+    /// Seal everything anew, in the background, under a fresh data key of this epoch, which the
+    /// process makes and keeps under the volume's own key; answered by [`Reply::Rekeying`]. The
+    /// epoch is one more than [`Status::epoch`] was when it was decided. One that has been reached
+    /// changes nothing, so that the question can be asked again. Other formats than vault fail it as
+    /// `not-vault`, an epoch that is neither as `epoch-unfit`.
+    Rekey {
+        /// Of the data key from then on.
+        epoch: u32,
+    },
     /// Finish what was received, flush and end; answered by [`Reply::ShuttingDown`] before it ends.
     Shutdown {},
 }
@@ -41,6 +50,8 @@ pub enum Reply {
         /// SHA-256 of the header.
         head: Digest,
     },
+    /// The volume is being sealed anew, or has been: [`Status::rekeying`] says how far it is.
+    Rekeying {},
     /// The process ends once it has flushed.
     ShuttingDown {
         /// The counters as they stood.
@@ -80,11 +91,43 @@ pub struct Status {
     /// The count of the header in force, if the volume is a vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anchor_count: Option<u64>,
+    /// Number of the present data key, if the volume is a vault: 1 at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u32>,
+    /// Data of the epoch before are left: how far it is with sealing them anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rekeying: Option<Rekeying>,
     /// The first thing that a request of the guest met and that is not authentic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<Damage>,
     /// What was done since the start.
     pub counters: Counters,
+}
+
+/// How far a disk process is with sealing a volume anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rekeying {
+    /// Its data key is in force already; else it is about to be.
+    pub begun: bool,
+    /// Pages that were looked through since the process began.
+    pub done: u64,
+    /// Pages in all; 0 while that is not known.
+    pub total: u64,
+    /// Why it has stopped, if it has; asked for again it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+}
+
+/// Why something has stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stopped {
+    /// Name of the refusal; absent if it could not be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// In words.
+    pub detail: String,
 }
 
 /// Something in a volume that is not authentic; the request was answered with an error.

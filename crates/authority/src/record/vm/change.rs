@@ -7,7 +7,7 @@ use model::{
     Digest, Epoch, HostId, KeyOrigin, OperationId,
     api::{
         operate::{Action, Outcome},
-        vm::{Exposure, VmReport, VmSpec, VmState, VtpmCertificates, VtpmPublics},
+        vm::{Exposure, VmReport, VmSpec, VmState, VolumeFormat, VtpmCertificates, VtpmPublics},
     },
 };
 
@@ -95,7 +95,7 @@ impl VmRecord {
         Ok(homed.with(OpenOperation { id, action: Action::Start, accepted_at: now }, host, None))
     }
 
-    /// Stop. An open start or attestation gives way to it.
+    /// Stop. An open start, attestation or re-keying gives way to it.
     ///
     /// # Errors
     /// [`VmRejection`].
@@ -106,7 +106,7 @@ impl VmRecord {
             Some(open) => match open.action {
                 Action::Stop => return Ok(Accepted::Already(open.id)),
                 Action::Delete => return Err(VmRejection::Busy(open.id)),
-                Action::Start | Action::Attest => Some(open.id),
+                Action::Start | Action::Attest | Action::Rekey => Some(open.id),
             },
             None => None,
         };
@@ -119,9 +119,29 @@ impl VmRecord {
     /// # Errors
     /// [`VmRejection`].
     pub(crate) fn attest(&self, id: OperationId, now: u64) -> Result<Accepted, VmRejection> {
+        self.of_running(Action::Attest, id, now)
+    }
+
+    /// Exchange the data keys of the running VM's volumes.
+    ///
+    /// # Errors
+    /// [`VmRejection`].
+    pub(crate) fn rekey(&self, id: OperationId, now: u64) -> Result<Accepted, VmRejection> {
+        if self.spec.format != VolumeFormat::Vault {
+            return Err(VmRejection::NotVault);
+        }
+        self.of_running(Action::Rekey, id, now)
+    }
+
+    fn of_running(
+        &self,
+        action: Action,
+        id: OperationId,
+        now: u64,
+    ) -> Result<Accepted, VmRejection> {
         self.is_live()?;
         match self.open {
-            Some(open) if open.action == Action::Attest => return Ok(Accepted::Already(open.id)),
+            Some(open) if open.action == action => return Ok(Accepted::Already(open.id)),
             Some(open) => return Err(VmRejection::Busy(open.id)),
             None => {}
         }
@@ -129,7 +149,7 @@ impl VmRecord {
         if !matches!(self.state, VmState::Running | VmState::Paused) {
             return Err(VmRejection::NotRunning);
         }
-        let open = OpenOperation { id, action: Action::Attest, accepted_at: now };
+        let open = OpenOperation { id, action, accepted_at: now };
         Ok(self.clone().with(open, home, None))
     }
 
@@ -231,7 +251,8 @@ impl VmRecord {
             (Action::Delete, Outcome::Done) => {
                 after = Self { revoked: self.revoked, open: None, ..self.retired() };
             }
-            (Action::Start | Action::Stop | Action::Attest | Action::Delete, _) => {}
+            (Action::Start | Action::Stop | Action::Attest | Action::Rekey | Action::Delete, _) => {
+            }
         }
         after
     }

@@ -130,6 +130,27 @@ fn a_stop_takes_the_place_of_a_start() {
 }
 
 #[test]
+fn data_keys_of_a_running_vault_are_exchanged_and_a_stop_goes_before() {
+    assert_eq!(running("a").rekey(id(2), 2), Err(VmRejection::NotVault));
+    let vault = |vm: VmRecord| {
+        let spec = VmSpec { format: VolumeFormat::Vault, ..vm.spec.clone() };
+        VmRecord { spec, ..vm }
+    };
+    assert_eq!(vault(vm()).rekey(id(2), 2), Err(VmRejection::NotRunning));
+    assert_eq!(vault(started("a", 1)).rekey(id(2), 2), Err(VmRejection::Busy(id(1))));
+    let rekeyed = opened(vault(running("a")).rekey(id(2), 2).unwrap());
+    assert_eq!(rekeyed.view().operation, Some(id(2)));
+    assert_eq!(rekeyed.rekey(id(3), 3), Ok(Accepted::Already(id(2))));
+    assert_eq!(rekeyed.attest(id(3), 3), Err(VmRejection::Busy(id(2))));
+    let Ok(Accepted::New { superseded, .. }) = rekeyed.stop(id(4), 4) else {
+        panic!("the stop was not accepted");
+    };
+    assert_eq!(superseded, Some(id(2)));
+    let after = rekeyed.settled(id(2), &Outcome::Done);
+    assert_eq!((after.state, after.open), (VmState::Running, None));
+}
+
+#[test]
 fn a_vtpm_that_has_booted_is_final_in_its_epoch() {
     let vm = started("a", 1).certified_as(publics(1, Epoch(1)), certificates());
     assert!(vm.may_certify(&host("a"), Epoch(1)).is_ok());

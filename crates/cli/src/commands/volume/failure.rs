@@ -12,11 +12,16 @@ pub(super) const QCOW2: &[u8] = b"QFI\xfb";
 
 /// What a failure of the disk crate means for the one who typed.
 pub(super) fn of(error: VolumeError) -> Failure {
+    said(&error)
+}
+
+/// The same of one that stays where it is.
+pub(super) fn said(error: &VolumeError) -> Failure {
     match error.rejection() {
         Some(rejection) => {
             Failure::refused(rejection.code(), rejection.to_string(), hint(rejection.code()))
         }
-        None => Failure::error(serve::exit::chain(&error), ""),
+        None => Failure::error(serve::exit::chain(error), ""),
     }
 }
 

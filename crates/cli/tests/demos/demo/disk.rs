@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use super::launch::BOOT;
+use super::{
+    keeping::{kill_9, pid_of},
+    launch::BOOT,
+};
 use crate::{
     checks::Checks,
     world::{Said, World, eventually, run},
@@ -169,6 +172,18 @@ fn start_sharing(world: &World) -> Said {
     world.vouchsafe(&["vm", "start", "v4", "--host", "b"])
 }
 
+/// The process that serves a VM's boot volume.
+fn process(world: &World, vm: &str, host: &str) -> String {
+    let socket = text(&world.path(&format!("run/{host}/{vm}/disk-boot-control.sock")));
+    let pattern = format!("^/[^ ]*vouchsafe-disk .*{socket}");
+    run("pgrep", &["-f", &pattern]).stdout.trim().to_owned()
+}
+
+/// How often a VM's guest has written.
+fn beat(world: &World, vm: &str) -> Option<u64> {
+    world.guest_says(vm, "beat", BOOT).and_then(|n| n.parse().ok())
+}
+
 /// Disk processes die while their guests write; the agent starts them again.
 pub fn killed(world: &World, checks: &mut Checks, started: &Said) {
     checks.part("disk processes are killed with -9 under running guests, over both transports");
@@ -177,23 +192,17 @@ pub fn killed(world: &World, checks: &mut Checks, started: &Said) {
     let banks = super::launch::banks_of(world, "v4");
     let what = "its vTPM has the banks it was given";
     checks.check(what, banks == ["sha256", "sha384"], banks.join(" "));
-    let process = |vm: &str, host: &str| {
-        let socket = text(&world.path(&format!("run/{host}/{vm}/disk-boot-control.sock")));
-        let pattern = format!("^/[^ ]*vouchsafe-disk .*{socket}");
-        run("pgrep", &["-f", &pattern]).stdout.trim().to_owned()
-    };
-    let beat = |vm: &str| world.guest_says(vm, "beat", BOOT).and_then(|n| n.parse::<u64>().ok());
     let written = world.guest_says("v4", "marker-written", BOOT).is_some();
     checks.check("its guest writes", written, "");
     let all = [("v1", "a", "NBD"), ("v4", "b", "vhost-user-blk")];
-    let before = all.map(|(vm, host, _)| (beat(vm).unwrap_or(0), process(vm, host)));
+    let before = all.map(|(vm, host, _)| (beat(world, vm).unwrap_or(0), process(world, vm, host)));
     run("kill", &["-9", &before[0].1, &before[1].1]);
     for ((vm, host, transport), (before, died)) in all.into_iter().zip(before) {
         // What was written by then says nothing: a few more are awaited.
-        let after = eventually(BOOT, || beat(vm).filter(|n| *n > before + 3)).unwrap_or(0);
+        let after = eventually(BOOT, || beat(world, vm).filter(|n| *n > before + 3)).unwrap_or(0);
         let console = world.console(vm);
         let faults = ["I/O error", "EXT4-fs error"].iter().any(|word| console.contains(word));
-        let again = process(vm, host);
+        let again = process(world, vm, host);
         checks.check(
             &format!("over {transport} the guest of {vm} writes on"),
             after > before && !faults && !again.is_empty() && again != died,
@@ -215,6 +224,38 @@ pub fn sharing_again(world: &World) -> Result<String, String> {
     let told = stopped.code == 0 && said.code == 0;
     let good = told && faults.is_empty() && found.is_some() && found == marker;
     if good { Ok(seen) } else { Err(seen) }
+}
+
+/// Its data get a new key, and whatever works on that is killed on the way.
+pub fn rekeyed(world: &World, checks: &mut Checks) {
+    checks.part("new data keys for a running VM, its disk process and agent killed meanwhile");
+    let file = text(&world.path("hosts/b/state/vms/v4/boot.img"));
+    let epoch = || volume(&["inspect", &file]).json()["epoch"].as_u64().unwrap_or(0);
+    let (first, before) = (epoch(), beat(world, "v4").unwrap_or(0));
+    let died = process(world, "v4", "b");
+    let said = world.vouchsafe(&["vm", "rekey", "v4"]);
+    // From its first step on the volume says so.
+    let begun = eventually(BOOT, || (epoch() > first).then_some(()));
+    run("kill", &["-9", &died]);
+    kill_9(pid_of(world, "host-b"));
+    let ordered = said.code == 0 && begun.is_some();
+    checks.check("an operator orders it, and it begins", ordered, said.complaint());
+    let said = world.lab_up(&[]);
+    checks.check("the agent is started again", said.code == 0, said.complaint());
+    let shown = || world.vouchsafe(&["vm", "show", "v4"]).json();
+    let ended = || Some(shown()).filter(|vm| vm["state"] == "running" && vm["operation"].is_null());
+    let ended = eventually(BOOT, ended).is_some();
+    let inspected = volume(&["inspect", &file]).json();
+    let once = inspected["rekeying"] == false && epoch() == first + 1;
+    checks.check("all data are under one new key", ended && once, &inspected["epoch"]);
+    let again = process(world, "v4", "b");
+    let after = eventually(BOOT, || beat(world, "v4").filter(|n| *n > before + 3)).unwrap_or(0);
+    let faults = world.console("v4").contains("I/O error");
+    let goes_on = after > before && !faults && !again.is_empty() && again != died;
+    checks.check("its guest has gone on", goes_on, format!("beat {before} -> {after}"));
+    let said = world.vouchsafe(&["vm", "rekey", "v4", "--wait"]);
+    let done = said.code == 0 && epoch() == first + 2;
+    checks.check("another order, waited for, makes another key", done, said.complaint());
 }
 
 /// The end of that VM.

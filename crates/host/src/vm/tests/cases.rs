@@ -202,3 +202,42 @@ fn a_guest_that_resets_is_launched_anew_with_its_data_volume_closed() {
     assert_eq!((live.resets, live.plugged, live.paused), (1, false, true));
     assert!(!world.runs(Role::Disk(Volume::Data)));
 }
+
+#[test]
+fn new_data_keys_are_made_one_volume_after_the_other() {
+    let mut world = World::new();
+    world.order(Action::Start);
+    world.settle();
+    world.order(Action::Rekey);
+    let mut steps = Vec::new();
+    while let Some(step) = machine::next(&world.record, &world.memory) {
+        steps.push(step);
+        world.act(&Act::Step);
+    }
+    let (boot, data) = (Volume::Boot, Volume::Data);
+    let wanted = [boot, data].map(|volume| [Step::NextKey(volume), Step::Rekey(volume)]);
+    assert_eq!(steps, wanted.as_flattened());
+    assert_eq!(world.outcomes.pop().unwrap().1, Outcome::Done);
+}
+
+#[test]
+fn a_data_volume_that_is_closed_gets_no_new_key_and_what_is_damaged_ends_the_operation() {
+    let mut world = World { trusted: false, ..World::new() };
+    world.order(Action::Start);
+    world.settle();
+    world.order(Action::Rekey);
+    world.settle();
+    let outcome = world.outcomes.pop().unwrap().1;
+    assert!(matches!(outcome, Outcome::Refused { name, .. } if name == "data-volume-closed"));
+    assert!(world.data_keys.values().all(|epoch| *epoch == 1));
+    let mut world = World::new();
+    world.order(Action::Start);
+    world.settle();
+    world.order(Action::Rekey);
+    world.act(&Act::Step);
+    let reason = Reason::refused("sector-damaged", "", "");
+    world.event(Event::Failed { step: Step::Rekey(Volume::Boot), reason, away: false });
+    let outcome = world.outcomes.pop().unwrap().1;
+    assert!(matches!(outcome, Outcome::Refused { name, .. } if name == "sector-damaged"));
+    assert!(matches!(world.record.phase, Phase::Live(_)));
+}

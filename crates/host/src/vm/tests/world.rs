@@ -1,5 +1,7 @@
 //! The model: what is really there, what a step does to it, and what must never happen.
 
+use std::collections::BTreeMap;
+
 use model::{
     Epoch, Kmi, KmiOrigin, OperationId,
     api::{
@@ -14,7 +16,7 @@ use super::super::{
     apply,
     machine::{self, Memory},
     phase::{Phase, Verdict},
-    record::{Job, Processes, Record, VtpmStage},
+    record::{Job, NewKey, NewKeys, Processes, Record, VtpmStage},
     step::{Event, Ordered, Reason, Result as Found, Step, View},
 };
 use crate::{
@@ -41,6 +43,8 @@ pub(super) struct World {
     pub(super) deposit: bool,
     /// What was deposited as the key's KMI.
     pub(super) deposited: Option<model::Digest>,
+    /// Data keys that the volumes have had.
+    pub(super) data_keys: BTreeMap<Volume, u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +94,7 @@ impl World {
             kmi_origin: KmiOrigin::Console,
             deposit: false,
             deposited: None,
+            data_keys: BTreeMap::from([(Volume::Boot, 1), (Volume::Data, 1)]),
         }
     }
 
@@ -119,6 +124,7 @@ impl World {
             action,
             local: false,
             deposit: self.deposit && self.deposited.is_none(),
+            keys: NewKeys::default(),
             timings: Vec::new(),
             outcome: None,
             delivered: false,
@@ -171,18 +177,13 @@ impl World {
                 self.plugged = true;
                 Found::Done
             }
-            Step::End(role) => {
-                if role != Role::Qemu {
-                    let early = matches!(self.record.phase, Phase::Stopping(_));
-                    assert!(!early || !self.runs(Role::Qemu), "{role:?} ended under QEMU");
-                }
-                self.alive.set(role, None);
-                Found::Done
-            }
+            Step::End(role) => self.end(role),
             Step::Destroy => {
                 assert!(self.alive.is_empty(), "destroyed under a process");
                 Found::Done
             }
+            Step::NextKey(volume) => Found::NextKey(volume, self.data_keys[&volume] + 1),
+            Step::Rekey(volume) => self.rekey(volume),
             Step::PowerOff
             | Step::SetAside
             | Step::Keys(Volume::Boot)
@@ -191,6 +192,24 @@ impl World {
             | Step::Pause
             | Step::Continue => Found::Done,
         }
+    }
+
+    fn end(&mut self, role: Role) -> Found {
+        if role != Role::Qemu {
+            let early = matches!(self.record.phase, Phase::Stopping(_));
+            assert!(!early || !self.runs(Role::Qemu), "{role:?} ended under QEMU");
+        }
+        self.alive.set(role, None);
+        Found::Done
+    }
+
+    fn rekey(&mut self, volume: Volume) -> Found {
+        assert!(self.runs(Role::Disk(volume)), "a key of a volume that nobody serves");
+        let job = self.record.job.as_ref().unwrap();
+        let NewKey::Next(next) = job.keys.get(volume) else { panic!("no key decided on") };
+        let now = self.data_keys.insert(volume, next).unwrap();
+        assert!(next == now || next == now + 1, "{next} after {now}");
+        Found::Done
     }
 
     pub(super) fn spawn(&mut self, role: Role) -> Found {
