@@ -23,6 +23,7 @@ mod nbd_tools;
 mod negotiation;
 #[cfg(test)]
 mod through;
+#[cfg(test)]
 mod transmission;
 #[cfg(test)]
 mod vault_vectors;
