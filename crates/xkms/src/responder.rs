@@ -13,6 +13,7 @@
 //! was verified. Deliberately absent: call-backs for `PendingNotification` (the service sees it is
 //! polled), and any promise that a compound is atomic.
 
+mod admit;
 mod authenticate;
 mod operation;
 mod respond_with;
@@ -21,17 +22,16 @@ use std::fmt::Debug;
 
 use time::OffsetDateTime;
 
+use self::admit::{Admitted, admit};
 use crate::{
-    c14n::{Context as Surroundings, Method, canonicalize},
-    dsig::{DigestAlgorithm, Place, SignaturePolicy, Signer, key_info_text, signed_text, verify},
+    dsig::{SignaturePolicy, Signer, key_info_text, signed_text},
     message::{
-        Answer, AnswerBody, KeyInfo, Major, Mechanism, Minor, Operation, Request, RequestBody,
-        RequestHead, ResultHead, is_id, signature_of,
+        Answer, AnswerBody, KeyInfo, Major, Mechanism, Minor, Operation, Request, RequestHead,
+        ResultHead, is_id,
     },
-    nonce::{FirstRequest, NonceBook, NonceRejection},
+    nonce::NonceBook,
     service::{Failure, KeyService, result_of},
     soap::{self, FaultCode, Version},
-    uri,
     xml::{Document, ElementRef, Limits},
 };
 
@@ -299,138 +299,4 @@ fn refused(work: &mut Work<'_>, refusal: Refused, body: AnswerBody) -> Answer {
     let Refused { major, minor, .. } = refusal;
     let head = ResultHead::new(&work.fresh_id(), &work.policy.service, major, Some(minor));
     Answer { head, body }
-}
-
-/// A request that may be worked on, or must be presented again.
-enum Admitted {
-    /// With the verified value of the signature over the whole, if there is one.
-    Signed(Option<Vec<u8>>),
-    Represent(Vec<u8>),
-}
-
-fn admit(
-    nonces: &NonceBook,
-    message: ElementRef<'_>,
-    request: &Request,
-    work: &mut Work<'_>,
-) -> Result<Admitted, Refused> {
-    if request.head.service != work.policy.service {
-        return Err(Refused::sender(Minor::Failure, "service-uri"));
-    }
-    if let Some(nonce) = two_phase(nonces, message, request, work)? {
-        return Ok(Admitted::Represent(nonce));
-    }
-    let signature = signature_of(message);
-    let hint = signature.and_then(|s| s.children().find(|child| child.is(uri::DS, "KeyInfo")));
-    let hint = hint.and_then(|info| KeyInfo::read(info).ok());
-    let key = signature.and_then(|_| work.service.message_key(hint.as_ref()));
-    let value = match (signature, &key) {
-        (Some(signature), Some(key)) => {
-            let place = Place { message, target: message };
-            let signed = verify(signature, place, key.verifying(), work.policy.signatures);
-            let signed = signed.map_err(|r| Refused::sender(Minor::NoAuthentication, r.code()))?;
-            Some(signed.value().to_vec())
-        }
-        _ => None,
-    };
-    let anonymous = value.is_none() && !work.circumstances.proven;
-    if anonymous && work.policy.signed_questions && asks(request) {
-        return Err(Refused::sender(Minor::NoAuthentication, "signature-missing"));
-    }
-    Ok(Admitted::Signed(value))
-}
-
-/// Whether `request` is a question, or has one in it.
-fn asks(request: &Request) -> bool {
-    match &request.body {
-        RequestBody::Locate(_) | RequestBody::Validate(_) => true,
-        RequestBody::Compound(all) => all.iter().any(asks),
-        RequestBody::Register { .. }
-        | RequestBody::Reissue { .. }
-        | RequestBody::Revoke { .. }
-        | RequestBody::Recover { .. }
-        | RequestBody::Pending { .. }
-        | RequestBody::Status { .. } => false,
-    }
-}
-
-/// The nonce to present the request with, if it takes two phases and this is the first.
-fn two_phase(
-    nonces: &NonceBook,
-    message: ElementRef<'_>,
-    request: &Request,
-    work: &mut Work<'_>,
-) -> Result<Option<Vec<u8>>, Refused> {
-    let takes_two = |operation| work.policy.two_phase.contains(&operation);
-    let inner = if let RequestBody::Compound(all) = &request.body {
-        all.iter().any(|inner| takes_two(inner.operation()))
-    } else {
-        false
-    };
-    let head = &request.head;
-    let wanted = match work.policy.when {
-        TwoPhase::Always => true,
-        TwoPhase::UnderLoad => {
-            work.circumstances.under_load
-                || head.offers(&Mechanism::Represent)
-                || head.nonce.is_some()
-        }
-        TwoPhase::Never => false,
-    };
-    if !wanted || (!takes_two(request.operation()) && !inner) {
-        return Ok(None);
-    }
-    let (now, requester) = (work.circumstances.now, work.circumstances.requester);
-    let content = content(message);
-    let first = |id| FirstRequest { id, content: &content, requester };
-    let again = |work: &mut Work<'_>, code| {
-        if head.offers(&Mechanism::Represent) {
-            Ok(Some(nonces_issue(nonces, &first(&head.id), now, work)))
-        } else {
-            Err(Refused::sender(Minor::RepresentRequired, code))
-        }
-    };
-    let (Some(nonce), Some(original)) = (&head.nonce, &head.original_request_id) else {
-        return again(work, "nonce-missing");
-    };
-    match nonces.redeem(nonce, &first(original), now) {
-        Ok(()) => Ok(None),
-        Err(NonceRejection::Expired) if head.offers(&Mechanism::Represent) => {
-            Ok(Some(nonces_issue(nonces, &first(&head.id), now, work)))
-        }
-        Err(NonceRejection::WindowFull) => Err(Refused {
-            major: Major::Receiver,
-            minor: Minor::Refused,
-            code: NonceRejection::WindowFull.code(),
-        }),
-        Err(r) => Err(Refused::sender(Minor::Refused, r.code())),
-    }
-}
-
-fn nonces_issue(
-    nonces: &NonceBook,
-    first: &FirstRequest<'_>,
-    now: OffsetDateTime,
-    work: &mut Work<'_>,
-) -> Vec<u8> {
-    nonces.issue(first, now, (work.random)())
-}
-
-/// A digest of the key bindings that a request is about: the same in both phases.
-fn content(message: ElementRef<'_>) -> Vec<u8> {
-    fn add(element: ElementRef<'_>, text: &mut String) {
-        text.push_str(element.name().1);
-        for child in element.children() {
-            let local = child.name().1;
-            if local.ends_with("KeyBinding") {
-                let form = canonicalize(child, None, &Method::EXCLUSIVE, Surroundings::InPlace);
-                text.push_str(&form.unwrap_or_default());
-            } else if local.ends_with("Request") {
-                add(child, text);
-            }
-        }
-    }
-    let mut text = String::new();
-    add(message, &mut text);
-    DigestAlgorithm::Sha256.of(text.as_bytes()).as_ref().to_vec()
 }
