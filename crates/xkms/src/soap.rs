@@ -107,13 +107,24 @@ fn body(envelope: ElementRef<'_>, version: Version) -> Result<ElementRef<'_>, So
     }
 }
 
+/// Roles of the last node on a message's way, besides none at all. A header for another one is not
+/// ours to understand.
+const ROLES: [&str; 4] = [
+    "",
+    "http://schemas.xmlsoap.org/soap/actor/next",
+    "http://www.w3.org/2003/05/soap-envelope/role/next",
+    "http://www.w3.org/2003/05/soap-envelope/role/ultimateReceiver",
+];
+
 fn must_understand(block: ElementRef<'_>, version: Version) -> bool {
     let named = |local: &str| {
         let mut all = block.attributes().iter();
         all.find(|a| &*a.namespace == version.namespace() && &*a.local == local)
             .map(|a| a.value.trim())
     };
+    let role = named(if version == Version::V11 { "actor" } else { "role" });
     matches!(named("mustUnderstand"), Some("1" | "true"))
+        && role.is_none_or(|role| ROLES.contains(&role))
 }
 
 /// `message` in an envelope, as text.
@@ -265,6 +276,18 @@ mod tests {
             }
             let text = envelope("<s:Header><x/></s:Header><s:Body> <a/> </s:Body>");
             assert!(open(&parse(&text)).1.is_ok());
+            // What others on the way must understand is theirs; what the last must, is ours.
+            let next = match namespace {
+                uri::SOAP11 => "http://schemas.xmlsoap.org/soap/actor/next".to_owned(),
+                _ => format!("{namespace}/role/ultimateReceiver"),
+            };
+            for (role, understood) in [("urn:other", true), ("", false), (&next, false)] {
+                let text = envelope(&format!(
+                    "<s:Header><x s:mustUnderstand='1' s:actor='{role}' s:role='{role}'/></s:Header>\
+                     <s:Body><a/></s:Body>"
+                ));
+                assert_eq!(open(&parse(&text)).1.is_ok(), understood, "{text}");
+            }
         }
         let text = "<s:Envelope xmlns:s='urn:x'><s:Body/></s:Envelope>";
         assert_eq!(open(&parse(text)).1.err(), Some(R::Envelope));

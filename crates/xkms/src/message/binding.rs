@@ -171,7 +171,7 @@ impl Binding {
 
 fn use_key_with(element: ElementRef<'_>) -> Result<UseKeyWith, MessageRejection> {
     let fields = Fields::of(element, &["Application", "Identifier"])?;
-    let application = fields.needed("Application")?.to_owned();
+    let application = fields.uri("Application")?;
     let identifier = fields.needed("Identifier")?.to_owned();
     fields.end()?;
     Ok(UseKeyWith { application, identifier })

@@ -79,6 +79,11 @@ impl<'d> Fields<'d> {
         self.attribute(local).ok_or(MessageRejection::Attribute)
     }
 
+    /// An attribute of type `anyURI`, which must be there: its type collapses white space.
+    pub(crate) fn uri(&self, local: &str) -> Result<String, MessageRejection> {
+        self.needed(local).map(|text| text.trim_matches([' ', '\t', '\n', '\r']).to_owned())
+    }
+
     /// An attribute of type `NCName` or `ID`.
     pub(crate) fn name(&self, local: &str) -> Result<Option<String>, MessageRejection> {
         self.attribute(local).map(name).transpose()

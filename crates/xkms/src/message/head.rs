@@ -95,7 +95,7 @@ impl RequestHead {
         }
         Ok(Self {
             id: fields.name("Id")?.ok_or(MessageRejection::Attribute)?,
-            service: fields.needed("Service")?.to_owned(),
+            service: fields.uri("Service")?,
             nonce: fields.bytes("Nonce")?,
             opaque,
             mechanisms: mechanisms
@@ -183,7 +183,7 @@ impl ResultHead {
         };
         Ok(Self {
             id: fields.name("Id")?.ok_or(MessageRejection::Attribute)?,
-            service: fields.needed("Service")?.to_owned(),
+            service: fields.uri("Service")?,
             nonce: fields.bytes("Nonce")?,
             knowledge: known,
             opaque,
@@ -234,7 +234,7 @@ fn opaque_element(opaque: Option<&[Vec<u8>]>) -> Option<Element> {
 
 fn notification(element: ElementRef<'_>) -> Result<PendingNotification, MessageRejection> {
     let fields = Fields::of(element, &["Mechanism", "Identifier"])?;
-    let mechanism = fields.needed("Mechanism")?.to_owned();
+    let mechanism = fields.uri("Mechanism")?;
     let identifier = fields.needed("Identifier")?.to_owned();
     fields.end()?;
     Ok(PendingNotification { mechanism, identifier })

@@ -321,7 +321,7 @@ impl Authentication {
             None => None,
             Some(element) => {
                 let inner = Fields::of(element, &["Protocol", "Value"])?;
-                let protocol = inner.needed("Protocol")?.to_owned();
+                let protocol = inner.uri("Protocol")?;
                 let value = inner.bytes("Value")?.ok_or(MessageRejection::Attribute)?;
                 inner.end()?;
                 Some(NotBoundAuthentication { protocol, value })

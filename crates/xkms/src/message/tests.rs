@@ -66,6 +66,25 @@ fn each_refusal_of_a_message_has_its_name() {
 }
 
 #[test]
+fn white_space_around_names_and_uris_means_nothing() {
+    let text = "<LocateRequest xmlns='http://www.w3.org/2002/03/xkms#' Id=' a ' Service='\n urn:s '>
+        <ResponseMechanism> http://www.w3.org/2002/03/xkms#Pending\n</ResponseMechanism>
+        <RespondWith>\n http://www.w3.org/2002/03/xkms#KeyName </RespondWith>
+        <QueryKeyBinding><KeyUsage>\thttp://www.w3.org/2002/03/xkms#Signature </KeyUsage>
+        <UseKeyWith Application=' urn:ietf:rfc:2818 ' Identifier=' x '/></QueryKeyBinding></LocateRequest>";
+    let read =
+        Request::read(Document::parse(text.as_bytes(), &Limits::MESSAGE).unwrap().root()).unwrap();
+    let RequestBody::Locate(query) = read.body else { panic!() };
+    assert_eq!((read.head.id.as_str(), read.head.service.as_str()), ("a", "urn:s"));
+    assert_eq!(read.head.mechanisms, [Mechanism::Pending]);
+    assert_eq!(read.head.respond_with, [RespondWith::KeyName]);
+    assert_eq!(query.binding.usage, [KeyUsage::Signature]);
+    // An identifier is a string, which keeps its spaces.
+    let with = UseKeyWith { application: "urn:ietf:rfc:2818".into(), identifier: " x ".into() };
+    assert_eq!(query.binding.use_with, [with]);
+}
+
+#[test]
 fn a_binding_is_valid_only_if_all_four_reasons_are() {
     let all = Reason::ALL.to_vec();
     assert_eq!(Status::judged(all.clone(), vec![], vec![]).value, StatusValue::Valid);

@@ -103,12 +103,12 @@ impl<'a> Reader<'a> {
         let mut first = true;
         while self.scan.space() && !self.scan.rest().starts_with('?') {
             let (prefix, name) = self.scan.name()?;
-            let (value, _) = (self.equals()?, ());
+            let value = self.equals()?;
             let known =
                 prefix.is_empty() && order.any(|n| *n == name) && (!first || name == "version");
             let good = match name {
                 "version" => value == "1.0",
-                "encoding" if value.eq_ignore_ascii_case("utf-8") => true,
+                "encoding" if is_encoding(&value, self.scan.rest()) => true,
                 "encoding" => return Err(XmlRejection::Encoding),
                 _ => value == "yes" || value == "no",
             };
@@ -314,6 +314,12 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a document of this encoding is what it looks like as UTF-8, given what follows.
+fn is_encoding(name: &str, rest: &str) -> bool {
+    let is = |other| name.eq_ignore_ascii_case(other);
+    is("utf-8") || ((is("us-ascii") || is("ascii")) && rest.is_ascii())
 }
 
 /// Adds a namespace declaration to those of an element.
