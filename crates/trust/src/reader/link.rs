@@ -69,8 +69,12 @@ impl Channel {
 #[derive(Debug, Default)]
 struct Line {
     free: Vec<Channel>,
-    waiting: VecDeque<SyncSender<Channel>>,
+    waiting: VecDeque<(Place, SyncSender<Channel>)>,
+    next: Place,
 }
+
+/// What one who waits is known by.
+type Place = u64;
 
 /// Channels for requests of one kind.
 #[derive(Debug, Default)]
@@ -81,7 +85,7 @@ impl Pool {
         let channel =
             |fd| Channel { answers: BufReader::with_capacity(16 << 10, UnixStream::from(fd)) };
         let free = sockets.into_iter().map(channel).collect();
-        Self(Mutex::new(Line { free, waiting: VecDeque::new() }))
+        Self(Mutex::new(Line { free, ..Line::default() }))
     }
 
     /// A panic ends the process, so nobody leaves the lock behind.
@@ -90,36 +94,38 @@ impl Pool {
     }
 
     /// A channel, or where one will come.
-    fn queue(&self) -> Result<Channel, Receiver<Channel>> {
+    fn queue(&self) -> Result<Channel, (Place, Receiver<Channel>)> {
         let mut line = self.line();
         line.free.pop().ok_or_else(|| {
             let (give, got) = mpsc::sync_channel(1);
-            line.waiting.push_back(give);
-            got
+            let place = line.next;
+            line.next = place.wrapping_add(1);
+            line.waiting.push_back((place, give));
+            (place, got)
         })
     }
 
+    /// One who leaves the line, with the channel that came in the very moment.
+    fn leave(&self, (place, got): (Place, &Receiver<Channel>)) -> Option<Channel> {
+        // Who has no place any more is given nothing.
+        self.line().waiting.retain(|(other, _)| *other != place);
+        got.try_recv().ok()
+    }
+
     fn take(&self) -> Option<Channel> {
-        let got = match self.queue() {
+        let (place, got) = match self.queue() {
             Ok(channel) => return Some(channel),
-            Err(got) => got,
+            Err(waiting) => waiting,
         };
-        if let Ok(channel) = got.recv_timeout(PATIENCE) {
-            return Some(channel);
-        }
-        // One may have come in the very moment; once `got` is gone, none can be given any more.
-        let _line = self.line();
-        let came = got.try_recv().ok();
-        drop(got);
-        came
+        got.recv_timeout(PATIENCE).ok().or_else(|| self.leave((place, &got)))
     }
 
     fn give_back(&self, mut channel: Channel) {
         let mut line = self.line();
-        while let Some(next) = line.waiting.pop_front() {
+        while let Some((_, next)) = line.waiting.pop_front() {
             match next.try_send(channel) {
                 Ok(()) => return,
-                // That one has left.
+                // Nobody is there, or has one already; whoever it was, the channel is not lost.
                 Err(mpsc::TrySendError::Disconnected(back) | mpsc::TrySendError::Full(back)) => {
                     channel = back;
                 }
@@ -234,10 +240,16 @@ mod tests {
     }
 
     #[test]
-    fn who_left_the_line_takes_no_channel_along() {
+    fn who_left_the_line_takes_no_channel_along_and_leaves_nothing_behind() {
         let pool = pool(1);
         let held = pool.take().unwrap();
-        drop(pool.queue().unwrap_err());
+        let (place, got) = pool.queue().unwrap_err();
+        let (second, late) = pool.queue().unwrap_err();
+        assert!(pool.leave((place, &got)).is_none());
+        assert_eq!(pool.line().waiting.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [second]);
+        // It comes while the one it is given to gives up.
+        pool.give_back(held);
+        let held = pool.leave((second, &late)).unwrap();
         pool.give_back(held);
         let line = pool.line();
         assert_eq!((line.free.len(), line.waiting.len()), (1, 0));
