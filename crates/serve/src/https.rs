@@ -12,6 +12,7 @@ mod connection;
 mod listen;
 mod live;
 mod peer;
+mod plain;
 mod shake;
 mod verifier;
 

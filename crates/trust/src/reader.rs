@@ -65,7 +65,7 @@ pub(crate) fn run(args: &ReaderArgs) -> anyhow::Result<Exit> {
     let threads = channels.len() + SPARE_THREADS;
     // One of two works while the other waits for the keeper.
     let turns = thread::available_parallelism().map_or(1, NonZero::get).saturating_mul(2);
-    let front = Arc::new(Front::new(&start, Link::new(channels, start.front.order_channels))?);
+    let front = Arc::new(Front::new(&start, Link::new(channels, start.front.order_channels)?)?);
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(turns.saturating_add(FREE_THREADS))
@@ -111,7 +111,8 @@ async fn serve(
         guests.attend(ports)?;
     }
     tracing::info!(service = start.service, "serving");
-    server.run(routes::router(app), shutdown).await;
+    // On a thread of the runtime, so that a new connection is not handed over to one.
+    tokio::spawn(server.run(routes::router(app), shutdown)).await?;
     tokio::task::spawn_blocking(move || front.tidy()).await?;
     Ok(Exit::Done)
 }

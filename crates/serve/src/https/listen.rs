@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{ClientCertificate, Limits, Peer, ServerTls, connection};
+use super::{ClientCertificate, Limits, Peer, ServerTls, connection, plain::Plain};
 use crate::shutdown::Shutdown;
 
 /// A server could not begin to listen.
@@ -109,10 +109,12 @@ impl Server {
             open.tasks.spawn(async move {
                 let _permit = permit;
                 if let Some(acceptor) = acceptor {
-                    serve_tls((stream, address), acceptor, router, limits, shutdown).await;
+                    // On its own, so that connections without TLS are not as large.
+                    Box::pin(serve_tls((stream, address), acceptor, router, limits, shutdown))
+                        .await;
                 } else {
                     let peer = Peer::anonymous(Some(address));
-                    connection::serve(stream, peer, router, limits, shutdown).await;
+                    connection::serve(Plain(stream), peer, router, limits, shutdown).await;
                 }
             });
         }
@@ -228,6 +230,8 @@ impl Connections {
         F: Future<Output = io::Result<(S, A)>>,
     {
         loop {
+            // Those that ended; nobody has to be woken for that.
+            while self.tasks.try_join_next().is_some() {}
             let permits = self.permits.clone();
             let accepted = async {
                 let permit = permits.acquire_owned().await.ok()?;
@@ -235,7 +239,6 @@ impl Connections {
             };
             tokio::select! {
                 () = shutdown.requested() => return None,
-                Some(_) = self.tasks.join_next() => {}
                 accepted = accepted => match accepted? {
                     (permit, Ok((stream, address))) => return Some((permit, stream, address)),
                     (_, Err(error)) => {

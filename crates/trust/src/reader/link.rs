@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader, Read},
     os::{fd::OwnedFd, unix::net::UnixStream},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -23,10 +23,6 @@ use model::{
         rpc::{KeyAnswer, KeyRequest},
     },
 };
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-};
 use serve::exit::chain;
 
 use super::turn::Turn;
@@ -34,20 +30,50 @@ use super::turn::Turn;
 /// How long a request waits for a free channel before it is told to come later.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a request has its turn while it waits for an answer, 10 ms.
-const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+/// How long a request has its turn while it waits for an answer.
+const SOON: Duration = Duration::from_millis(10);
+
+/// What comes from the keeper: the socket gives up waiting after [`SOON`].
+#[derive(Debug)]
+struct Ear {
+    socket: UnixStream,
+    /// Whether it waits on all the same.
+    patient: bool,
+}
+
+impl Read for Ear {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.socket.read(into) {
+                Err(error) if is_late(&error) && self.patient => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
 
 /// One channel.
 #[derive(Debug)]
 struct Channel {
     /// What is read from it: a whole answer at once, mostly.
-    answers: BufReader<UnixStream>,
+    answers: BufReader<Ear>,
 }
 
 impl Channel {
+    fn new(socket: OwnedFd) -> io::Result<Self> {
+        let socket = UnixStream::from(socket);
+        socket.set_read_timeout(Some(SOON))?;
+        let ear = Ear { socket, patient: true };
+        Ok(Self { answers: BufReader::with_capacity(16 << 10, ear) })
+    }
+
     /// Gives up its turn if the answer takes long: of a question, because the keeper asks others.
     fn ask(&mut self, request: &KeyRequest, turn: &Turn) -> Result<KeyAnswer, child::FrameError> {
-        child::send(self.answers.get_mut(), request)?;
+        child::send(&mut self.answers.get_mut().socket, request)?;
         if !self.comes_soon()? {
             turn.wait(|| self.answers.fill_buf().map(drop))?;
         }
@@ -55,12 +81,17 @@ impl Channel {
             .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
     }
 
-    fn comes_soon(&self) -> io::Result<bool> {
-        let mut end = [PollFd::new(self.answers.get_ref(), PollFlags::IN)];
-        match poll(&mut end, Some(&SOON)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::INTR) => Ok(false),
-            Err(error) => Err(error.into()),
+    /// Whether the answer, or its beginning, is there; from then on it is waited for.
+    fn comes_soon(&mut self) -> io::Result<bool> {
+        self.answers.get_mut().patient = false;
+        let come = self.answers.fill_buf().map(drop);
+        self.answers.get_mut().patient = true;
+        match come {
+            Ok(()) => Ok(true),
+            Err(error) if is_late(&error) || error.kind() == io::ErrorKind::Interrupted => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
     }
 }
@@ -81,11 +112,11 @@ type Place = u64;
 struct Pool(Mutex<Line>);
 
 impl Pool {
-    fn new(sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
-        let channel =
-            |fd| Channel { answers: BufReader::with_capacity(16 << 10, UnixStream::from(fd)) };
-        let free = sockets.into_iter().map(channel).collect();
-        Self(Mutex::new(Line { free, ..Line::default() }))
+    /// # Errors
+    /// What the kernel says.
+    fn new(sockets: impl IntoIterator<Item = OwnedFd>) -> io::Result<Self> {
+        let free = sockets.into_iter().map(Channel::new).collect::<io::Result<_>>()?;
+        Ok(Self(Mutex::new(Line { free, ..Line::default() })))
     }
 
     /// A panic ends the process, so nobody leaves the lock behind.
@@ -162,9 +193,12 @@ pub(crate) struct Link {
 
 impl Link {
     /// The last `orders` of `sockets` are for orders.
-    pub(crate) fn new(mut sockets: Vec<OwnedFd>, orders: usize) -> Self {
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn new(mut sockets: Vec<OwnedFd>, orders: usize) -> io::Result<Self> {
         let for_orders = sockets.split_off(sockets.len().saturating_sub(orders));
-        Self { questions: Pool::new(sockets), orders: Pool::new(for_orders) }
+        Ok(Self { questions: Pool::new(sockets)?, orders: Pool::new(for_orders)? })
     }
 
     /// Asks the keeper, and waits for the answer; what waits for a disk gives up its turn.
@@ -205,12 +239,34 @@ fn is_question(request: &KeyRequest) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, thread};
+    use std::{io::Write as _, sync::Arc, thread};
 
     use super::*;
 
     fn pool(count: usize) -> Pool {
-        Pool::new((0..count).map(|_| UnixStream::pair().unwrap().0.into()))
+        Pool::new((0..count).map(|_| UnixStream::pair().unwrap().0.into())).unwrap()
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_and_in_parts_is_waited_for() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut channel = Channel::new(ours.into()).unwrap();
+        let keeper = thread::spawn(move || {
+            let mut question = Vec::new();
+            child::send(&mut question, &KeyRequest::Health).unwrap();
+            theirs.read_exact(&mut question).unwrap();
+            let mut answer = Vec::new();
+            child::send(&mut answer, &KeyAnswer::Noted).unwrap();
+            for byte in answer {
+                thread::sleep(SOON * 2);
+                theirs.write_all(&[byte]).unwrap();
+            }
+        });
+        let answer = channel.ask(&KeyRequest::Health, &Turn::aside()).unwrap();
+        assert!(matches!(answer, KeyAnswer::Noted));
+        keeper.join().unwrap();
+        // Its end is no answer, and is not waited for either.
+        assert!(channel.ask(&KeyRequest::Health, &Turn::aside()).is_err());
     }
 
     #[test]
