@@ -22,6 +22,7 @@ mod follow;
 mod ground;
 mod service;
 mod settings;
+mod state;
 mod task;
 
 pub use agent::AgentCounter;
@@ -32,4 +33,5 @@ pub use follow::{Anchoring, Following};
 pub use ground::{Ground, Signing};
 pub use service::{Restored, Stand};
 pub use settings::{AnchorBy, AnchorSettings, Bound};
+pub use state::{StateError, records};
 pub use task::{AnchorHandle, Pace};

@@ -11,7 +11,11 @@
 //! **Invariant:** the record in the store says that it was anchored, so that neither a removed head
 //! nor a changed configuration makes a new store of an old one.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use model::{AuditEvent, Incarnation, agent::RefusedStore, api::service::Service};
 use serde::{Deserialize, Serialize};
@@ -52,19 +56,19 @@ struct Record {
 #[derive(Debug)]
 pub struct Stand {
     /// Which service.
-    pub service: Service,
+    service: Service,
     /// Its records.
-    pub records: Records,
+    records: Records,
     /// Its audit log.
-    pub log: Arc<AuditLog>,
+    log: Arc<AuditLog>,
     /// Signs heads.
-    pub signing: Signing,
+    signing: Signing,
     /// Stamps them.
-    pub clock: SharedClock,
+    clock: SharedClock,
     /// The state directory.
-    pub dir: PathBuf,
+    dir: PathBuf,
     /// Where to anchor, and when.
-    pub anchoring: Anchoring,
+    anchoring: Anchoring,
 }
 
 /// What an operator made the newest.
@@ -94,6 +98,19 @@ impl Counts {
 }
 
 impl Stand {
+    /// The anchor of a service whose state is in `dir`.
+    #[must_use]
+    pub fn new(
+        service: Service,
+        (records, log): (&Records, Arc<AuditLog>),
+        signing: Signing,
+        (dir, clock): (&Path, &SharedClock),
+        anchoring: Anchoring,
+    ) -> Self {
+        let (records, clock, dir) = (records.clone(), clock.clone(), dir.to_owned());
+        Self { service, records, log, signing, clock, dir, anchoring }
+    }
+
     /// Opens the store, if it is the newest there is; a refusal is in the audit log of this state
     /// and, through the agent, in that of the authority.
     ///

@@ -107,7 +107,7 @@ impl Centre {
         (runtime, stop): (Handle, Shutdown),
         anchoring: Anchoring,
     ) -> Result<Arc<Self>, Fault> {
-        let records = anchoring::records(&settings, dir)?;
+        let records = anchor::records(settings.root_key.as_ref(), dir)?;
         let signer = keys::checkpoint(&records, dir)?;
         let journal = anchoring::journal(&settings, dir, &clock, &signer)?;
         let stand = anchoring::stand((&records, &journal), &signer, (dir, &clock), anchoring)?;
@@ -216,6 +216,14 @@ impl Centre {
     /// [`Fault`]: the answer must not leave.
     pub fn stranger(&self, event: &str, (name, hint): (&str, &str)) -> Result<(), Fault> {
         Ok(self.journal.refused("anyone", event, "centre", (name, hint))?)
+    }
+
+    /// Writes down why the centre refuses the passport that was issued to it: name and hint.
+    ///
+    /// # Errors
+    /// [`Fault::Audit`].
+    pub fn no_passport(&self, (name, hint): (&str, &str)) -> Result<(), Fault> {
+        Ok(self.journal.refused("centre", "own-passport", "centre", (name, hint))?)
     }
 
     /// Ends the workers, then closes store and log; nothing is answered after it.

@@ -59,9 +59,8 @@ use model::{
         rpc::{KeyAnswer, KeyRequest},
     },
 };
-use serve::{clock::SharedClock, config::own_key, flood::FloodGate, fsfile};
+use serve::{clock::SharedClock, flood::FloodGate, fsfile};
 use store::{
-    KeyId, LocalStore, SealKeys, SealedStore,
     typed::{RecordError, Records},
     wait,
 };
@@ -168,28 +167,13 @@ impl Keeper {
         clock: SharedClock,
         (centre, anchoring): (Option<Arc<dyn Centre>>, Anchoring),
     ) -> Result<Self, Fault> {
-        let records = Self::records(&settings, dir)?;
+        let records = anchor::records(settings.root_key.as_ref(), dir)?;
         let signer = keyring::checkpoint(&records, dir)?;
         let noise = settings.refusals_per_minute;
         let journal = Journal::open(&dir.join("audit"), clock.clone(), Arc::clone(&signer), noise)?;
         let stand = anchoring::stand((&records, &journal), &signer, (dir, &clock), anchoring)?;
         let anchor = wait(stand.open())?;
         Self::on(settings, dir, clock, ((records, journal, anchor), centre))
-    }
-
-    /// The sealed store in `dir`; made at the first start.
-    fn records(settings: &Settings, dir: &Path) -> Result<Records, Fault> {
-        fsfile::create_private_dir(dir).map_err(Fault::key)?;
-        let (key, file) = (dir.join("root.key"), dir.join("store.redb"));
-        if settings.root_key.is_none() && file.exists() && !key.exists() {
-            return Err(Fault::key(std::io::Error::other(
-                "the store is there, its root key is not",
-            )));
-        }
-        let root = own_key(settings.root_key.as_ref(), &key)?;
-        let store = LocalStore::open(&file).map_err(RecordError::from)?;
-        let keys = SealKeys::new(KeyId(1), Secret::new(*root.expose()));
-        Ok(Records::new(SealedStore::new(Arc::new(store), keys)))
     }
 
     fn on(
@@ -334,6 +318,14 @@ impl Keeper {
 
     fn now(&self) -> u64 {
         self.clock.unix_ms()
+    }
+
+    /// Writes down why this service refuses the passport that was issued to it: name and hint.
+    ///
+    /// # Errors
+    /// [`Fault::Audit`].
+    pub fn no_passport(&self, rule: (&str, &str)) -> Result<(), Fault> {
+        self.journal.named("trust", "own-passport", "trust", rule)
     }
 
     /// Closes library and log; nothing is answered after it.

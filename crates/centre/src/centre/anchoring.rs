@@ -1,17 +1,14 @@
 //! The centre's anchor: an older copy of its state is refused at the start, and a revocation is
 //! anchored as soon as the pace allows. What an operator does after a backup was put back.
 
-use std::{io, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use anchor::{Anchoring, Restored, Signing, Stand};
 use attest::envelope::{SoftwareKey, TrustedKeys, checkpoints, checkpoints_of};
 use journal::{Journal, Signer};
 use model::api::service::Service;
-use serve::{clock::SharedClock, config::own_key, fsfile};
-use store::{
-    KeyId, LocalStore, SealKeys, SealedStore,
-    typed::{RecordError, Records, Write},
-};
+use serve::clock::SharedClock;
+use store::typed::{RecordError, Records, Write};
 
 use super::{
     Centre, LOG, keys,
@@ -19,19 +16,6 @@ use super::{
     refusal::Fault,
     settings::Settings,
 };
-
-/// The sealed store in `dir`; made at the first start.
-pub(super) fn records(settings: &Settings, dir: &Path) -> Result<Records, Fault> {
-    fsfile::create_private_dir(dir)?;
-    let (key, file) = (dir.join("root.key"), dir.join("store.redb"));
-    if settings.root_key.is_none() && file.exists() && !key.exists() {
-        return Err(Fault::key(io::Error::other("the store is there, its root key is not")));
-    }
-    let root = own_key(settings.root_key.as_ref(), &key)?;
-    let store = LocalStore::open(&file).map_err(RecordError::from)?;
-    let seal = SealKeys::new(KeyId(1), root);
-    Ok(Records::new(SealedStore::new(Arc::new(store), seal)))
-}
 
 /// The audit log in `dir`, with `key` for its checkpoints.
 pub(super) fn journal(
@@ -53,15 +37,9 @@ pub(super) fn stand(
     anchoring: Anchoring,
 ) -> Result<Stand, Fault> {
     let keys = TrustedKeys::new([signer.spki()]).map_err(Fault::key)?;
-    Ok(Stand {
-        service: Service::Centre,
-        records: records.clone(),
-        log: journal.log(),
-        signing: Signing::new(checkpoints(Arc::clone(signer)), checkpoints_of(keys)),
-        clock: clock.clone(),
-        dir: dir.to_owned(),
-        anchoring,
-    })
+    let signing = Signing::new(checkpoints(Arc::clone(signer)), checkpoints_of(keys));
+    let log = journal.log();
+    Ok(Stand::new(Service::Centre, (records, log), signing, (dir, clock), anchoring))
 }
 
 impl Centre {
@@ -85,7 +63,7 @@ impl Centre {
         clock: SharedClock,
         operator: &str,
     ) -> Result<Restored, Fault> {
-        let records = records(settings, dir)?;
+        let records = anchor::records(settings.root_key.as_ref(), dir)?;
         let signer = keys::checkpoint(&records, dir)?;
         let journal = journal(settings, dir, &clock, &signer)?;
         let floor = clock.unix_ms() / 1000;

@@ -1,7 +1,7 @@
 //! Why the centre does not do what it is asked: a rule said no ([`Refusal`]), or it could not be
 //! decided ([`Fault`]).
 
-use anchor::AnchorFault;
+use anchor::{AnchorFault, StateError};
 use http::StatusCode;
 use serve::problem::Problem;
 use store::typed::RecordError;
@@ -93,6 +93,9 @@ pub enum Fault {
     /// The records.
     #[error("the store cannot be used")]
     Records(#[from] RecordError),
+    /// The state directory.
+    #[error("the state cannot be opened")]
+    State(#[from] StateError),
 }
 
 impl Fault {

@@ -37,15 +37,9 @@ pub(super) fn stand(
     anchoring: Anchoring,
 ) -> Result<Stand, Fault> {
     let keys = TrustedKeys::new([signer.spki()]).map_err(Fault::key)?;
-    Ok(Stand {
-        service: Service::Trust,
-        records: records.clone(),
-        log: journal.log(),
-        signing: Signing::new(checkpoints(Arc::clone(signer)), checkpoints_of(keys)),
-        clock: clock.clone(),
-        dir: dir.to_owned(),
-        anchoring,
-    })
+    let signing = Signing::new(checkpoints(Arc::clone(signer)), checkpoints_of(keys));
+    let log = journal.log();
+    Ok(Stand::new(Service::Trust, (records, log), signing, (dir, clock), anchoring))
 }
 
 impl Keeper {
@@ -70,7 +64,7 @@ impl Keeper {
         operator: &str,
     ) -> Result<Restored, Why> {
         check_operator(operator)?;
-        let records = Self::records(settings, dir)?;
+        let records = anchor::records(settings.root_key.as_ref(), dir).map_err(Fault::from)?;
         let signer = keyring::checkpoint(&records, dir)?;
         let noise = settings.refusals_per_minute;
         let journal = Journal::open(&dir.join("audit"), clock.clone(), Arc::clone(&signer), noise)?;

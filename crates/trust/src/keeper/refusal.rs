@@ -1,7 +1,7 @@
 //! Why the keeper does not do what it is asked: a rule said no ([`Refusal`]), or it could not be
 //! decided ([`Fault`]). The client learns a [`KeyFailure`] only; the audit log has the name.
 
-use anchor::AnchorFault;
+use anchor::{AnchorFault, StateError};
 use model::keys::order::KeyFailure;
 use store::typed::RecordError;
 use thiserror::Error;
@@ -173,6 +173,9 @@ pub enum Fault {
     /// The records.
     #[error("the library cannot be used")]
     Records(#[from] RecordError),
+    /// The state directory.
+    #[error("the state cannot be opened")]
+    State(#[from] StateError),
 }
 
 impl From<serve::config::SecretError> for Fault {
