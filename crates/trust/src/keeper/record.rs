@@ -17,6 +17,8 @@
 //! | `moved/<id>`, `moved/<name digest>` | that a binding, a name, moved away with its owner |
 //! | `secret/…`, `crl` | the keeper's own keys; [`CrlState`] |
 
+mod places;
+
 use std::fmt;
 
 use model::{
@@ -28,7 +30,11 @@ use model::{
 };
 pub(crate) use pki::binding::digest as long_digest;
 use serde::{Deserialize, Serialize};
-use store::typed::{Place, RecordError};
+
+pub(crate) use self::places::{
+    ORDERS, REVOKED, authorization, authorizations, crl_state, entry, escrow, ledger, made, order,
+    own_key, receipt, recovery, revoked,
+};
 
 /// What a binding is known by: the serial number of its certificate.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -314,75 +320,6 @@ pub(crate) struct OwnKey {
 /// The first 16 octets of a SHA-256 over the parts with their lengths.
 pub(crate) fn short_digest(parts: &[&[u8]]) -> EntryId {
     EntryId(pki::binding::short_digest(parts))
-}
-
-/// Where an entry is.
-pub(crate) fn entry(id: EntryId) -> Result<Place<Entry>, RecordError> {
-    Place::at(format!("entry/{id}"))
-}
-
-/// Where it says that an entry is revoked.
-pub(crate) fn revoked(id: EntryId) -> Result<Place<Revoked>, RecordError> {
-    Place::at(format!("{REVOKED}{id}"))
-}
-
-/// Beginning of the keys of revoked entries.
-pub(crate) const REVOKED: &str = "revoked/";
-
-/// Beginning of the keys of all authorizations for a name.
-pub(crate) fn authorizations(name: &str) -> String {
-    format!("auth/{}/", short_digest(&[name.as_bytes()]))
-}
-
-/// Where an authorization is.
-pub(crate) fn authorization(name: &str, id: EntryId) -> Result<Place<Authorization>, RecordError> {
-    Place::at(format!("{}{id}", authorizations(name)))
-}
-
-/// Where a reserved serial number is.
-pub(crate) fn ledger(request: EntryId) -> Result<Place<Issuing>, RecordError> {
-    Place::at(format!("ledger/{request}"))
-}
-
-/// Beginning of the keys of orders.
-pub(crate) const ORDERS: &str = "order/";
-
-/// Where an order that was put off is.
-pub(crate) fn order(id: EntryId) -> Result<Place<OrderRecord>, RecordError> {
-    Place::at(format!("{ORDERS}{id}"))
-}
-
-/// Where a receipt is.
-pub(crate) fn receipt(
-    receipt: &model::keys::order::Receipt,
-) -> Result<Place<ReceiptRecord>, RecordError> {
-    let parts = [receipt.response_id.as_bytes(), receipt.request_id.as_bytes()];
-    Place::at(format!("receipt/{}", hex::encode(long_digest(&parts))))
-}
-
-/// Where an escrowed private key is.
-pub(crate) fn escrow(id: EntryId) -> Result<Place<Escrowed>, RecordError> {
-    Place::at(format!("escrow/{id}"))
-}
-
-/// Where a private key is that its owner may not have got yet.
-pub(crate) fn made(id: EntryId) -> Result<Place<Escrowed>, RecordError> {
-    Place::at(format!("made/{id}"))
-}
-
-/// Where a recovery is.
-pub(crate) fn recovery(id: EntryId) -> Result<Place<Recovery>, RecordError> {
-    Place::at(format!("recovery/{id}"))
-}
-
-/// Where the state of the CRLs is.
-pub(crate) fn crl_state() -> Result<Place<CrlState>, RecordError> {
-    Place::at("crl")
-}
-
-/// Where a key of the keeper's own is.
-pub(crate) fn own_key(name: &str) -> Result<Place<OwnKey>, RecordError> {
-    Place::at(format!("secret/{name}"))
 }
 
 /// An order's digest: what makes it the same order again. Neither its Id nor its nonce is in it.
