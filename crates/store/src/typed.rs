@@ -153,6 +153,32 @@ impl Records {
         Ok(Some(Versioned { value, version: opened.version }))
     }
 
+    /// Whether a record is there; it is not opened.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn holds<T>(&self, place: &Place<T>) -> Result<bool, RecordError> {
+        Ok(self.0.store().get(&place.0).await?.is_some())
+    }
+
+    /// Keys and versions of at most `limit` records whose keys begin with `prefix` and come after
+    /// `after`, and whether there are more; none is opened.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub async fn keys(
+        &self,
+        prefix: &str,
+        after: Option<Key>,
+        limit: usize,
+    ) -> Result<(Vec<(Key, u64)>, bool), RecordError> {
+        let mut range = Range::prefix(Prefix::new(prefix)?).limit(limit);
+        range.after = after;
+        let answer = self.0.store().range(range).await?;
+        let keys = answer.entries.into_iter().map(|row| (row.key, row.version));
+        Ok((keys.collect(), answer.more))
+    }
+
     /// A record; if it is not there, the one that `make` makes, once it is durable. None if another
     /// came between.
     ///
@@ -291,6 +317,16 @@ mod tests {
             records.page::<u64>("n/", Some(Key::new("n/094").unwrap()), 3).await.unwrap();
         assert_eq!(page.iter().map(|(_, n)| n.value).collect::<Vec<_>>(), [95, 96, 97]);
         assert!(more);
+        let (keys, more) = records.keys("n/", Some(Key::new("n/097").unwrap()), 3).await.unwrap();
+        let rows = [("n/098".to_owned(), 1), ("n/099".to_owned(), 1)];
+        assert_eq!(
+            keys.into_iter().map(|(key, at)| (key.to_string(), at)).collect::<Vec<_>>(),
+            rows
+        );
+        assert!(!more);
+        let place = |name: &str| Place::<u64>::at(name).unwrap();
+        assert!(records.holds(&place("n/099")).await.unwrap());
+        assert!(!records.holds(&place("n/010")).await.unwrap());
     }
 
     #[tokio::test]

@@ -26,8 +26,10 @@ use super::{
     authorize::check_name,
     issue::{Plan, entry_of, why},
     library::{Library, rows_of},
+    owner::revoked_key,
     record::{Entry, EntryId, long_digest},
     refusal::{Fault, Refusal, Why},
+    retried,
 };
 
 /// Bindings that are worked on, and audited, together.
@@ -77,8 +79,17 @@ impl Keeper {
         Ok(count)
     }
 
-    /// One batch: all that is not there yet, or, if one cannot be made, nothing.
+    /// One batch: all that is not there yet, or, if one cannot be made, nothing; but if a key is
+    /// revoked while it is made, what was made until then stays.
     pub(super) fn imported(
+        &self,
+        asked: &[Prototype],
+        actor: &str,
+    ) -> Result<Result<Imported, Unfit>, Why> {
+        retried(|| self.import_once(asked, actor))
+    }
+
+    fn import_once(
         &self,
         asked: &[Prototype],
         actor: &str,
@@ -100,13 +111,14 @@ impl Keeper {
             Err((at, Why::Refused(refusal))) => return Ok(Err(Unfit { at, refusal })),
             Err((_, fault)) => return Err(fault),
         };
-        self.recorded(&entries)?;
-        let made = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+        let made = self.recorded(&entries)?;
+        let whole = made == entries.len();
+        let made = u64::try_from(made).unwrap_or(u64::MAX);
         let all = u64::try_from(asked.len()).unwrap_or(u64::MAX);
         let done = Imported { made, present: all.saturating_sub(made) };
         let detail = format!("{made} bindings made, {} there before", done.present);
         self.journal.done(actor, "keys-imported", "library", &detail)?;
-        Ok(Ok(done))
+        if whole { Ok(Ok(done)) } else { Err(Fault::Contended.into()) }
     }
 
     /// What is to be made; none if it is there, or is asked for twice.
@@ -186,28 +198,33 @@ impl Keeper {
         Ok((EntryId(serial), entry_of(plan, &issued.der)?))
     }
 
-    /// Makes the entries durable, many to a transaction.
-    fn recorded(&self, entries: &[(EntryId, Entry)]) -> Result<(), Why> {
+    /// Makes the entries durable, many to a transaction; how many. Those of a transaction with a key
+    /// that was revoked meanwhile are not made.
+    fn recorded(&self, entries: &[(EntryId, Entry)]) -> Result<usize, Why> {
         let mut writes = Vec::new();
-        let (mut write, mut changes) = (Write::new(), 0_usize);
+        let (mut write, mut changes, mut within) = (Write::new(), 0_usize, 0_usize);
         for (id, entry) in entries {
-            let more = rows_of(*id, entry)?.len().saturating_add(1);
+            let more = rows_of(*id, entry)?.len().saturating_add(2);
             if changes.saturating_add(more) > CHANGES && changes > 0 {
-                writes.push(std::mem::take(&mut write));
-                changes = 0;
+                writes.push((std::mem::take(&mut write), within));
+                (changes, within) = (0, 0);
             }
-            write = Library::add(write, *id, entry)?;
+            // A key that is revoked meanwhile, also by a binding of this import, is bound no more.
+            let standing = revoked_key(&entry.key.0)?;
+            write = Library::add(write, *id, entry)?.only_if(standing, 0);
             changes = changes.saturating_add(more);
+            within = within.saturating_add(1);
         }
-        writes.extend((changes > 0).then_some(write));
+        writes.extend((within > 0).then_some((write, within)));
         let records = self.library.records();
-        let commits = writes.into_iter().map(|write| records.commit(write));
-        for committed in wait(join_all(commits)) {
-            if !committed.map_err(Fault::from)? {
-                return Err(Fault::Contended.into());
-            }
+        let commits = writes.into_iter().map(|(write, within)| async move {
+            records.commit(write).await.map(|done| if done { within } else { 0 })
+        });
+        let mut made: usize = 0;
+        for some in wait(join_all(commits)) {
+            made = made.saturating_add(some.map_err(Fault::from)?);
         }
-        Ok(())
+        Ok(made)
     }
 }
 
@@ -246,7 +263,36 @@ fn serials(count: usize, now: u64) -> Result<Vec<[u8; 16]>, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use model::keys::KeyExample;
+    use serve::{clock::SystemClock, keys::SigningKey};
+
     use super::*;
+    use crate::keeper::Settings;
+
+    #[test]
+    fn a_key_that_is_revoked_while_it_is_imported_is_not_bound_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let keeper = Keeper::open(Settings::default(), dir.path(), SystemClock::shared()).unwrap();
+        let key = Bytes(SigningKey::generate().unwrap().spki().to_vec());
+        let asked = |name: &str| Prototype {
+            key: Some(key.clone()),
+            name: Some(name.to_owned()),
+            ..Prototype::default()
+        };
+        let named = |name: &str| {
+            let example = KeyExample { name: Some(name.to_owned()), ..KeyExample::default() };
+            keeper.library.find(&example, 2).unwrap().entries
+        };
+        assert_eq!(keeper.import([asked("first")].into_iter()).unwrap(), 1);
+        let next = asked("next");
+        let wanted = keeper.to_import(&next, &mut Seen::default()).unwrap().unwrap();
+        let Ok(entries) = keeper.certified(&[(0, wanted)]) else { panic!("it is not certified") };
+        keeper.revoke_by_operator(named("first")[0].0, "alice").unwrap();
+        assert_eq!(keeper.recorded(&entries).unwrap(), 0);
+        assert!(named("next").is_empty());
+        let again = keeper.imported(&[next], "operator:alice").unwrap().unwrap_err();
+        assert_eq!((again.at, again.refusal), (0, Refusal::KeyRevoked));
+    }
 
     #[test]
     fn serial_numbers_rise_and_are_positive_and_of_one_length() {

@@ -23,6 +23,7 @@ use super::{
     Keeper,
     keyring::BACK,
     library::Library,
+    owner::revoked_key,
     record::{self, Entry, EntryId},
     refusal::{Fault, Refusal, Why},
 };
@@ -61,9 +62,13 @@ impl Keeper {
             plan.private.as_ref().map(|_| self.sealer(plan.owner.as_deref())).transpose()?;
         let own = self.issuer.own()?;
         let guard = self.guard(plan.owner.as_deref())?;
+        let bound = matches!(ask, For::Key(_));
         own.ledger.stage(request, move |write, id, certificate| {
             let entry = entry_of(&plan, certificate)?;
-            let write = Library::add(write, id, &entry)?;
+            let mut write = Library::add(write, id, &entry)?;
+            if bound {
+                write = write.only_if(revoked_key(&entry.key.0)?, 0);
+            }
             let mut write = guard.owning(write, &record::entry(id)?)?;
             if let Some(((key, until), sealer)) = plan.private.as_ref().zip(sealer.as_ref()) {
                 let sealed = sealer.seal(id, key.expose(), *until)?;

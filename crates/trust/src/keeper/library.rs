@@ -68,6 +68,14 @@ impl Library {
         wait(self.records.get(place))
     }
 
+    /// Whether a record is there; it is not opened.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub(crate) fn holds<T>(&self, place: &Place<T>) -> Result<bool, RecordError> {
+        wait(self.records.holds(place))
+    }
+
     /// Writes all, durably, or nothing: `false`.
     ///
     /// # Errors

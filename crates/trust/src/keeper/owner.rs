@@ -114,7 +114,8 @@ pub(crate) struct Gone {
     pub(crate) ours: bool,
 }
 
-/// Where it says that a key was revoked whose binding moved away: it is never bound again.
+/// Where it says that a key was revoked: it is never bound again. It is written with the revocation,
+/// and a new binding stands on its absence, so that neither slips past the other.
 pub(crate) fn revoked_key(spki: &[u8]) -> Result<Place<()>, RecordError> {
     Place::at(format!("moved/k/{}", short_digest(&[spki])))
 }
@@ -204,12 +205,12 @@ impl Keeper {
     /// Whether what an example names was moved away: then that is the answer to an order about it.
     pub(super) fn moved_away(&self, example: &model::keys::KeyExample) -> Result<(), Why> {
         let by_name = match &example.name {
-            Some(name) => self.library.get(&moved_name(name)?)?.is_some(),
+            Some(name) => self.library.holds(&moved_name(name)?)?,
             None => false,
         };
         let certificate = example.certificates.first();
         let by_id = match certificate.and_then(|der| self.library.id_of(&der.0)) {
-            Some(id) => self.library.get(&moved(id)?)?.is_some(),
+            Some(id) => self.library.holds(&moved(id)?)?,
             None => false,
         };
         if by_name || by_id { Err(Refusal::OwnerMoved.into()) } else { Ok(()) }

@@ -14,6 +14,7 @@ use super::{
     Approval, Holder, Keeper,
     authorize::{Granted, check_name},
     issue::{For, Plan, make_key},
+    owner::revoked_key,
     record::{
         self, Authorization, Entry, EntryId, OrderState, UsedFor, Wanted, long_digest, order_digest,
     },
@@ -77,7 +78,7 @@ impl Keeper {
     pub(super) fn check_key(&self, key: &Bytes) -> Result<(), Why> {
         let example = KeyExample { key: Some(key.clone()), ..KeyExample::default() };
         let found = self.library.find(&example, MAX_OF_KEY)?;
-        let gone = self.library.get(&super::owner::revoked_key(&key.0)?)?.is_some();
+        let gone = self.library.holds(&revoked_key(&key.0)?)?;
         let revoked =
             gone || found.entries.iter().any(|(_, entry)| entry.value.revoked_at.is_some());
         if revoked { Err(Refusal::KeyRevoked.into()) } else { Ok(()) }

@@ -1,6 +1,6 @@
 //! Revoke: a binding ends, with all its certificates that are still alive.
 
-use std::sync::PoisonError;
+use std::{collections::BTreeSet, sync::PoisonError};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use model::keys::{
@@ -14,6 +14,7 @@ use xkms::passphrase::revocation_code_identifier;
 use super::{
     Holder, Keeper,
     authorize::{Granted, check_operator},
+    owner::revoked_key,
     record::{self, Entry, EntryId, Revoked, UsedFor, long_digest, order_digest},
     refusal::{Fault, Refusal, Why},
     retried,
@@ -125,6 +126,14 @@ impl Keeper {
         }
         let first = orders.first().copied();
         write = with(write, first)?;
+        let keys: BTreeSet<&[u8]> =
+            alive.iter().map(|(_, held)| held.value.key.0.as_slice()).collect();
+        for key in keys {
+            let place = revoked_key(key)?;
+            if !self.library.holds(&place)? {
+                write = write.put(place, &(), 0)?;
+            }
+        }
         let mut ended = Vec::new();
         for (id, held) in alive {
             let mut value = held.value;

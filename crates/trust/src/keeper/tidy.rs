@@ -101,15 +101,15 @@ impl Keeper {
         let records = self.library.records();
         let (mut count, mut after): (usize, _) = (0, None);
         loop {
-            let (page, more) = wait(records.page::<()>(OWNED, after, PAGE))?;
-            for (key, row) in &page {
+            let (page, more) = wait(records.keys(OWNED, after, PAGE))?;
+            for (key, version) in &page {
                 let Some(named) = named_by(key) else { continue };
-                let place: Place<serde_json::Value> = Place::at(named)?;
-                if self.library.get(&place)?.is_some() {
+                let place: Place<()> = Place::at(named)?;
+                if self.library.holds(&place)? {
                     continue;
                 }
                 let dead: Place<()> = Place::at(key.as_str())?;
-                let write = Write::new().delete(dead, row.version).only_if(place, 0);
+                let write = Write::new().delete(dead, *version).only_if(place, 0);
                 if self.library.commit(write)? {
                     count = count.saturating_add(1);
                 }
