@@ -50,6 +50,8 @@ pub(crate) struct Lists {
     evidence: Mutex<Option<Arc<Evidence>>>,
     /// How far series of CRLs have come, and the version of the record that says so.
     marks: Mutex<(CrlMarks, u64)>,
+    /// One writer of that record at a time; questions do not wait for it.
+    keeping: Mutex<()>,
 }
 
 impl Lists {
@@ -80,6 +82,7 @@ impl Lists {
             held: Mutex::new(held),
             evidence: Mutex::default(),
             marks: Mutex::new(marks),
+            keeping: Mutex::default(),
         })
     }
 
@@ -132,18 +135,26 @@ impl Lists {
     /// # Errors
     /// [`Fault`] if the store cannot be written.
     pub(crate) fn keep(&self, records: &Records, marks: &[CrlMark]) -> Result<(), Fault> {
-        let mut held = self.marks();
-        let mut next = held.0.clone();
-        next.keep(marks);
-        if next.all() == held.0.all() {
+        if self.with(marks).is_none() {
             return Ok(());
         }
-        let write = Write::new().put(record::crl_marks()?, &MarksRecord::of(&next), held.1)?;
+        let _one_at_a_time = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((next, version)) = self.with(marks) else { return Ok(()) };
+        let write = Write::new().put(record::crl_marks()?, &MarksRecord::of(&next), version)?;
         if !wait(records.commit(write))? {
             return Err(Fault::Contended);
         }
-        *held = (next, held.1.saturating_add(1));
+        *self.marks() = (next, version.saturating_add(1));
         Ok(())
+    }
+
+    /// What is remembered and `marks`, and the version of the record that it goes in the place of;
+    /// none if they say nothing new.
+    fn with(&self, marks: &[CrlMark]) -> Option<(CrlMarks, u64)> {
+        let held = self.marks();
+        let mut next = held.0.clone();
+        next.keep(marks);
+        (next.all() != held.0.all()).then_some((next, held.1))
     }
 
     fn marks(&self) -> MutexGuard<'_, (CrlMarks, u64)> {
