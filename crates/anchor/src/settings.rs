@@ -95,8 +95,8 @@ impl AnchorSettings {
             }
             (None, _, _) => Err((
                 "anchor.by",
-                "is missing: \"agent\" or \"tpm\" has an older copy of the state refused, \
-                 \"none\" says that it is not noticed",
+                "is missing: set `agent_socket`, or in `[anchor]` `by = \"tpm\"` and `tpm`, to have \
+                 an older copy of the state refused; `by = \"none\"` says that it is not noticed",
             )),
         }
     }
