@@ -14,7 +14,7 @@ use model::api::service::Service;
 use passport::{Agent, Passport};
 use serve::{
     clock::SystemClock,
-    exit::Exit,
+    exit::{Exit, chain},
     fsfile,
     https::{Limits, Server},
     sandbox, shell,
@@ -55,11 +55,19 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let centre = opened.await??;
     centre.start().context("the centre's threads cannot be started")?;
     let certifier = Arc::new(Agent::at(&config.agent_socket));
-    let anchors = config.state_dir.join("passport-anchors.pem");
-    let passport = Passport::pinned(certifier, Service::Centre, clock, anchors);
+    let passport = Passport::pinned(certifier, Service::Centre, clock, &config.state_dir);
     let renewing = tokio::spawn({
         let (passport, shutdown) = (passport.clone(), shutdown.clone());
         async move { passport.run(shutdown).await }
+    });
+    tokio::spawn({
+        let (passport, centre) = (passport.clone(), Arc::clone(&centre));
+        let note = move |(name, hint): (String, &str)| {
+            if let Err(fault) = centre.no_passport((&name, hint)) {
+                tracing::error!(error = chain(&fault), "a refusal is not in the audit log");
+            }
+        };
+        async move { passport.noted(note).await }
     });
     if let Some(file) = &config.address_file {
         fsfile::write_atomic(file, format!("{address}\n").as_bytes(), 0o644)?;

@@ -1,7 +1,7 @@
 //! The passport of this process, kept in force.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -26,6 +26,8 @@ use crate::Certifier;
 
 /// The first and the longest wait before another try.
 const WAIT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// The file in a service's state directory that remembers the authority's CAs, PEM.
+const ANCHORS: &str = "passport-anchors.pem";
 /// The shortest pause between two passports.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -62,10 +64,30 @@ impl PassportError {
         match self {
             Self::Call(call) => call.refusal(),
             Self::AnchorsChanged => Some("passport-anchors-changed"),
-            Self::Key(_) | Self::Unfit(_) | Self::Anchors(_) | Self::File(_) | Self::Tls(_) => None,
+            Self::Unfit(rejection) => Some(rejection.code()),
+            Self::Key(_) | Self::Anchors(_) | Self::File(_) | Self::Tls(_) => None,
         }
     }
+
+    /// The same with a hint, for the service's own audit log: what somebody else refused is in the
+    /// log of whoever did.
+    fn refused(&self) -> Option<Refused> {
+        let hint = match self {
+            Self::Unfit(PassportRejection::Expired | PassportRejection::NotYetValid) => {
+                "it was issued a moment ago: compare this server's clock with the authority's"
+            }
+            Self::Unfit(rejection) => rejection.hint(),
+            Self::AnchorsChanged => "see `passport-anchors.pem` in the state directory",
+            Self::Call(_) | Self::Key(_) | Self::Anchors(_) | Self::File(_) | Self::Tls(_) => {
+                return None;
+            }
+        };
+        Some((self.refusal()?.to_owned(), hint))
+    }
 }
+
+/// Why what was issued is no passport for this process: the refusal's name, and what to do.
+pub type Refused = (String, &'static str);
 
 /// A passport in force.
 #[derive(Debug)]
@@ -113,6 +135,7 @@ pub(crate) struct Inner {
     current: watch::Sender<Option<Arc<Current>>>,
     renewing: tokio::sync::Mutex<()>,
     trouble: Mutex<Option<String>>,
+    refused: watch::Sender<Option<Refused>>,
     /// Where the anchors are remembered from one start to the next.
     pinned: Option<PathBuf>,
 }
@@ -124,15 +147,16 @@ impl Passport {
         Self::made(certifier, service, clock, None)
     }
 
-    /// The same; the anchors are remembered in `file` (PEM), and stand from then on: whoever hands
-    /// passports out cannot exchange the authority that peers are believed for.
+    /// The same; the anchors are remembered in `passport-anchors.pem` of a service's `state_dir`, and
+    /// stand from then on: whoever hands passports out cannot exchange the authority that peers are
+    /// believed for.
     pub fn pinned(
         certifier: Arc<dyn Certifier>,
         service: Service,
         clock: SharedClock,
-        file: PathBuf,
+        state_dir: &Path,
     ) -> Self {
-        Self::made(certifier, service, clock, Some(file))
+        Self::made(certifier, service, clock, Some(state_dir.join(ANCHORS)))
     }
 
     fn made(
@@ -149,6 +173,7 @@ impl Passport {
             current: watch::Sender::new(None),
             renewing: tokio::sync::Mutex::default(),
             trouble: Mutex::default(),
+            refused: watch::Sender::new(None),
             pinned,
         };
         Self { inner: Arc::new(inner) }
@@ -194,6 +219,10 @@ impl Passport {
         let _one = self.inner.renewing.lock().await;
         let outcome = self.attempt().await;
         let said = outcome.as_ref().err().map(|error| serve::exit::chain(error).to_string());
+        let refused = outcome.as_ref().err().and_then(PassportError::refused);
+        self.inner
+            .refused
+            .send_if_modified(|last| std::mem::replace(last, refused.clone()) != refused);
         *self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner) = said;
         outcome
     }
@@ -250,6 +279,20 @@ impl Passport {
     /// [`CallError`].
     pub async fn standing(&self, host: &HostId) -> Result<HostStanding, CallError> {
         self.inner.certifier.standing(host).await
+    }
+
+    /// Has `note` told, on a thread that may block, of each reason for which this process itself
+    /// refuses what was issued to it, once as it begins: for the service's audit log.
+    pub async fn noted(&self, note: impl Fn(Refused) + Clone + Send + 'static) {
+        let mut refused = self.inner.refused.subscribe();
+        refused.mark_changed();
+        // The sender is in `self`: it is not dropped meanwhile.
+        while refused.changed().await.is_ok() {
+            let Some(why) = refused.borrow_and_update().clone() else { continue };
+            let note = note.clone();
+            // A panic there ends the process.
+            let _ = tokio::task::spawn_blocking(move || note(why)).await;
+        }
     }
 
     /// Keeps a passport in force until `shutdown`.

@@ -19,5 +19,5 @@ mod keep;
 mod peer;
 
 pub use agent::{Agent, Certifier, Certifying};
-pub use keep::{Current, Passport, PassportError};
+pub use keep::{Current, Passport, PassportError, Refused};
 pub use peer::{problem, rejection};

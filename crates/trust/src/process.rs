@@ -34,7 +34,7 @@ use serve::{
     client::Client,
     clock::SystemClock,
     config::SecretSource,
-    exit::Exit,
+    exit::{Exit, chain},
     fsfile, pem,
     process::{ProcessId, Signal, Spawn},
     random, sandbox,
@@ -50,8 +50,6 @@ use crate::{
     start::{Identity, Start},
 };
 
-/// The file in the state directory that remembers the authority's CAs.
-const ANCHORS: &str = "passport-anchors.pem";
 /// How long to wait before a reader that died is started again; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 /// The longest such wait.
@@ -112,6 +110,9 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
         keeper.lives_on(Arc::new(AgentKeys::at(socket)?));
     }
     keeper.start(&shutdown)?;
+    if let Some(passport) = passport.clone() {
+        noted(passport, &keeper);
+    }
     if let Some((peers, passport)) = peers.zip(passport.clone()) {
         tokio::spawn(peers.run(Arc::clone(&keeper), passport, shutdown.clone()));
     }
@@ -131,6 +132,7 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let socket = config.agent_socket.as_deref().filter(|_| config.guest.is_some());
     let agent = socket.map(|socket| {
         let passport = kept(config, socket, Certified::TrustGuests, &shutdown);
+        noted(passport.clone(), &keeper);
         ServerAgent::new(socket, passport)
     });
     let ports = agent.as_ref().map(ServerAgent::client);
@@ -160,11 +162,24 @@ fn passport(config: &Config, shutdown: &Shutdown) -> Option<Passport> {
 
 /// A passport that is kept in force as long as the process lives.
 fn kept(config: &Config, socket: &Path, service: Certified, shutdown: &Shutdown) -> Passport {
-    let (agent, anchors) = (Arc::new(Agent::at(socket)), config.state_dir.join(ANCHORS));
-    let passport = Passport::pinned(agent, service, SystemClock::shared(), anchors);
+    let (agent, clock) = (Arc::new(Agent::at(socket)), SystemClock::shared());
+    let passport = Passport::pinned(agent, service, clock, &config.state_dir);
     let (kept, until) = (passport.clone(), shutdown.clone());
     tokio::spawn(async move { kept.run(until).await });
     passport
+}
+
+/// Why a passport will not do for this very process is in its audit log.
+fn noted(passport: Passport, keeper: &Arc<Keeper>) {
+    let keeper = Arc::clone(keeper);
+    tokio::spawn(async move {
+        let note = move |(name, hint): (String, &str)| {
+            if let Err(fault) = keeper.no_passport((&name, hint)) {
+                tracing::error!(detail = chain(&fault), "a refusal is not in the audit log");
+            }
+        };
+        passport.noted(note).await;
+    });
 }
 
 /// Opens the keeper, which at its first start may have to wait for the centre.

@@ -12,6 +12,9 @@
     reason = "an integration test is a test module"
 )]
 
+mod anchor;
+#[path = "../../../cli/tests/shared/anchored.rs"]
+mod anchored;
 mod crash;
 mod foreign;
 #[path = "../../../token/tests/it/hsm.rs"]

@@ -14,7 +14,7 @@ use passport::{Certifier, Certifying, Passport, problem, rejection};
 use pki::{Ca, CaSpec, Profile, Validity, Wanted};
 use serve::{
     client::{CallError, ClientLimits, Identity},
-    clock::{Clock as _, SystemClock},
+    clock::{Clock, SystemClock},
     https::{Limits, Peer, Server},
     keys::SigningKey,
     problem::{Json, Problem},
@@ -53,7 +53,7 @@ fn ca() -> Arc<Ca> {
     let spec = CaSpec {
         common_name: "authority".to_owned(),
         path_length: 0,
-        validity: Validity::new(SystemClock.now(), Duration::from_secs(3600)),
+        validity: Validity::backdated(SystemClock.now(), 2 * LONG, 6 * LONG),
     };
     Arc::new(Ca::create_root(&spec).unwrap().0)
 }
@@ -97,11 +97,11 @@ fn name_of(outcome: Result<String, CallError>) -> String {
 #[tokio::test]
 async fn the_authority_of_the_first_passport_stands_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("anchors.pem");
+    let file = dir.path().join("passport-anchors.pem");
     let (right, other) = (ca(), ca());
     let pinned = |ca: &Arc<Ca>| {
         let host = Host { ca: Arc::clone(ca), name: "a".parse().unwrap(), life: LONG };
-        Passport::pinned(Arc::new(host), Service::Trust, SystemClock::shared(), file.clone())
+        Passport::pinned(Arc::new(host), Service::Trust, SystemClock::shared(), dir.path())
     };
     let first = pinned(&right);
     first.renew().await.unwrap();
@@ -197,4 +197,41 @@ impl serve::client::ServerCheck for Anyone {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         Ok(())
     }
+}
+
+/// A clock that is so many seconds off.
+#[derive(Debug)]
+struct Off(i64);
+
+impl Clock for Off {
+    fn now(&self) -> time::OffsetDateTime {
+        SystemClock.now() + time::Duration::seconds(self.0)
+    }
+
+    fn monotonic(&self) -> Duration {
+        SystemClock.monotonic()
+    }
+}
+
+#[tokio::test]
+async fn a_service_whose_clock_is_off_refuses_its_own_passport_by_name_and_says_so_once() {
+    for (off, name) in [(600, "passport-expired"), (-600, "passport-not-yet-valid")] {
+        let host = Host { ca: ca(), name: "a".parse().unwrap(), life: LONG / 2 };
+        let passport = Passport::new(Arc::new(host), Service::Trust, Arc::new(Off(off)));
+        assert_eq!(passport.renew().await.unwrap_err().refusal(), Some(name));
+        assert!(passport.current().is_none());
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn({
+            let passport = passport.clone();
+            async move { passport.noted(move |why| drop(tell.send(why))).await }
+        });
+        assert_eq!(told.recv().await.unwrap().0, name);
+        passport.renew().await.unwrap_err();
+        let again = tokio::time::timeout(Duration::from_millis(300), told.recv()).await;
+        assert!(again.is_err(), "{again:?}");
+    }
+    // A clock that is ahead by less than the passport lasts is not refused.
+    let host = Host { ca: ca(), name: "a".parse().unwrap(), life: 2 * LONG };
+    let passport = Passport::new(Arc::new(host), Service::Trust, Arc::new(Off(600)));
+    assert!(passport.renew().await.is_ok());
 }

@@ -84,7 +84,7 @@ impl Journal {
         self.0.judged(actor, event, subject, found).map_err(Fault::audit)
     }
 
-    /// As [`Journal::refused`], for a name that another process gave.
+    /// As [`Journal::refused`], for a name that another crate or process gave.
     ///
     /// # Errors
     /// [`Fault::Audit`].

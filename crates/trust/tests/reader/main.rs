@@ -4,6 +4,11 @@
 #[cfg(test)]
 mod anchor;
 #[cfg(test)]
+#[path = "../../../cli/tests/shared/anchored.rs"]
+mod anchored;
+#[cfg(test)]
+mod clock;
+#[cfg(test)]
 #[path = "../../../token/tests/it/hsm.rs"]
 mod hsm;
 #[cfg(test)]
