@@ -6,6 +6,7 @@ use std::{
     fs,
     process::{Command, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use model::centre::{CentreOrder, CentreProgress, Feed, FeedNews};
@@ -17,6 +18,9 @@ use crate::{
     crash::{CONFIG, agent, push},
     support::{Authority, carried_out, enrol, revoke},
 };
+
+/// A few times as long as anything waits here to be anchored.
+const ANCHORED: Duration = Duration::from_secs(4);
 
 /// A centre, its TPM, and the authority of its passport.
 struct Site {
@@ -76,7 +80,8 @@ async fn yesterdays_centre_is_refused_audited_and_valid_only_after_a_restore() {
     let stop = agent(Arc::clone(&site.authority.0), &site.tpms.path("agent.sock")).await;
     let here = site.tpms.by("one");
 
-    // Yesterday: a certificate. Today it was revoked, which was anchored with its order's end.
+    // Yesterday: a certificate. Today it was revoked, which is anchored soon after its order's end:
+    // here within a second.
     let (running, client) = site.start().await;
     let (enrolled, mut seen) = (enrol("acme", "k"), BTreeMap::new());
     push(&client, std::slice::from_ref(&enrolled), &mut seen).await;
@@ -87,6 +92,7 @@ async fn yesterdays_centre_is_refused_audited_and_valid_only_after_a_restore() {
     let ended = revoke("acme", &certificate);
     let progress = carried_out(&client, &ended).await;
     assert!(matches!(progress, CentreProgress::Done(_)), "{progress:?}");
+    tokio::time::sleep(ANCHORED).await;
     let read = crl(&client, 0).await.0.next;
     running.end(Signal::KILL);
     site.tpms.copy("state", "today");
