@@ -110,9 +110,7 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
         keeper.lives_on(Arc::new(AgentKeys::at(socket)?));
     }
     keeper.start(&shutdown)?;
-    if let Some(passport) = passport.clone() {
-        noted(passport, &keeper);
-    }
+    passport.iter().for_each(|passport| noted(passport, &keeper));
     if let Some((peers, passport)) = peers.zip(passport.clone()) {
         tokio::spawn(peers.run(Arc::clone(&keeper), passport, shutdown.clone()));
     }
@@ -132,7 +130,7 @@ async fn serve(config: &Config) -> anyhow::Result<Exit> {
     let socket = config.agent_socket.as_deref().filter(|_| config.guest.is_some());
     let agent = socket.map(|socket| {
         let passport = kept(config, socket, Certified::TrustGuests, &shutdown);
-        noted(passport.clone(), &keeper);
+        noted(&passport, &keeper);
         ServerAgent::new(socket, passport)
     });
     let ports = agent.as_ref().map(ServerAgent::client);
@@ -170,8 +168,8 @@ fn kept(config: &Config, socket: &Path, service: Certified, shutdown: &Shutdown)
 }
 
 /// Why a passport will not do for this very process is in its audit log.
-fn noted(passport: Passport, keeper: &Arc<Keeper>) {
-    let keeper = Arc::clone(keeper);
+fn noted(passport: &Passport, keeper: &Arc<Keeper>) {
+    let (passport, keeper) = (passport.clone(), Arc::clone(keeper));
     tokio::spawn(async move {
         let note = move |(name, hint): (String, &str)| {
             if let Err(fault) = keeper.no_passport((&name, hint)) {

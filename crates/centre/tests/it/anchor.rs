@@ -59,11 +59,11 @@ impl Site {
 /// The feed, and the newest CRL in it.
 async fn crl(client: &Client, after: u64) -> (Feed, Option<Vec<u8>>) {
     let feed: Feed = client.get(&format!("/v1/feed?after={after}")).await.unwrap();
-    let crls = feed.items.iter().filter_map(|item| match &item.news {
+    let mut crls = feed.items.iter().filter_map(|item| match &item.news {
         FeedNews::Crl { crl, .. } => Some(crl.0.clone()),
         _ => None,
     });
-    let newest = crls.last();
+    let newest = crls.next_back();
     (feed, newest)
 }
 

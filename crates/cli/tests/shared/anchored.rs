@@ -1,6 +1,8 @@
 //! Services that are anchored in a software TPM, as real processes: their state directories are put
 //! back, and a start is refused. Tests of the trust service and of the centre include this file.
 
+#![expect(clippy::disallowed_methods, reason = "the tests wait for real processes")]
+
 use std::{
     fs,
     io::Read as _,
