@@ -1,204 +1,21 @@
 //! Guests: a real boot's measurements under a vTPM in software, and each way of not being good.
 
+mod bench;
+mod own_log;
+
 use std::time::Duration;
 
-use attest::{
-    Appraised, Guest, Host, Rejected, Rejection,
-    eventlog::{EventLog, EventType},
-    guest::{GuestPolicy, VtpmBinding, appraise_guest, observed_extends},
-    host::appraise_host,
-    ima::ImaList,
-    predict::{Predicted, Prediction, Presence, Unpredicted, VERSION},
-    result::Status,
-};
+use attest::{Rejection, guest::observed_extends, predict::Unpredicted, result::Status};
 use model::{
     Digest, Epoch, HashAlg, VmId,
-    api::vm::{GuestEvidence, ObservedExtend},
+    api::vm::GuestEvidence,
     child::vtpm::{Entry, Measured},
 };
-use pki::{Anchors, Ca, CaSpec, Profile, Validity, tcg::TpmModel};
-use time::OffsetDateTime;
+use pki::{Profile, Validity};
 use tpm::{Purpose, QualifyingData};
 
-use crate::support::{AK, NOW, SoftAk, TestHost};
-
-const OVMF: &[u8] = include_bytes!("../../vectors/tcg/ovmf-guest.bin");
-const IMA: &[u8] = include_bytes!("../../vectors/tcg/ima-boot-aggregate.bin");
-const ALL: [u8; 24] =
-    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23];
-
-/// A VM with a certified vTPM on an appraised host.
-struct TestGuest {
-    host: Appraised<Host>,
-    host_test: TestHost,
-    ca: Ca,
-    anchors: Anchors,
-    vm: VmId,
-    epoch: Epoch,
-    ak: SoftAk,
-    ek_certificate: Vec<u8>,
-    ak_certificate: Vec<u8>,
-    prediction: Prediction,
-    observed: Vec<ObservedExtend>,
-}
-
-fn moment() -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp(i64::try_from(NOW / 1000).unwrap()).unwrap()
-}
-
-fn validity() -> Validity {
-    Validity::backdated(moment(), Duration::from_secs(60), Duration::from_secs(3600))
-}
-
-fn vtpm_ca() -> Ca {
-    let validity = Validity::new(moment() - Duration::from_secs(900), Duration::from_secs(90_000));
-    let spec = CaSpec { common_name: "vTPM CA".to_owned(), path_length: 0, validity };
-    Ca::create_root(&spec).unwrap().0
-}
-
-fn ek_certificate(ca: &Ca, vm: &VmId) -> Vec<u8> {
-    let tpm = TpmModel {
-        manufacturer: "id:00001014".to_owned(),
-        model: "swtpm".to_owned(),
-        version: "id:20191023".to_owned(),
-    };
-    let profile = Profile::VtpmEk { tpm, vm: vm.clone() };
-    let spki = SoftAk::new(AK).public.spki_der().unwrap();
-    ca.issue(&profile, &spki, validity()).unwrap().der
-}
-
-fn ak_certificate(ca: &Ca, ak: &SoftAk, vm: &VmId, epoch: Epoch) -> Vec<u8> {
-    let profile = Profile::VtpmAk { vm: vm.clone(), epoch, host: [9; 16] };
-    ca.issue(&profile, &ak.public.spki_der().unwrap(), validity()).unwrap().der
-}
-
-/// Everything that the real boot measured, as its prediction would have it.
-fn prediction() -> Prediction {
-    let log = EventLog::parse(OVMF).unwrap();
-    let applications = |index: usize| {
-        let app = EventType::EFI_BOOT_SERVICES_APPLICATION;
-        log.extends().filter(|e| e.kind == app).position(|e| e.index == index)
-    };
-    let entries = log.extends().filter(|e| e.pcr != 1).map(|event| Predicted {
-        pcr: event.pcr,
-        digests: vec![Digest::sha256(*event.sha256().unwrap())],
-        name: match applications(event.index) {
-            Some(1) => "kernel".to_owned(),
-            _ => event.description(),
-        },
-        presence: Presence::Always,
-    });
-    let unpredicted = vec![Unpredicted { pcr: 1, reason: "boot variables".to_owned() }];
-    Prediction { version: VERSION, entries: entries.collect(), unpredicted, boot_aggregate: true }
-}
-
-fn observed() -> Vec<ObservedExtend> {
-    let log = EventLog::parse(OVMF).unwrap();
-    let firmware = log
-        .extends()
-        .map(|event| ObservedExtend { pcr: event.pcr, digests: event.digests().collect() });
-    let list = ImaList::parse(IMA).unwrap();
-    let ima = list.entries.iter().map(|entry| ObservedExtend {
-        pcr: 10,
-        digests: vec![Digest::zero(HashAlg::Sha1), Digest::sha256(entry.extended)],
-    });
-    firmware.chain(ima).collect()
-}
-
-fn extend(pcr: u8, byte: u8) -> ObservedExtend {
-    ObservedExtend { pcr, digests: vec![Digest::sha256([byte; 32])] }
-}
-
-fn replay(observed: &[ObservedExtend]) -> [u8; 32] {
-    let mut replay = attest::eventlog::Sha256Replay::new(0);
-    for extend in observed {
-        for digest in extend.digests.iter().filter(|digest| digest.alg() == HashAlg::Sha256) {
-            replay.extend(extend.pcr, digest.as_bytes().try_into().unwrap());
-        }
-    }
-    replay.quote_digest(ALL.into_iter())
-}
-
-impl TestGuest {
-    fn new() -> Self {
-        let host_test = TestHost::new();
-        let host =
-            appraise_host(&host_test.evidence(), &host_test.policy, &host_test.challenge, NOW)
-                .unwrap();
-        let ca = vtpm_ca();
-        let (vm, epoch): (VmId, _) = ("v1".parse().unwrap(), Epoch(3));
-        let ak = SoftAk::new(AK);
-        Self {
-            host,
-            host_test,
-            anchors: Anchors::new(&[ca.certificate()]).unwrap(),
-            ek_certificate: ek_certificate(&ca, &vm),
-            ak_certificate: ak_certificate(&ca, &ak, &vm, epoch),
-            ca,
-            vm,
-            epoch,
-            ak,
-            prediction: prediction(),
-            observed: observed(),
-        }
-    }
-
-    fn evidence(&self) -> GuestEvidence {
-        let qualifying =
-            attest::binding::guest(&self.host_test.challenge.nonce, &self.vm, self.epoch);
-        self.evidence_with(qualifying.as_bytes())
-    }
-
-    fn evidence_with(&self, qualifying: &[u8]) -> GuestEvidence {
-        let digest = replay(&self.observed);
-        self.evidence_of(self.ak.quote(qualifying, &[(HashAlg::Sha256, &ALL)], &digest))
-    }
-
-    fn evidence_of(&self, (quote, signature): (Vec<u8>, Vec<u8>)) -> GuestEvidence {
-        GuestEvidence {
-            nonce: self.host_test.challenge.nonce,
-            epoch: self.epoch,
-            ak_certificate: self.ak_certificate.clone().into(),
-            ek_certificate: self.ek_certificate.clone().into(),
-            quote: quote.into(),
-            signature: signature.into(),
-            observed: self.observed.clone(),
-            overflowed: false,
-            unobservable: None,
-            guest_log: Some(OVMF.to_vec().into()),
-            ima_log: Some(IMA.to_vec().into()),
-        }
-    }
-
-    fn appraise_at(
-        &self,
-        evidence: &GuestEvidence,
-        now: u64,
-    ) -> Result<Appraised<Guest>, Box<Rejected>> {
-        let vtpm = VtpmBinding {
-            vm: &self.vm,
-            epoch: self.epoch,
-            ek_certificate: &self.ek_certificate,
-            ak_certificate: &self.ak_certificate,
-            vtpm_ca: &self.anchors,
-        };
-        let policy = GuestPolicy {
-            prediction: &self.prediction,
-            may_be_unpredicted: &[1],
-            pcrs: &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
-            lifetime_ms: 60_000,
-        };
-        appraise_guest(&self.host, &vtpm, evidence, &policy, &self.host_test.challenge, now)
-    }
-
-    fn appraise(&self, evidence: &GuestEvidence) -> Result<Appraised<Guest>, Box<Rejected>> {
-        self.appraise_at(evidence, NOW)
-    }
-
-    fn code(&self, evidence: &GuestEvidence) -> &'static str {
-        self.appraise(evidence).unwrap_err().code()
-    }
-}
+use self::bench::{ALL, TestGuest, ak_certificate, ek_certificate, extend, moment, vtpm_ca};
+use crate::support::{AK, SoftAk};
 
 #[test]
 fn a_real_boot_is_affirmed_with_the_whole_chain() {
@@ -390,66 +207,6 @@ fn a_pcr_that_policy_wants_predicted_must_be() {
     let open = Unpredicted { pcr: 0, reason: "unknown firmware".to_owned() };
     guest.prediction.unpredicted.push(open);
     assert_eq!(guest.code(&guest.evidence()), "pcr-unpredicted");
-}
-
-#[test]
-fn the_guests_log_may_not_be_shorter_than_what_was_observed() {
-    let guest = TestGuest::new();
-    let log = EventLog::parse(OVMF).unwrap();
-    let last = log.events().last().unwrap();
-    let cut =
-        4 * 4 + last.digests().map(|d| 2 + d.as_bytes().len()).sum::<usize>() + last.data.len();
-    let mut evidence = guest.evidence();
-    evidence.guest_log = Some(OVMF[..OVMF.len() - cut].to_vec().into());
-    let refused = guest.appraise(&evidence).unwrap_err();
-    let (log, entries, observed) = ("event log", 35, 36);
-    assert_eq!(*refused.first(), Rejection::GuestLogTruncated { log, entries, observed });
-    assert_eq!(refused.code(), "guest-log-truncated");
-    let mut evidence = guest.evidence();
-    evidence.ima_log = Some(vec![].into());
-    assert_eq!(guest.code(&evidence), "guest-log-truncated");
-}
-
-#[test]
-fn the_guests_log_must_agree_with_what_was_observed() {
-    let guest = TestGuest::new();
-    let log = EventLog::parse(OVMF).unwrap();
-    let third = log.extends().nth(3).unwrap().sha256().unwrap().as_slice();
-    let at = OVMF.windows(32).position(|window| window == third).unwrap();
-    let mut evidence = guest.evidence();
-    evidence.guest_log.as_mut().unwrap().0[at] ^= 1;
-    let refused = guest.appraise(&evidence).unwrap_err();
-    let rejection = Rejection::GuestLogDisagrees { log: "event log", entry: 3 };
-    assert_eq!(*refused.first(), rejection);
-    assert_eq!(refused.code(), "guest-log-disagrees");
-    let mut evidence = guest.evidence();
-    let end = evidence.ima_log.as_mut().unwrap();
-    let at = end.0.windows(8).position(|window| window == b"sha256:\0").unwrap();
-    end.0[at + 10] ^= 1;
-    assert_eq!(guest.code(&evidence), "guest-log-disagrees");
-    // A log with more than was observed lies as well.
-    let mut longer = guest.evidence();
-    let log = longer.guest_log.as_mut().unwrap();
-    let header = 4 + 4 + 20 + 4 + usize::from(OVMF[28]);
-    let first = OVMF[header..].to_vec();
-    log.0.extend_from_slice(&first);
-    assert_eq!(guest.code(&longer), "guest-log-disagrees");
-}
-
-#[test]
-fn the_guests_log_must_be_one() {
-    let guest = TestGuest::new();
-    let evidence = GuestEvidence { guest_log: Some(vec![1].into()), ..guest.evidence() };
-    assert_eq!(guest.code(&evidence), "guest-log-malformed");
-    let mut evidence = guest.evidence();
-    evidence.ima_log.as_mut().unwrap().0[0] = 24;
-    assert_eq!(guest.code(&evidence), "guest-log-malformed");
-    let evidence = GuestEvidence { ima_log: Some(vec![1].into()), ..guest.evidence() };
-    assert_eq!(guest.code(&evidence), "guest-log-truncated");
-    let mut evidence = guest.evidence();
-    let log = evidence.guest_log.as_mut().unwrap();
-    log.0.pop();
-    assert_eq!(guest.code(&evidence), "guest-log-truncated");
 }
 
 #[test]

@@ -5,6 +5,8 @@ mod anchor;
 #[cfg(test)]
 mod appraisal;
 #[cfg(test)]
+mod deposits;
+#[cfg(test)]
 mod duplications;
 #[cfg(test)]
 mod enrolment;

@@ -21,7 +21,8 @@ use crate::{
     vm::record::Processes,
 };
 
-fn parts() -> Result<(PathBuf, PathBuf), String> {
+/// Where the programs are, and the guest's image; none if one is missing, which is said.
+fn parts() -> Option<(PathBuf, PathBuf)> {
     let here = std::env::current_exe().unwrap();
     let built = here.parent().and_then(Path::parent).unwrap().to_owned();
     let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest-image/guest.img");
@@ -34,8 +35,11 @@ fn parts() -> Result<(PathBuf, PathBuf), String> {
         "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
     ];
     match needed.iter().find(|path| !path.exists()) {
-        Some(missing) => Err(format!("{} is not there", missing.display())),
-        None => Ok((built, image)),
+        Some(missing) => {
+            println!("Skipped: {} is not there", missing.display());
+            None
+        }
+        None => Some((built, image)),
     }
 }
 
@@ -90,23 +94,74 @@ fn record(image: &Path) -> Record {
     Record::new(spec, model::Epoch(1), kmi("v1"))
 }
 
-/// Does a step, and keeps the record as the machine would.
-async fn step(
-    worker: &mut Worker,
-    (record, started): (&mut Record, &Mutex<Processes>),
-    step: Step,
-) -> Found {
-    let begun = worker.host.clock.monotonic();
-    let found = worker.perform(record, step).await.unwrap_or_else(|t| panic!("{step:?}: {t}"));
-    println!("{step:?}: {} ms", worker.elapsed_ms(begun));
-    if let Found::Runs(role, process) = &found {
-        record.running.set(*role, Some(*process));
+/// A worker, its VM's record, and what was started for it; dropped in this order.
+struct Bench {
+    worker: Worker,
+    inbox: mpsc::Receiver<Event>,
+    record: Record,
+    started: Arc<Mutex<Processes>>,
+    _cleanup: Cleanup,
+    _swtpm: Cut,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn new((built, image): &(PathBuf, PathBuf), format: VolumeFormat) -> Self {
+        let mut record = record(image);
+        record.spec.format = format;
+        Self::of(built, record).await
     }
-    if let Step::End(role) = step {
-        record.running.set(role, None);
+
+    async fn of(built: &Path, record: Record) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (worker, inbox, swtpm) = worker(dir.path(), built).await;
+        let started = Arc::new(Mutex::new(Processes::default()));
+        let cleanup = Cleanup(Arc::clone(&started));
+        Self { worker, inbox, record, started, _cleanup: cleanup, _swtpm: swtpm, _dir: dir }
     }
-    *started.lock().unwrap() = record.running;
-    found
+
+    /// With a data volume that counts, not opened; and its file.
+    async fn with_vault(parts: &(PathBuf, PathBuf)) -> (Self, PathBuf) {
+        let mut bench = Self::new(parts, VolumeFormat::Vault).await;
+        bench.worker.data_key = Some(Secret::new(vec![8; 32]));
+        bench.step(Step::Create(Volume::Data)).await;
+        let file = bench.worker.paths.image(Volume::Data);
+        (bench, file)
+    }
+
+    /// Does a step, and keeps the record as the machine would.
+    async fn step(&mut self, step: Step) -> Found {
+        let begun = self.worker.host.clock.monotonic();
+        let found = self.worker.perform(&self.record, step).await;
+        let found = found.unwrap_or_else(|trouble| panic!("{step:?}: {trouble}"));
+        println!("{step:?}: {} ms", self.worker.elapsed_ms(begun));
+        if let Found::Runs(role, process) = &found {
+            self.record.running.set(*role, Some(*process));
+        }
+        if let Step::End(role) = step {
+            self.record.running.set(role, None);
+        }
+        *self.started.lock().unwrap() = self.record.running;
+        found
+    }
+
+    async fn steps(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.step(*step).await;
+        }
+    }
+
+    /// The name by which a step is refused.
+    async fn refusal(&mut self, step: Step) -> String {
+        let refused = self.worker.perform(&self.record, step).await.unwrap_err();
+        refused.reason.refused.unwrap_or_default()
+    }
+
+    /// Kills a process behind the worker's back.
+    async fn cut(&mut self, role: Role) {
+        assert!(crate::process::cut(self.record.running.get(role).unwrap()).await);
+        self.record.running.set(role, None);
+    }
 }
 
 /// Leaves no process behind, whatever happens.
@@ -150,68 +205,37 @@ async fn a_guest_lives_on_volumes_that_share_its_memory() {
 }
 
 async fn lives(format: VolumeFormat, transport: Transport) {
-    let (built, image) = match parts() {
-        Ok(parts) => parts,
-        Err(missing) => {
-            println!("Skipped: {missing}");
-            return;
-        }
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let (mut worker, mut inbox, _swtpm) = worker(dir.path(), &built).await;
-    let mut record = record(&image);
-    record.spec.format = format;
-    record.spec.transport = transport;
-    let started = Arc::new(Mutex::new(Processes::default()));
-    let _cleanup = Cleanup(Arc::clone(&started));
-    worker.boot_keys = Some(Secret::new(vec![7; 128]));
-    for first in [
-        Step::Create(Volume::Boot),
-        Step::Spawn(Role::Vtpm),
-        Step::Manufacture,
-        Step::Spawn(Role::Disk(Volume::Boot)),
-        Step::Spawn(Role::Qemu),
-        Step::AwaitBoot,
-    ] {
-        step(&mut worker, (&mut record, &started), first).await;
-    }
-    println!("{:?}", worker.progress().take_times());
-    console_says(&worker, "vouchsafe-guest: marker-written").await;
+    let Some(parts) = parts() else { return };
+    let mut bench = Bench::new(&parts, format).await;
+    bench.record.spec.transport = transport;
+    bench.worker.boot_keys = Some(Secret::new(vec![7; 128]));
+    let (boot, data) = (Role::Disk(Volume::Boot), Role::Disk(Volume::Data));
+    let first = [Step::Create(Volume::Boot), Step::Spawn(Role::Vtpm), Step::Manufacture];
+    bench.steps(&first).await;
+    bench.steps(&[Step::Spawn(boot), Step::Spawn(Role::Qemu), Step::AwaitBoot]).await;
+    println!("{:?}", bench.worker.progress().take_times());
+    console_says(&bench.worker, "vouchsafe-guest: marker-written").await;
 
-    worker.data_key = Some(Secret::new(vec![8; 32]));
-    for second in
-        [Step::Create(Volume::Data), Step::Spawn(Role::Disk(Volume::Data)), Step::Plug, Step::Plug]
-    {
-        step(&mut worker, (&mut record, &started), second).await;
-    }
-    console_says(&worker, "data-volume-open 16777216").await;
+    bench.worker.data_key = Some(Secret::new(vec![8; 32]));
+    bench.steps(&[Step::Create(Volume::Data), Step::Spawn(data), Step::Plug, Step::Plug]).await;
+    console_says(&bench.worker, "data-volume-open 16777216").await;
 
-    let disk = record.running.get(Role::Disk(Volume::Boot)).unwrap();
-    assert!(crate::process::cut(disk).await);
-    record.running.set(Role::Disk(Volume::Boot), None);
-    step(&mut worker, (&mut record, &started), Step::Spawn(Role::Disk(Volume::Boot))).await;
-    worker.forget(true, true, false);
-    step(&mut worker, (&mut record, &started), Step::Attach).await;
-    worker.console.take().await.unwrap();
-    let logs = worker.fresh_logs().await;
+    bench.cut(boot).await;
+    bench.step(Step::Spawn(boot)).await;
+    bench.worker.forget(true, true, false);
+    bench.step(Step::Attach).await;
+    bench.worker.console.take().await.unwrap();
+    let logs = bench.worker.fresh_logs().await;
     assert!(logs.is_some_and(|logs| logs.bios.len() > 1000));
 
-    step(&mut worker, (&mut record, &started), Step::Pause).await;
-    step(&mut worker, (&mut record, &started), Step::Continue).await;
-    for last in [
-        Step::PowerOff,
-        Step::End(Role::Qemu),
-        Step::End(Role::Disk(Volume::Data)),
-        Step::End(Role::Disk(Volume::Boot)),
-        Step::End(Role::Vtpm),
-    ] {
-        step(&mut worker, (&mut record, &started), last).await;
-    }
-    inbox.close();
-    assert!(powered_off(inbox).await);
+    bench.steps(&[Step::Pause, Step::Continue, Step::PowerOff]).await;
+    let ends = [Role::Qemu, data, boot, Role::Vtpm].map(Step::End);
+    bench.steps(&ends).await;
+    bench.inbox.close();
+    assert!(powered_off(&mut bench.inbox).await);
 }
 
-async fn powered_off(mut inbox: mpsc::Receiver<Event>) -> bool {
+async fn powered_off(inbox: &mut mpsc::Receiver<Event>) -> bool {
     let mut powered_off = false;
     while let Some(event) = inbox.recv().await {
         powered_off |= matches!(event, Event::PoweredOff { reset: false });
@@ -221,127 +245,80 @@ async fn powered_off(mut inbox: mpsc::Receiver<Event>) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn yesterdays_copy_of_a_volume_is_refused_by_name_and_so_is_an_unknown_one() {
-    let (built, image) = match parts() {
-        Ok(parts) => parts,
-        Err(missing) => {
-            println!("Skipped: {missing}");
-            return;
-        }
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let (mut worker, _inbox, _swtpm) = worker(dir.path(), &built).await;
-    let mut record = record(&image);
-    record.spec.format = VolumeFormat::Vault;
-    let started = Arc::new(Mutex::new(Processes::default()));
-    let _cleanup = Cleanup(Arc::clone(&started));
-    worker.data_key = Some(Secret::new(vec![8; 32]));
+    let Some(parts) = parts() else { return };
+    let (mut bench, file) = Bench::with_vault(&parts).await;
     let data = Role::Disk(Volume::Data);
-    let file = worker.paths.image(Volume::Data);
-    step(&mut worker, (&mut record, &started), Step::Create(Volume::Data)).await;
+    let (open, close) = (Step::Spawn(data), Step::End(data));
     let mut copies = Vec::new();
     for _ in 0..2 {
-        step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
-        step(&mut worker, (&mut record, &started), Step::End(data)).await;
+        bench.steps(&[open, close]).await;
         copies.push(std::fs::read(&file).unwrap());
     }
-    let name = |refused: Trouble| refused.reason.refused;
     std::fs::write(&file, &copies[0]).unwrap();
-    let refused = worker.perform(&record, Step::Spawn(data)).await.unwrap_err();
-    assert_eq!(name(refused).as_deref(), Some("rolled-back"));
+    assert_eq!(bench.refusal(open).await, "rolled-back");
     std::fs::write(&file, &copies[1]).unwrap();
-    step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
+    bench.step(open).await;
     // A disk process that was killed had done nothing that the counter does not know.
-    assert!(crate::process::cut(record.running.get(data).unwrap()).await);
-    record.running.set(data, None);
-    step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
-    step(&mut worker, (&mut record, &started), Step::End(data)).await;
+    bench.cut(data).await;
+    bench.steps(&[open, close]).await;
     // What was there before an advance is dead while the guest runs on.
-    step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
+    bench.step(open).await;
     let before = std::fs::read(&file).unwrap();
-    worker.advance(&record, Volume::Data).await.unwrap();
-    assert!(crate::process::cut(record.running.get(data).unwrap()).await);
-    record.running.set(data, None);
+    bench.worker.advance(&bench.record, Volume::Data).await.unwrap();
+    bench.cut(data).await;
     let after = std::fs::read(&file).unwrap();
     std::fs::write(&file, &before).unwrap();
-    let refused = worker.perform(&record, Step::Spawn(data)).await.unwrap_err();
-    assert_eq!(name(refused).as_deref(), Some("rolled-back"));
+    assert_eq!(bench.refusal(open).await, "rolled-back");
     std::fs::write(&file, &after).unwrap();
-    step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
-    step(&mut worker, (&mut record, &started), Step::End(data)).await;
-    record.epoch = model::Epoch(2);
-    let refused = worker.perform(&record, Step::Spawn(data)).await.unwrap_err();
-    assert_eq!(name(refused).as_deref(), Some("anchor-missing"));
+    bench.steps(&[open, close]).await;
+    bench.record.epoch = model::Epoch(2);
+    assert_eq!(bench.refusal(open).await, "anchor-missing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_the_authoritys_record_a_host_that_was_set_back_is_refused_and_a_volume_is_handed_over()
 {
-    let (built, image) = match parts() {
-        Ok(parts) => parts,
-        Err(missing) => {
-            println!("Skipped: {missing}");
-            return;
-        }
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let (mut worker, _inbox, _swtpm) = worker(dir.path(), &built).await;
-    let mut record = record(&image);
-    record.spec.format = VolumeFormat::Vault;
-    let started = Arc::new(Mutex::new(Processes::default()));
-    let _cleanup = Cleanup(Arc::clone(&started));
-    worker.data_key = Some(Secret::new(vec![8; 32]));
+    let Some(parts) = parts() else { return };
+    let (mut bench, file) = Bench::with_vault(&parts).await;
     let data = Role::Disk(Volume::Data);
-    let file = worker.paths.image(Volume::Data);
-    step(&mut worker, (&mut record, &started), Step::Create(Volume::Data)).await;
+    let (open, close) = (Step::Spawn(data), Step::End(data));
+    let key = bench.worker.host.guard.host_key().await.unwrap();
     let mut runs = Vec::new();
-    let key = worker.host.guard.host_key().await.unwrap();
     for _ in 0..2 {
-        step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
-        step(&mut worker, (&mut record, &started), Step::End(data)).await;
-        let standing = worker.host.anchors.standing(&key, &worker.vm, record.epoch).await.unwrap();
+        bench.steps(&[open, close]).await;
+        let (anchors, epoch) = (&bench.worker.host.anchors, bench.record.epoch);
+        let standing = anchors.standing(&key, &bench.worker.vm, epoch).await.unwrap();
         assert!(standing[0].head.rest);
         runs.push((standing[0].count, std::fs::read(&file).unwrap()));
     }
-    let told = |count, handed_over| AnchorStart { count, handed_over };
-    let name = |refused: Trouble| refused.reason.refused.unwrap_or_default();
+    let told = |bench: &mut Bench, count, handed_over| {
+        bench.worker.recorded.insert(Volume::Data, AnchorStart { count, handed_over });
+    };
     // The table, the volume and the TPM agree, and the record counts further.
-    worker.recorded.insert(Volume::Data, told(runs[1].0 + 1, false));
-    assert_eq!(name(worker.perform(&record, Step::Spawn(data)).await.unwrap_err()), "rolled-back");
-    let anew = worker.perform(&record, Step::Create(Volume::Data)).await.unwrap_err();
-    assert_eq!(name(anew), "rolled-back");
+    told(&mut bench, runs[1].0 + 1, false);
+    assert_eq!(bench.refusal(open).await, "rolled-back");
+    assert_eq!(bench.refusal(Step::Create(Volume::Data)).await, "rolled-back");
     assert!(file.exists());
     // Another machine has no count of it: it takes the copy that the record counts, and no other.
-    worker.host.anchors.forget(&key, &worker.vm).await.unwrap();
-    worker.recorded.insert(Volume::Data, told(runs[1].0, false));
-    let refused = worker.perform(&record, Step::Spawn(data)).await.unwrap_err();
-    assert_eq!(name(refused), "anchor-missing");
-    worker.recorded.insert(Volume::Data, told(runs[1].0, true));
+    bench.worker.host.anchors.forget(&key, &bench.worker.vm).await.unwrap();
+    told(&mut bench, runs[1].0, false);
+    assert_eq!(bench.refusal(open).await, "anchor-missing");
+    told(&mut bench, runs[1].0, true);
     std::fs::write(&file, &runs[0].1).unwrap();
-    assert_eq!(name(worker.perform(&record, Step::Spawn(data)).await.unwrap_err()), "rolled-back");
+    assert_eq!(bench.refusal(open).await, "rolled-back");
     std::fs::write(&file, &runs[1].1).unwrap();
-    step(&mut worker, (&mut record, &started), Step::Spawn(data)).await;
-    step(&mut worker, (&mut record, &started), Step::End(data)).await;
+    bench.steps(&[open, close]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vtpm_gets_an_rsa_ek_only_if_the_vm_asks_for_one() {
-    let (built, image) = match parts() {
-        Ok(parts) => parts,
-        Err(missing) => {
-            println!("Skipped: {missing}");
-            return;
-        }
-    };
+    let Some(parts) = parts() else { return };
     for rsa in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut worker, _inbox, _swtpm) = worker(dir.path(), &built).await;
-        let mut record = record(&image);
-        record.spec.vtpm_rsa_ek = rsa;
-        let started = Arc::new(Mutex::new(Processes::default()));
-        let _cleanup = Cleanup(Arc::clone(&started));
-        worker.boot_keys = Some(Secret::new(vec![7; 128]));
-        step(&mut worker, (&mut record, &started), Step::Spawn(Role::Vtpm)).await;
-        let made = step(&mut worker, (&mut record, &started), Step::Manufacture).await;
+        let mut bench = Bench::new(&parts, VolumeFormat::default()).await;
+        bench.record.spec.vtpm_rsa_ek = rsa;
+        bench.worker.boot_keys = Some(Secret::new(vec![7; 128]));
+        bench.step(Step::Spawn(Role::Vtpm)).await;
+        let made = bench.step(Step::Manufacture).await;
         let Found::Publics(publics) = made else { panic!("{made:?}") };
         let Some(ek) = publics.ek_rsa_public else {
             assert!(!rsa);
