@@ -11,13 +11,13 @@ use model::{
     HostId, Incarnation, OperationId, VmId,
     api::policy::{Policy, PolicyView},
 };
-use pki::Anchors;
 use serve::{clock::SharedClock, shutdown::Shutdown};
 use time::OffsetDateTime;
 
 use crate::{
     audit::Auditor,
     config::Config,
+    ekroots::EkRoots,
     failure::Failure,
     flood::FloodGate,
     keyring::Keyring,
@@ -28,7 +28,7 @@ use crate::{
         token::PendingEnrolment,
         vm::{VmRecord, VmRejection},
     },
-    records::{self, Records, Versioned},
+    records::{self, Records, Versioned, Write},
     reference::References,
     restore::Restored,
 };
@@ -51,7 +51,7 @@ pub(crate) struct Shared {
     /// The store's anchor.
     pub(crate) anchor: AnchorHandle,
     /// TPM makers whose EKs are taken.
-    pub(crate) ek_anchors: Anchors,
+    pub(crate) ek_roots: EkRoots,
     /// Reference values of hosts.
     pub(crate) references: References,
     /// The store's incarnation.
@@ -91,6 +91,29 @@ impl Shared {
         Ok(found.ok_or(VmRejection::Unknown)?)
     }
 
+    /// Changes a VM's record, again if it moved meanwhile: what it was, and what it is now. What
+    /// stays the same is not written.
+    ///
+    /// # Errors
+    /// [`VmRejection::Unknown`], what `change` refuses, or the store's.
+    pub(crate) async fn change_vm<E: Into<Failure>>(
+        &self,
+        name: &VmId,
+        change: impl Fn(&VmRecord) -> Result<VmRecord, E>,
+    ) -> Result<(VmRecord, VmRecord), Failure> {
+        loop {
+            let vm = self.vm(name).await?;
+            let after = change(&vm.value).map_err(Into::into)?;
+            if after == vm.value {
+                return Ok((vm.value, after));
+            }
+            let write = Write::new().put(records::vm(name)?, &after, vm.version)?;
+            if self.records.commit(write).await? {
+                return Ok((vm.value, after));
+            }
+        }
+    }
+
     /// The record of a host that an operator names.
     ///
     /// # Errors
@@ -107,6 +130,26 @@ impl Shared {
     pub(crate) async fn enrolled(&self, name: &HostId) -> Result<Versioned<HostRecord>, Failure> {
         let found = self.records.get(&records::host(name)?).await?;
         Ok(found.ok_or(HostRejection::NotEnrolled)?)
+    }
+
+    /// Changes the record of a host that speaks for itself, as [`Self::change_vm`] does; what it is
+    /// now.
+    ///
+    /// # Errors
+    /// [`HostRejection::NotEnrolled`], what `change` refuses, or the store's.
+    pub(crate) async fn change_enrolled(
+        &self,
+        name: &HostId,
+        change: impl Fn(&HostRecord) -> Result<HostRecord, HostRejection>,
+    ) -> Result<HostRecord, Failure> {
+        loop {
+            let host = self.enrolled(name).await?;
+            let after = change(&host.value)?;
+            let write = Write::new().put(records::host(name)?, &after, host.version)?;
+            if self.records.commit(write).await? {
+                return Ok(after);
+            }
+        }
     }
 
     /// The time in Unix milliseconds.

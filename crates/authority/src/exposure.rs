@@ -11,8 +11,10 @@ use crate::{
     app::App,
     audit::{Actor, Done},
     failure::Failure,
-    record::host::HostRecord,
-    records::{self, Write},
+    record::{
+        host::HostRecord,
+        vm::{VmRecord, VmRejection},
+    },
     routes::vms::subject_of,
 };
 
@@ -35,16 +37,14 @@ pub(crate) async fn mark(
     let exposure = Exposure { since, at: app.now(), host: host.clone(), reason: reason.to_owned() };
     for vm in app.records.vms().await? {
         let name = vm.spec.name;
-        loop {
-            let vm = app.vm(&name).await?;
-            let Some(after) = vm.value.exposed_by(&exposure) else { break };
-            let write = Write::new().put(records::vm(&name)?, &after, vm.version)?;
-            if app.records.commit(write).await? {
-                let detail = format!("by {host}, which was last good at {since}: {reason}");
-                let done = Done::new("vm-exposed", subject_of(&name)).detail(detail);
-                app.audit.done(&Actor::authority(), done).await?;
-                break;
-            }
+        let exposed = |vm: &VmRecord| {
+            Ok::<_, VmRejection>(vm.exposed_by(&exposure).unwrap_or_else(|| vm.clone()))
+        };
+        let (before, after) = app.change_vm(&name, exposed).await?;
+        if after != before {
+            let detail = format!("by {host}, which was last good at {since}: {reason}");
+            let done = Done::new("vm-exposed", subject_of(&name)).detail(detail);
+            app.audit.done(&Actor::authority(), done).await?;
         }
     }
     Ok(())

@@ -15,6 +15,7 @@ mod backup;
 mod caller;
 mod command;
 mod config;
+mod ekroots;
 mod exposure;
 mod failure;
 mod flood;

@@ -3,12 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use anchor::{AnchorFault, Anchored, Pace};
-use pki::{Anchors, CertRejection};
 use serve::{
     clock::SharedClock,
     fsfile,
     https::{self, ListenError, Server, ServerTls, TlsError},
-    pem::{self, PemError},
     shutdown::Shutdown,
 };
 use thiserror::Error;
@@ -18,6 +16,7 @@ use crate::{
     app::{App, Shared},
     audit::{Actor, AuditError, Auditor, Done},
     config::Config,
+    ekroots::{EkRoots, EkRootsError},
     flood::FloodGate,
     ground::{self, GroundError, Opened},
     housekeeping,
@@ -41,8 +40,8 @@ pub(crate) enum ServerError {
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// The trust anchors of TPM makers.
-    #[error("ek_roots cannot be used")]
-    EkRoots(#[source] CertRejection),
+    #[error(transparent)]
+    EkRoots(#[from] EkRootsError),
     /// Files.
     #[error(transparent)]
     File(#[from] fsfile::FileError),
@@ -52,9 +51,6 @@ pub(crate) enum ServerError {
     /// Listening.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// PEM files.
-    #[error(transparent)]
-    Pem(#[from] PemError),
     /// Reference values.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
@@ -75,7 +71,6 @@ impl ServerError {
             | Self::EkRoots(_)
             | Self::File(_)
             | Self::Listen(_)
-            | Self::Pem(_)
             | Self::Reference(_)
             | Self::Signals(_)
             | Self::Tls(_) => None,
@@ -105,15 +100,11 @@ impl From<records::RecordError> for ServerError {
 ///
 /// # Errors
 /// [`ServerError`].
-pub(crate) fn check(config: &Config) -> Result<(Anchors, References), ServerError> {
-    let mut roots = Vec::new();
-    for path in &config.ek_roots {
-        roots.extend(pem::read_certificates(path)?);
-    }
-    let ek_anchors = Anchors::new(&roots).map_err(ServerError::EkRoots)?;
+pub(crate) fn check(config: &Config) -> Result<(EkRoots, References), ServerError> {
+    let ek_roots = EkRoots::read(&config.ek_roots)?;
     let references = References::new(config)?;
     references.present()?;
-    Ok((ek_anchors, references))
+    Ok((ek_roots, references))
 }
 
 /// Serves until SIGTERM.
@@ -151,7 +142,7 @@ async fn start(
     clock: SharedClock,
     shutdown: Shutdown,
 ) -> Result<(App, AnchorTask), ServerError> {
-    let (ek_anchors, references) = check(&config)?;
+    let (ek_roots, references) = check(&config)?;
     let paths = Paths::new(&config.state_dir);
     ground::must_exist(&paths.marker())?;
     let tpm = TpmLink::new(config.tpm_address().map_err(GroundError::from)?);
@@ -178,7 +169,7 @@ async fn start(
         records,
         keys,
         anchor,
-        ek_anchors,
+        ek_roots,
         references,
         incarnation,
         restored,

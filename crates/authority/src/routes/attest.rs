@@ -41,7 +41,6 @@ use crate::{
     lease::{self, GuardRecord},
     nonce::Asker,
     record::host::{GoodStanding, HostRecord, Standing},
-    records::{self, Write},
     refusal::{Refusal, Rejection},
 };
 
@@ -213,10 +212,9 @@ async fn settle(
     standing: Standing,
     good: Option<(&HostPolicy, &HostEvidence)>,
 ) -> Result<HostRecord, Failure> {
-    loop {
-        let host = app.enrolled(name).await?;
-        host.value.may_attest()?;
-        let mut after = host.value.appraised(standing.clone());
+    app.change_enrolled(name, |host| {
+        host.may_attest()?;
+        let mut after = host.clone().appraised(standing.clone());
         if let Some((policy, evidence)) = good
             && let Some(counter) = evidence.guard_counter
         {
@@ -225,11 +223,9 @@ async fn settle(
             let before = after.guard.as_ref();
             after.guard = Some(GuardRecord::next(before, counter, generation, reference));
         }
-        let write = Write::new().put(records::host(name)?, &after, host.version)?;
-        if app.records.commit(write).await? {
-            return Ok(after);
-        }
-    }
+        Ok(after)
+    })
+    .await
 }
 
 fn host_policy(app: &App, host: &HostRecord) -> Result<HostPolicy, Failure> {

@@ -207,7 +207,7 @@ fn check_ek(app: &Shared, request: &EnrolRequest, ek: &Public) -> Result<String,
     let verified = pki::verify_chain(
         &request.ek_certificate.0,
         &intermediates,
-        &app.ek_anchors,
+        &app.ek_roots.anchors,
         app.date(),
         pki::Purpose::EndorsementKey,
     );

@@ -14,7 +14,7 @@ use model::{
     },
 };
 use pki::{Profile, tcg::TpmModel};
-use serve::{fsfile, pem};
+use serve::fsfile;
 use tpm::{Attributes, Public};
 
 use super::{
@@ -243,15 +243,11 @@ async fn record(
     name: &VmId,
     standing: &GuestStanding,
 ) -> Result<(), Failure> {
-    loop {
-        let vm = app.vm(name).await?;
-        vm.value.is_homed(session.name(), standing.epoch)?;
-        let after = vm.value.appraised(standing.clone());
-        let write = Write::new().put(records::vm(name)?, &after, vm.version)?;
-        if app.records.commit(write).await? {
-            break;
-        }
-    }
+    app.change_vm(name, |vm| {
+        vm.is_homed(session.name(), standing.epoch)?;
+        Ok::<_, VmRejection>(vm.appraised(standing.clone()))
+    })
+    .await?;
     let (actor, subject) = (session.actor(), subject_of(name));
     match &standing.refused {
         None => {
@@ -305,17 +301,13 @@ async fn export(
     }
     let home = vm.home.ok_or(VmRejection::Unknown)?;
     let identity = app.host(&home).await?.value.identity;
-    let mut ek_roots = Vec::new();
-    for path in &app.config.ek_roots {
-        ek_roots.extend(pem::read_certificates(path)?.into_iter().map(Bytes));
-    }
     Ok(Answer(EvidenceExport {
         evidence: serde_json::from_slice(&json)?,
         vtpm_ca: Bytes(app.keys.vtpm_ca.certificate().to_vec()),
         ca: Bytes(app.keys.ca.certificate().to_vec()),
         host_ak_certificate: identity.ak_certificate,
         host_ek_certificate: identity.ek_certificate,
-        ek_roots,
+        ek_roots: app.ek_roots.certificates.clone(),
         signing_key: Bytes(app.keys.signer.spki().to_vec()),
         verdict: answer(&guest),
     }))

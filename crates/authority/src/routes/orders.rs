@@ -28,8 +28,11 @@ use crate::{
     caller::HostSession,
     failure::Failure,
     operations,
-    record::vm::KeyState,
-    records::{self, Write},
+    record::{
+        host::HostRecord,
+        vm::{KeyState, VmRecord},
+    },
+    records,
     refusal::Refusal,
 };
 
@@ -165,23 +168,14 @@ async fn report(
     Named(name): Named<VmId>,
     Body(report): Body<VmReport>,
 ) -> Outcome<VmView> {
-    loop {
-        let vm = app.vm(&name).await?;
-        let after = vm.value.reported(session.name(), report.clone())?;
-        if after == vm.value {
-            return Ok(Answer(after.view()));
-        }
-        let moved = after.state != vm.value.state;
-        let write = Write::new().put(records::vm(&name)?, &after, vm.version)?;
-        if app.records.commit(write).await? {
-            if moved {
-                let detail = format!("{:?}: {}", after.state, after.detail);
-                let done = Done::new("vm-state-changed", subject_of(&name)).detail(detail);
-                app.audit.done(&session.actor(), done).await?;
-            }
-            return Ok(Answer(after.view()));
-        }
+    let reported = |vm: &VmRecord| vm.reported(session.name(), report.clone());
+    let (before, after) = app.change_vm(&name, reported).await?;
+    if after.state != before.state {
+        let detail = format!("{:?}: {}", after.state, after.detail);
+        let done = Done::new("vm-state-changed", subject_of(&name)).detail(detail);
+        app.audit.done(&session.actor(), done).await?;
     }
+    Ok(Answer(after.view()))
 }
 
 async fn events(
@@ -205,15 +199,11 @@ async fn events(
             next = seq.saturating_add(1);
         }
     }
-    loop {
-        let host = app.enrolled(session.name()).await?;
-        let mut after = host.value;
-        after.spool_next = after.spool_next.max(next);
-        let write = Write::new().put(records::host(session.name())?, &after, host.version)?;
-        if app.records.commit(write).await? {
-            return Ok(Answer(()));
-        }
-    }
+    let taken = |host: &HostRecord| {
+        Ok(HostRecord { spool_next: host.spool_next.max(next), ..host.clone() })
+    };
+    app.change_enrolled(session.name(), taken).await?;
+    Ok(Answer(()))
 }
 
 fn entry(session: &HostSession, event: HostEvent) -> Result<AuditEvent, Failure> {

@@ -12,12 +12,7 @@ use super::{
     shape::Shape,
     vms::subject_of,
 };
-use crate::{
-    app::App,
-    audit::Done,
-    caller::Operator,
-    records::{self, Write},
-};
+use crate::{app::App, audit::Done, caller::Operator, record::vm::VmRecord};
 
 /// The operations.
 pub(crate) fn routes() -> Vec<Route> {
@@ -39,18 +34,13 @@ async fn reanchor(
     Named(name): Named<VmId>,
     Body(request): Body<Reason>,
 ) -> Outcome<VmView> {
-    loop {
-        let vm = app.vm(&name).await?;
-        let after = vm.value.reanchored(operator.name(), &request.reason, app.now())?;
-        let write = Write::new().put(records::vm(&name)?, &after, vm.version)?;
-        if app.records.commit(write).await? {
-            let view = after.view();
-            let approved = view.reanchor.as_ref().is_some_and(|of| of.approved_by.is_some());
-            let event = if approved { "vm-reanchor-approved" } else { "vm-reanchor-proposed" };
-            let done = Done::new(event, subject_of(&name)).detail(request.reason);
-            app.audit.done(&operator.actor(), done).await?;
-            app.anchor.now().await?;
-            return Ok(Answer(view));
-        }
-    }
+    let reanchored = |vm: &VmRecord| vm.reanchored(operator.name(), &request.reason, app.now());
+    let (_, after) = app.change_vm(&name, reanchored).await?;
+    let view = after.view();
+    let approved = view.reanchor.as_ref().is_some_and(|of| of.approved_by.is_some());
+    let event = if approved { "vm-reanchor-approved" } else { "vm-reanchor-proposed" };
+    let done = Done::new(event, subject_of(&name)).detail(request.reason);
+    app.audit.done(&operator.actor(), done).await?;
+    app.anchor.now().await?;
+    Ok(Answer(view))
 }

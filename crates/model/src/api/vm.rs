@@ -310,10 +310,8 @@ pub struct EvidenceExport {
     /// Certificate of the host's EK, DER.
     pub host_ek_certificate: Bytes,
     /// CA certificates of the TPM makers that the authority trusts, DER.
-    #[serde(default)]
     pub ek_roots: Vec<Bytes>,
     /// The key that signs verdicts, SubjectPublicKeyInfo.
-    #[serde(default)]
     pub signing_key: Bytes,
     /// The verdict over it.
     pub verdict: GuestVerdict,
