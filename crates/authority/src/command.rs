@@ -147,39 +147,55 @@ impl Cli {
             server::check(&config)?;
             return Ok(());
         }
-        if let Some(Command::Reference { document }) = &self.command {
-            let installed = reference::install(&config, document).map_err(ended)?;
-            return Ok(say(&installed, self.json)?);
-        }
-        telemetry::init(&config.log)?;
-        sandbox::harden()?;
-        if self.command.is_none() {
-            return serve(config);
-        }
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let clock = SystemClock::shared();
-        runtime.block_on(async {
-            match self.command {
-                None | Some(Command::Reference { .. }) => Ok(()),
-                Some(Command::Init) => {
-                    let tell = |report: &Report| say(report, self.json);
-                    init::init(&config, &clock, tell).await.map_err(ended)
-                }
-                Some(Command::Operator { name, out }) => {
-                    let made = operator(&config, &clock, &name, &out).await?;
-                    Ok(say(&made, self.json)?)
-                }
-                Some(Command::Recover) => recover(&config).await,
-                Some(Command::Backup { out }) => {
-                    let made = backup::make(&config, &clock, &out).await.map_err(ended)?;
-                    Ok(say(&made, self.json)?)
-                }
-                Some(Command::Restore { backup, longest_lease }) => {
-                    restore(&config, &clock, backup, longest_lease).await
-                }
+        match self.command {
+            None => {
+                quiet(&config)?;
+                serve(config)
             }
-        })
+            Some(command) => command.run(&config, self.json),
+        }
     }
+}
+
+impl Command {
+    fn run(self, config: &Config, json: bool) -> Result<(), Ended> {
+        let clock = SystemClock::shared();
+        match self {
+            // It opens no state and knows no secret.
+            Self::Reference { document } => {
+                let installed = reference::install(config, &document).map_err(ended)?;
+                Ok(say(&installed, json)?)
+            }
+            Self::Init => alone(config, async {
+                let tell = |report: &Report| say(report, json);
+                init::init(config, &clock, tell).await.map_err(ended)
+            }),
+            Self::Operator { name, out } => alone(config, async {
+                let made = operator(config, &clock, &name, &out).await?;
+                Ok::<_, Ended>(say(&made, json)?)
+            }),
+            Self::Recover => alone(config, recover(config)),
+            Self::Backup { out } => alone(config, async {
+                let made = backup::make(config, &clock, &out).await.map_err(ended)?;
+                Ok::<_, Ended>(say(&made, json)?)
+            }),
+            Self::Restore { backup, longest_lease } => {
+                alone(config, restore(config, &clock, backup, longest_lease))
+            }
+        }
+    }
+}
+
+/// What every use of the state begins with: the log, and no core dumps.
+fn quiet(config: &Config) -> Result<(), Ended> {
+    telemetry::init(&config.log)?;
+    Ok(sandbox::harden()?)
+}
+
+/// Runs a command that uses the state while no server does.
+fn alone(config: &Config, job: impl Future<Output = Result<(), Ended>>) -> Result<(), Ended> {
+    quiet(config)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(job)
 }
 
 /// Serves until SIGTERM; a start that is refused is noted for the next good one.
