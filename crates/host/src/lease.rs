@@ -32,15 +32,11 @@ pub(crate) async fn follow(host: Arc<Host>, registry: Arc<Registry>, shutdown: S
             tracing::error!(%trouble, "the cached keys cannot be removed");
         }
         let ended = host.guard.lease_ended();
-        if told != Some(ended) {
-            told = Some(ended);
+        let before = told.replace(ended);
+        if before != Some(ended) {
             tracing::info!(ended, "lease");
-            let stands = |state| state == VmState::Paused;
-            registry.tell(|state| ended || !stands(state), || Event::Lease { ended }).await;
-        } else if ended {
-            // A report that was taken at the last moment may have said otherwise.
-            registry.tell_all(|| Event::Lease { ended }).await;
         }
+        registry.tell(|state| hears(state, before, ended), || Event::Lease { ended }).await;
         let until = *host.guard.lease().borrow();
         let left = until.saturating_sub(host.clock.unix_ms());
         // The wall clock may jump, so it is looked at again within a minute in any case.
@@ -49,6 +45,28 @@ pub(crate) async fn follow(host: Arc<Host>, registry: Arc<Registry>, shutdown: S
             () = shutdown.requested() => return,
             _ = sessions.changed() => {}
             () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+        }
+    }
+}
+
+/// Whether a VM is told how the lease stands, which all were told was over (or not) `before`.
+fn hears(state: VmState, before: Option<bool>, ended: bool) -> bool {
+    // That it is over is said again: a report that was taken at the last moment may have said otherwise.
+    ended || (before != Some(ended) && state != VmState::Paused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_lease_is_for_all_and_its_renewal_for_none_that_stands() {
+        for state in [VmState::Running, VmState::Paused, VmState::Busy, VmState::Stopped] {
+            assert!(hears(state, None, true) && hears(state, Some(false), true));
+            assert!(hears(state, Some(true), true));
+            assert_eq!(hears(state, Some(true), false), state != VmState::Paused);
+            assert_eq!(hears(state, None, false), state != VmState::Paused);
+            assert!(!hears(state, Some(false), false));
         }
     }
 }

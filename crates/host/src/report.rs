@@ -119,19 +119,18 @@ async fn tell(
     if settled && told.state.as_ref() != Some(&state) {
         let body = VmReport { state: shown.state, epoch: shown.vm.epoch, detail: state.1.clone() };
         let path = format!("/v1/vms/{vm}/report");
-        match session.client.post::<_, serde_json::Value>(&path, &body).await {
-            Err(error) if !decided(&error) => return false,
-            Err(error) => {
-                tracing::warn!(vm.id = %vm, %error, "the report is not wanted");
-                let reason = Trouble::from(error).reason;
+        let taken = session.client.post::<_, serde_json::Value>(&path, &body).await;
+        if let Err(error) = &taken
+            && decided(error)
+        {
+            tracing::warn!(vm.id = %vm, %error, "the report is not wanted");
+        }
+        let session_over = host.clock.unix_ms() >= session.view.lease_until;
+        match answered(taken, host.guard.lease_ended(), session_over) {
+            Answered::Again => return false,
+            Answered::Said(None) => {}
+            Answered::Said(Some(event)) => {
                 // The driver may have ended with the agent.
-                if reason.disowns() && events.send(Event::Disowned(reason)).await.is_err() {
-                    return true;
-                }
-            }
-            Ok(_) => {
-                // It is still this host's: what stood because the lease had ended goes on.
-                let event = Event::Lease { ended: host.guard.lease_ended() };
                 if events.send(event).await.is_err() {
                     return true;
                 }
@@ -141,6 +140,31 @@ async fn tell(
         told.volumes.clear();
     }
     tell_volumes(host, &session, (vm, shown), told).await
+}
+
+/// What follows from a report of how a VM stands.
+#[derive(Debug)]
+enum Answered {
+    /// It is told again.
+    Again,
+    /// It is not, and this is for the driver.
+    Said(Option<Event>),
+}
+
+/// `ended`: whether the guard's lease is over; `session_over`: whether that of the session is, under
+/// which the report was made.
+fn answered<T>(taken: Result<T, CallError>, ended: bool, session_over: bool) -> Answered {
+    match taken {
+        Err(error) if !decided(&error) => Answered::Again,
+        Err(error) => {
+            let reason = Trouble::from(error).reason;
+            Answered::Said(reason.disowns().then_some(Event::Disowned(reason)))
+        }
+        // The guard has not heard of the session yet: what stands would never be told that it may go on.
+        Ok(_) if ended && !session_over => Answered::Again,
+        // It is still this host's: what stood because the lease had ended goes on.
+        Ok(_) => Answered::Said(Some(Event::Lease { ended })),
+    }
 }
 
 /// Tells what the volumes count, as far as it is new; `false` if it must be told again.
@@ -189,4 +213,37 @@ async fn tell_volumes(
 fn decided(error: &CallError) -> bool {
     let session = matches!(error.refusal(), Some("session-expired" | "session-missing"));
     error.problem().is_some_and(|p| p.status < 500 && p.status != 429) && !session
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use serve::problem::Problem;
+
+    use super::*;
+
+    fn refused(name: &'static str) -> Result<(), CallError> {
+        let problem = Problem::refusal(name, "no").status(StatusCode::CONFLICT);
+        Err(CallError::Problem(Box::new(problem)))
+    }
+
+    #[test]
+    fn what_stood_for_the_lease_goes_on_when_the_report_is_taken_under_a_lease_and_only_then() {
+        let taken = answered(Ok(()), false, false);
+        assert!(matches!(taken, Answered::Said(Some(Event::Lease { ended: false }))));
+        let too_late = answered(Ok(()), true, true);
+        assert!(matches!(too_late, Answered::Said(Some(Event::Lease { ended: true }))));
+        // The session's lease is not the guard's yet.
+        assert!(matches!(answered(Ok(()), true, false), Answered::Again));
+    }
+
+    #[test]
+    fn a_vm_that_is_not_this_hosts_any_more_ends_and_other_refusals_move_nothing() {
+        for name in ["grant-epoch-moved", "vm-homed-elsewhere"] {
+            let answer = answered(refused(name), false, false);
+            assert!(matches!(answer, Answered::Said(Some(Event::Disowned(_)))), "{name}");
+        }
+        assert!(matches!(answered(refused("host-draining"), false, false), Answered::Said(None)));
+        assert!(matches!(answered(refused("session-expired"), false, false), Answered::Again));
+    }
 }

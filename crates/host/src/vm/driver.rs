@@ -92,10 +92,7 @@ impl Driver {
         let paths = VmPaths::new(&host.config, &vm);
         let (events, inbox) = mpsc::channel(QUEUE);
         let worker = Worker::new(Arc::clone(&host), vm, console, events.clone());
-        // One that stands may stand because the lease had ended: its first report lets it go on.
-        let stands = matches!(&record.phase, Phase::Live(live) if live.paused);
-        let lease_ended = stands || host.guard.lease_ended();
-        let memory = Memory { lease_ended, ..Memory::default() };
+        let memory = Memory::at_start(&record, host.guard.lease_ended());
         let (shown, seen) = watch::channel(show(&record, None, None));
         let driver = Self {
             host,

@@ -53,6 +53,13 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// What is known when the agent starts. A VM that stands may stand because the lease had ended,
+    /// whatever the lease says now: its first report that is taken lets it go on.
+    pub(super) fn at_start(record: &Record, lease_ended: bool) -> Self {
+        let stands = matches!(&record.phase, Phase::Live(live) if live.paused);
+        Self { lease_ended: stands || lease_ended, ..Self::default() }
+    }
+
     fn has(&self, volume: Volume) -> bool {
         match volume {
             Volume::Boot => self.boot_keys,

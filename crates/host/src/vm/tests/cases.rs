@@ -152,6 +152,25 @@ fn the_end_of_the_lease_pauses_and_its_renewal_goes_on() {
 }
 
 #[test]
+fn a_vm_that_stands_when_the_agent_starts_waits_for_its_report_whatever_the_lease_says() {
+    let mut world = World::new();
+    world.order(Action::Start);
+    world.settle();
+    world.act(&Act::Lease { ended: true });
+    world.act(&Act::Step);
+    // The lease is renewed while no agent runs.
+    world.memory.lease_ended = false;
+    world.act(&Act::Crash { after: false });
+    while let Some(step) = machine::next(&world.record, &world.memory) {
+        assert_ne!(step, Step::Continue);
+        world.act(&Act::Step);
+    }
+    assert!(matches!(&world.record.phase, Phase::Live(live) if live.paused));
+    world.act(&Act::Lease { ended: false });
+    assert_eq!(machine::next(&world.record, &world.memory), Some(Step::Continue));
+}
+
+#[test]
 fn a_vm_whose_home_was_taken_away_is_cut_whoever_says_it_first() {
     let running = || {
         let mut world = World::new();

@@ -267,7 +267,7 @@ impl World {
                     let _lost = self.effect(step);
                 }
                 let lease_ended = self.memory.lease_ended;
-                self.memory = Memory { lease_ended, ..Memory::default() };
+                self.memory = Memory::at_start(&self.record, lease_ended);
                 self.event(Event::Found(self.alive));
             }
             Act::Kill(role) => {
