@@ -2,13 +2,14 @@
 
 use axum::extract::{Path, State};
 use model::{
+    Secret,
     agent::{CounterAdvance, CounterValue, RefusedStore},
     api::service::Service,
 };
 use serve::problem::{Json, Problem};
 
 use super::{Local, problem, services::unknown};
-use crate::anchors::services::name;
+use crate::{anchors::services::name, trouble::Trouble};
 
 /// The counter's name in the table.
 fn named(service: &str, store: &str) -> Result<String, Problem> {
@@ -18,38 +19,46 @@ fn named(service: &str, store: &str) -> Result<String, Problem> {
     Ok(name(service, &id))
 }
 
+/// The table's key, and the counter's name in the table.
+async fn counter(
+    local: &Local,
+    (service, store): (String, String),
+) -> Result<(Secret<Vec<u8>>, String), Problem> {
+    let name = named(&service, &store)?;
+    let key = local.host.guard.host_key().await.map_err(|trouble| problem(&trouble))?;
+    Ok((key, name))
+}
+
+fn answer(count: Result<u64, Trouble>) -> Result<Json<CounterValue>, Problem> {
+    Ok(Json(CounterValue { count: count.map_err(|trouble| problem(&trouble))? }))
+}
+
 /// `POST /v1/counters/{service}/{store}/begin`.
 pub(super) async fn begin(
     State(local): State<Local>,
-    Path((service, store)): Path<(String, String)>,
+    Path(of): Path<(String, String)>,
 ) -> Result<Json<CounterValue>, Problem> {
-    let name = named(&service, &store)?;
-    let key = local.host.guard.host_key().await.map_err(|trouble| problem(&trouble))?;
-    let count = local.host.anchors.begin_store(&key, &name).await;
-    Ok(Json(CounterValue { count: count.map_err(|trouble| problem(&trouble))? }))
+    let (key, name) = counter(&local, of).await?;
+    answer(local.host.anchors.begin_store(&key, &name).await)
 }
 
 /// `GET /v1/counters/{service}/{store}`.
 pub(super) async fn read(
     State(local): State<Local>,
-    Path((service, store)): Path<(String, String)>,
+    Path(of): Path<(String, String)>,
 ) -> Result<Json<CounterValue>, Problem> {
-    let name = named(&service, &store)?;
-    let key = local.host.guard.host_key().await.map_err(|trouble| problem(&trouble))?;
-    let count = local.host.anchors.count(&key, &name).await;
-    Ok(Json(CounterValue { count: count.map_err(|trouble| problem(&trouble))? }))
+    let (key, name) = counter(&local, of).await?;
+    answer(local.host.anchors.count(&key, &name).await)
 }
 
 /// `POST /v1/counters/{service}/{store}/advance`.
 pub(super) async fn advance(
     State(local): State<Local>,
-    Path((service, store)): Path<(String, String)>,
+    Path(of): Path<(String, String)>,
     Json(asked): Json<CounterAdvance>,
 ) -> Result<Json<CounterValue>, Problem> {
-    let name = named(&service, &store)?;
-    let key = local.host.guard.host_key().await.map_err(|trouble| problem(&trouble))?;
-    let count = local.host.anchors.advance_store(&key, &name, asked.from).await;
-    Ok(Json(CounterValue { count: count.map_err(|trouble| problem(&trouble))? }))
+    let (key, name) = counter(&local, of).await?;
+    answer(local.host.anchors.advance_store(&key, &name, asked.from).await)
 }
 
 /// `POST /v1/counters/{service}/{store}/refused`.
