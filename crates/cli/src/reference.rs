@@ -22,7 +22,7 @@ use model::Digest;
 
 pub use self::{
     document::{Document, trusted, verify},
-    key::{make_key, open_key},
+    key::{make_key, open_key, write_public},
 };
 
 /// PCR of our own components.

@@ -77,9 +77,14 @@ fn ek_ca(dir: &Path) -> Result<Ca, Failure> {
 }
 
 fn endorser(dir: &Path) -> Result<SoftwareKey, Failure> {
-    let file = dir.join("endorser.key");
-    if file.exists() {
-        return reference::open_key(&file);
+    let (file, public) = (dir.join("endorser.key"), dir.join("endorser.pub"));
+    if !file.exists() {
+        return reference::make_key(&file, &public);
     }
-    reference::make_key(&file, &dir.join("endorser.pub"))
+    let key = reference::open_key(&file)?;
+    // A lab that was stopped between the two is finished.
+    if !public.exists() {
+        reference::write_public(&key, &public)?;
+    }
+    Ok(key)
 }

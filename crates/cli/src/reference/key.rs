@@ -20,9 +20,17 @@ pub fn make_key(key: &Path, public: &Path) -> Result<SoftwareKey, Failure> {
     }
     pem::write_key(key, &SigningKey::generate()?.to_pkcs8()?)?;
     let made = open_key(key)?;
-    let text = pem::encode("PUBLIC KEY", made.spki())?;
-    fsfile::write_atomic(public, text.as_bytes(), 0o644)?;
+    write_public(&made, public)?;
     Ok(made)
+}
+
+/// Writes a key's public half (SubjectPublicKeyInfo, PEM).
+///
+/// # Errors
+/// [`Failure::Error`] if it cannot be written.
+pub fn write_public(key: &SoftwareKey, public: &Path) -> Result<(), Failure> {
+    let text = pem::encode("PUBLIC KEY", key.spki())?;
+    Ok(fsfile::write_atomic(public, text.as_bytes(), 0o644)?)
 }
 
 /// Reads an endorser's key.
