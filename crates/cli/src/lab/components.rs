@@ -54,23 +54,7 @@ impl Programs {
     /// [`Failure::Error`] naming what is missing.
     pub fn beside_this() -> Result<Self, Failure> {
         let mut missing = Vec::new();
-        let found = Self::find(&mut missing)?;
-        found.ok_or_else(|| absent(&missing))
-    }
-
-    /// As [`Self::beside_this`]; `None` if one is missing, all of which are named in `missing`.
-    fn find(missing: &mut Vec<String>) -> Result<Option<Self>, Failure> {
-        let this = std::env::current_exe()?;
-        Ok(Self::search(this.parent().unwrap_or_else(|| Path::new("/")), missing))
-    }
-
-    /// Finds them in `folder`.
-    ///
-    /// # Errors
-    /// As [`Self::beside_this`].
-    pub fn in_folder(folder: &Path) -> Result<Self, Failure> {
-        let mut missing = Vec::new();
-        Self::search(folder, &mut missing).ok_or_else(|| absent(&missing))
+        Self::search(&own_folder()?, &mut missing).ok_or_else(|| absent(&missing))
     }
 
     fn search(folder: &Path, missing: &mut Vec<String>) -> Option<Self> {
@@ -106,13 +90,22 @@ fn absent(missing: &[String]) -> Failure {
     )
 }
 
-/// Finds our own programs and the distribution's.
+/// The folder of the running program.
+///
+/// # Errors
+/// [`Failure::Error`] if the system does not say.
+pub fn own_folder() -> Result<PathBuf, Failure> {
+    let this = std::env::current_exe()?;
+    Ok(this.parent().unwrap_or_else(|| Path::new("/")).to_owned())
+}
+
+/// Finds our own programs in `folder`, and the distribution's.
 ///
 /// # Errors
 /// [`Failure::Error`] naming everything that is missing of both.
-pub fn find_all() -> Result<(Programs, Distribution), Failure> {
+pub fn find_all(folder: &Path) -> Result<(Programs, Distribution), Failure> {
     let mut missing = Vec::new();
-    let programs = Programs::find(&mut missing)?;
+    let programs = Programs::search(folder, &mut missing);
     let distribution = Distribution::search(&mut missing);
     programs.zip(distribution).ok_or_else(|| absent(&missing))
 }
@@ -143,15 +136,6 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 impl Distribution {
-    /// Finds them, beside nothing of ours.
-    ///
-    /// # Errors
-    /// [`Failure::Error`] naming everything that is missing.
-    pub fn find() -> Result<Self, Failure> {
-        let mut missing = Vec::new();
-        Self::search(&mut missing).ok_or_else(|| absent(&missing))
-    }
-
     fn search(missing: &mut Vec<String>) -> Option<Self> {
         let mut found = |what: &str, path: Option<PathBuf>| {
             if path.is_none() {

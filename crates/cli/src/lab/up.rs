@@ -21,7 +21,7 @@ use serve::{
 use self::wish::CONFIG;
 pub use self::wish::Wish;
 use super::{
-    components::{Component, Distribution, Programs, find_all, measure},
+    components::{Component, Distribution, Programs, find_all, measure, own_folder},
     keys::LabKeys,
     layout::Layout,
     measured_boot,
@@ -64,7 +64,7 @@ struct Lab {
 /// # Errors
 /// [`Failure`] naming the step that did not work.
 pub async fn run(dir: &Path, wish: &Wish, printer: Printer) -> Result<(), Failure> {
-    let (programs, distribution) = find_all()?;
+    let (programs, distribution) = find_all(&own_folder()?)?;
     let layout = Layout::create(dir)?;
     let _lock = lock(&layout)?;
     let settings = wish.settings(Settings::read(&layout)?);

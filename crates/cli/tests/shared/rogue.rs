@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use attest::eventlog::{Builder, EventType};
 use cli::lab::{
-    components::{Distribution, Programs, measure},
+    components::{find_all, measure},
     keys::LabKeys,
     layout::Layout,
     measured_boot,
@@ -80,7 +80,7 @@ impl Rogue {
         let layout = Layout::open(world.dir()).expect("a lab");
         let dir = world.path(&format!("rogue-{name}"));
         let keys = LabKeys::open_or_make(&layout).expect("the lab's keys");
-        let distribution = Distribution::find().expect("swtpm");
+        let (programs, distribution) = find_all(&programs()).expect("everything");
         let tpm = LabTpm::at(&layout.run().join(format!("rogue-{name}.tpm"))).expect("a TPM");
         let process = tpm
             .power_on(&distribution.swtpm, &dir, &layout.log(&format!("rogue-{name}")))
@@ -91,7 +91,6 @@ impl Rogue {
             Ok(ek_certificate.clone())
         })
         .expect("manufactured");
-        let programs = Programs::in_folder(&programs()).expect("programs");
         let log = measured_boot::measure(
             tpm.actor(),
             &measure(&programs, &distribution).expect("digests"),
