@@ -28,17 +28,8 @@ pub enum Failure {
         detail: String,
         /// What to do next.
         hint: String,
-    },
-    /// A log is not what was recorded: a refusal that names the first altered entry.
-    Altered {
-        /// The rejection's kebab-case name.
-        name: String,
-        /// What happened.
-        detail: String,
-        /// What to do next.
-        hint: String,
-        /// Index of the first entry that is (or can be) altered.
-        index: u64,
+        /// Of a log that is not what was recorded: the first entry that is (or can be) altered.
+        index: Option<u64>,
     },
     /// It could not be done: exit status 1.
     Error {
@@ -63,7 +54,8 @@ impl Failure {
         detail: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self::Refused { name: name.into(), detail: detail.into(), hint: hint.into() }
+        let (name, detail, hint) = (name.into(), detail.into(), hint.into());
+        Self::Refused { name, detail, hint, index: None }
     }
 }
 
@@ -204,7 +196,7 @@ impl Printer {
             self.line(&failure.json(&hint).to_string());
         } else {
             match failure {
-                Failure::Refused { name, detail, .. } | Failure::Altered { name, detail, .. } => {
+                Failure::Refused { name, detail, .. } => {
                     self.say(&format!("refused: {name}: {detail}"));
                 }
                 Failure::Error { message, .. } | Failure::Usage(message) => {
@@ -216,7 +208,7 @@ impl Printer {
             }
         }
         match failure {
-            Failure::Refused { .. } | Failure::Altered { .. } => Exit::Refused,
+            Failure::Refused { .. } => Exit::Refused,
             Failure::Error { .. } => Exit::Failed,
             Failure::Usage(_) => Exit::Usage,
         }
@@ -226,9 +218,7 @@ impl Printer {
 impl Failure {
     fn hint(&self) -> &str {
         match self {
-            Self::Refused { hint, .. } | Self::Altered { hint, .. } | Self::Error { hint, .. } => {
-                hint
-            }
+            Self::Refused { hint, .. } | Self::Error { hint, .. } => hint,
             Self::Usage(_) => "`vouchsafe --help`",
         }
     }
@@ -236,12 +226,15 @@ impl Failure {
     /// As programs read it.
     fn json(&self, hint: &str) -> serde_json::Value {
         match self {
-            Self::Refused { name, detail, .. } => {
-                serde_json::json!({"refused": name, "detail": detail, "hint": hint})
+            Self::Refused { name, detail, index, .. } => {
+                let mut refused = serde_json::json!({
+                    "refused": name, "detail": detail, "hint": hint,
+                });
+                if let (Some(index), Some(fields)) = (index, refused.as_object_mut()) {
+                    fields.insert("index".to_owned(), (*index).into());
+                }
+                refused
             }
-            Self::Altered { name, detail, index, .. } => serde_json::json!({
-                "refused": name, "detail": detail, "hint": hint, "index": index,
-            }),
             Self::Error { message, .. } | Self::Usage(message) => {
                 serde_json::json!({"error": message, "hint": hint})
             }
@@ -258,9 +251,11 @@ mod tests {
         let usage = Failure::Usage("no".to_owned());
         assert_eq!(usage.json(usage.hint())["hint"], "`vouchsafe --help`");
         let [name, detail, hint] = ["entry-altered", "entry 6", "h"].map(str::to_owned);
-        let altered = Failure::Altered { name, detail, hint, index: 6 };
+        let altered = Failure::Refused { name, detail, hint, index: Some(6) };
         assert_eq!(altered.json("h")["index"], 6);
         assert_eq!(altered.json("h")["refused"], "entry-altered");
+        let refused = Failure::refused("wrong-key", "no", "h").json("h");
+        assert!(refused.get("index").is_none());
     }
 
     #[test]

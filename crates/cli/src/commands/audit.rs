@@ -204,11 +204,10 @@ fn report(checked: Result<Verified, AuditError>, printer: Printer) -> Result<(),
         }
         Err(AuditError::Rejected(rejection)) => {
             let (name, detail) = (rejection.name().to_owned(), rejection.to_string());
-            let hint = "compare with an earlier export; nothing after that entry can be relied on";
-            Err(match rejection.first() {
-                Some(index) => Failure::Altered { name, detail, hint: hint.to_owned(), index },
-                None => Failure::refused(name, detail, "compare with an earlier export"),
-            })
+            let index = rejection.first();
+            let after = index.map_or("", |_| "; nothing after that entry can be relied on");
+            let hint = format!("compare with an earlier export{after}");
+            Err(Failure::Refused { name, detail, hint, index })
         }
         Err(error) => Err(error.into()),
     }

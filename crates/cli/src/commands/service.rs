@@ -159,7 +159,7 @@ mod tests {
         match failure {
             Failure::Error { message, hint } => format!("{message} | {hint}"),
             Failure::Usage(message) => message,
-            Failure::Refused { name, .. } | Failure::Altered { name, .. } => panic!("{name}"),
+            Failure::Refused { name, .. } => panic!("{name}"),
         }
     }
 

@@ -155,7 +155,15 @@ impl Watch {
 }
 
 fn silent(host: &HostId, seen: Option<u64>, now: u64) -> String {
-    format!("host {host} has not answered yet; the authority heard of it {}", ago(seen, now))
+    format!("host {host} has not taken its order yet; {}", heard(seen, now))
+}
+
+/// When the authority heard of a host, as a clause.
+fn heard(seen: Option<u64>, now: u64) -> String {
+    match seen {
+        Some(_) => format!("the authority heard of it {}", ago(seen, now)),
+        None => "the authority has not heard of it since it was started".to_owned(),
+    }
 }
 
 /// `N s ago`, `N min ago`, ... or `never`.
@@ -176,10 +184,7 @@ fn gave_up(target: &Target, operation: &Operation, seen: Option<u64>) -> Failure
         None => "on that machine: `systemctl status vouchsafe-host`".to_owned(),
     };
     Failure::error(
-        format!(
-            "the agent of host {host} is silent: the authority heard of it {}",
-            ago(seen, SystemClock.unix_ms())
-        ),
+        format!("the agent of host {host} is silent: {}", heard(seen, SystemClock.unix_ms())),
         format!(
             "start it ({start}); the order for {} stays and is carried out then; if the machine is \
              lost and off: `vouchsafe vm fence {} --powered-off --reason WHY`",
@@ -265,5 +270,7 @@ mod tests {
         assert_eq!(ago(Some(1_000), 91_000), "90 s ago");
         assert_eq!(ago(Some(0), 600_000), "10 min ago");
         assert_eq!(ago(Some(9), 1), "0 s ago");
+        assert_eq!(heard(Some(9), 1), "the authority heard of it 0 s ago");
+        assert!(!heard(None, 1).contains("never"));
     }
 }

@@ -29,14 +29,14 @@ pub(super) fn said(error: &VolumeError) -> Failure {
 pub(super) fn at(path: &Path) -> impl FnOnce(VolumeError) -> Failure {
     move |error| match of(error) {
         Failure::Refused { name, .. } if name == UNKNOWN => unknown(path),
-        Failure::Refused { name, detail, hint } => {
-            Failure::Refused { name, detail: format!("{}: {detail}", path.display()), hint }
+        Failure::Refused { name, detail, hint, index } => {
+            Failure::Refused { name, detail: format!("{}: {detail}", path.display()), hint, index }
         }
         Failure::Error { message, .. } => Failure::error(
             format!("{}: {message}", path.display()),
             "is the path right, and may this user read and write there?",
         ),
-        other @ (Failure::Altered { .. } | Failure::Usage(_)) => other,
+        other @ Failure::Usage(_) => other,
     }
 }
 
@@ -59,10 +59,7 @@ pub(super) fn hinted(failure: Failure, codes: &[&str], hint: &str) -> Failure {
         Failure::Refused { name, detail, .. } if codes.contains(&name.as_str()) => {
             Failure::refused(name, detail, hint)
         }
-        other @ (Failure::Refused { .. }
-        | Failure::Altered { .. }
-        | Failure::Error { .. }
-        | Failure::Usage(_)) => other,
+        other @ (Failure::Refused { .. } | Failure::Error { .. } | Failure::Usage(_)) => other,
     }
 }
 

@@ -79,8 +79,7 @@ pub(super) struct Told {
 impl From<Failure> for Told {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Refused { name, detail, hint }
-            | Failure::Altered { name, detail, hint, .. } => {
+            Failure::Refused { name, detail, hint, .. } => {
                 Self { refused: Some(name), detail, hint }
             }
             Failure::Error { message: detail, hint } => Self { refused: None, detail, hint },
