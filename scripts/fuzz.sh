@@ -6,7 +6,7 @@
 # Needs no nightly compiler and no cargo-fuzz: libFuzzer, and the coverage that leads it, are built by
 # the stable compiler; overflows and debug assertions count as faults. Last line: what was run; exit
 # status 1 if a target failed. What made it fail is in `fuzz/artifacts`, what it learned in
-# `fuzz/corpus`; the next run goes on from there.
+# `fuzz/corpus`; the next run goes on from there. A target that does not end in time is ended.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,8 +34,10 @@ build() {
     local crates bins
     crates=$(cut -d' ' -f2 <<<"$targets" | sort -u | paste -sd,)
     mapfile -t bins < <(cut -d' ' -f1 <<<"$targets" | sed 's/^/--bin=/')
+    # The product's own versions of everything that it has, whatever was built here before.
+    cp Cargo.lock fuzz/Cargo.lock
     # With a target triple the flags are not those of build scripts and macros.
-    RUSTFLAGS="$coverage -Ccodegen-units=1" cargo build --quiet --locked \
+    RUSTFLAGS="$coverage -Ccodegen-units=1" cargo build --quiet \
         --manifest-path fuzz/Cargo.toml --target "$triple" --target-dir "$built" \
         --no-default-features --features "$crates" "${bins[@]}"
 }
@@ -46,6 +48,9 @@ seeds() {
     mkdir -p "$to"
     case $1 in
     event_log) cp crates/attest/vectors/*/{ovmf-guest,bios}.bin "$to" 2>/dev/null || true ;;
+    envelope) signed >"$to/made" ;;
+    guest_proof) ask >"$to/ask"; evidence >"$to/evidence" ;;
+    quote) hex "$quote" >"$to/quote"; hex "$signature" >"$to/signature"; hex "$public" >"$to/public" ;;
     ima_log) cp crates/attest/vectors/*/{ima-boot-aggregate,ima}.bin "$to" 2>/dev/null || true ;;
     vault_start) for f in vectors/vault/*.slots; do
         # The length, then the slot's number before each slot.
@@ -59,6 +64,36 @@ seeds() {
     nbd) printf '\0\0\0\3IHAVEOPT\0\0\0\10\0\0\0\0IHAVEOPT\0\0\0\7\0\0\0\6\0\0\0\0\0\0IHAVEOPT\0\0\0\2\0\0\0\0' >"$to/made" ;;
     xml | soap | xkms_message) envelope >"$to/made" ;;
     esac
+}
+
+hex() {
+    printf '%b' "$(sed 's/../\\x&/g' <<<"$1")"
+}
+
+base64_of() {
+    hex "$1" | base64 -w0
+}
+
+# What a TPM gives: a quote of PCRs 0 to 23, a signature of it, and the public area of an ECC signing key.
+half=$(printf '%02x' {1..32})
+quote=ff54434780180022000b${half}0020${half}00000000000010000000000100000002010000000000000000
+quote+=00000001000b03ffffff0020$half
+signature=0018000b0020${half}0020$half
+public=0023000b00050072000000100018000b000300100020${half}0020$half
+
+signed() {
+    printf '{"payloadType":"application/vnd.vouchsafe.grant+json","payload":"e30=",'
+    printf '"signatures":[{"keyid":"%s","sig":"%s"}]}' "$half" "$(base64_of "$half$half")"
+}
+
+ask() {
+    printf '{"ek_certificate":"MAA=","ek":"%s","ak":"%s"}' "$(base64_of "$public")" "$(base64_of "$public")"
+}
+
+evidence() {
+    printf '{"nonce":"%s","channel":"sha256:%s","secret":"AAAA",' "$half" "$half"
+    printf '"quote":"%s","signature":"%s",' "$(base64_of "$quote")" "$(base64_of "$signature")"
+    printf '"ima_value":"sha256:%s","ima_log":""}' "$half"
 }
 
 luks() {
@@ -85,7 +120,9 @@ run() {
     local target=$1 log="$built/$1.log" result=passed
     seeds "$target"
     mkdir -p fuzz/artifacts
-    "$programs/$target" -max_total_time="$seconds" -max_len=65536 -timeout=30 -rss_limit_mb=2048 \
+    # What it learned before is run first, and not counted as its time.
+    timeout --kill-after=10 $((seconds * 2 + 60)) \
+        "$programs/$target" -max_total_time="$seconds" -max_len=65536 -timeout=30 -rss_limit_mb=2048 \
         -print_final_stats=1 -verbosity=1 -artifact_prefix="fuzz/artifacts/$target-" \
         "fuzz/corpus/$target" >"$log" 2>&1 || result=FAILED
     local executions coverage
@@ -99,8 +136,8 @@ run() {
 
 echo "fuzz: building (the first time, several minutes)" >&2
 build
-export -f run seeds luks envelope
-export seconds built programs
+export -f run seeds luks envelope hex base64_of signed ask evidence
+export seconds built programs half quote signature public
 table=$built/table
 cut -d' ' -f1 <<<"$targets" | xargs -P "$(nproc)" -I{} bash -c 'run {}' | tee "$table"
 awk '/ executions /{n++; sum += $2; failed += $NF == "FAILED"}
