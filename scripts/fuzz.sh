@@ -52,6 +52,8 @@ seeds() {
     guest_proof) ask >"$to/ask"; evidence >"$to/evidence" ;;
     quote) hex "$quote" >"$to/quote"; hex "$signature" >"$to/signature"; hex "$public" >"$to/public" ;;
     ima_log) cp crates/attest/vectors/*/{ima-boot-aggregate,ima}.bin "$to" 2>/dev/null || true ;;
+    # Rows of 8 bytes, each a place in the volume and what is written there.
+    vault_image) hex "$half$half$half$half" >"$to/made" ;;
     vault_start) for f in vectors/vault/*.slots; do
         # The length, then the slot's number before each slot.
         tail -c +9 "$f" | head -c 4096 >"$to/$(basename "$f")"
