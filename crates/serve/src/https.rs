@@ -12,7 +12,6 @@ mod connection;
 mod listen;
 mod live;
 mod peer;
-mod plain;
 mod shake;
 mod verifier;
 

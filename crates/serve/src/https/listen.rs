@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{ClientCertificate, Limits, Peer, ServerTls, connection, plain::Plain};
+use super::{ClientCertificate, Limits, Peer, ServerTls, connection};
 use crate::shutdown::Shutdown;
 
 /// A server could not begin to listen.
@@ -114,7 +114,7 @@ impl Server {
                         .await;
                 } else {
                     let peer = Peer::anonymous(Some(address));
-                    connection::serve(Plain(stream), peer, router, limits, shutdown).await;
+                    connection::serve(stream, peer, router, limits, shutdown).await;
                 }
             });
         }
