@@ -68,8 +68,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<serve::exit::Exit> {
         .context("cannot read the authority's CA")?;
     let limits = ClientLimits::default();
     let public = Client::https(&config.authority.url, &anchors, None, clock.clone(), limits)?;
-    let tpm = HostTpm::start(&config.tpm).map_err(|trouble| anyhow::anyhow!("{trouble}"))?;
     let _alone = alone(&config)?;
+    let tpm = HostTpm::start(&config.tpm).map_err(|trouble| anyhow::anyhow!("{trouble}"))?;
     let server = UnixServer::bind(&config.agent_socket(), Limits::default()).await?;
     aside::expire(&config.state_dir, clock.unix_ms());
     let link = Link::new(clock.clone());

@@ -54,11 +54,11 @@ impl Exit {
 }
 
 impl ProcessId {
-    /// The process that now has the number `pid`; `None` if there is none or it is a zombie.
+    /// The process that now has the number `pid`; `None` if there is none or it has ended.
     #[must_use]
     pub fn find(pid: i32) -> Option<Self> {
-        let (state, start_time) = stat(pid)?;
-        (!matches!(state, b'Z' | b'X')).then_some(Self { pid, start_time })
+        let stat = stat(pid)?;
+        (!stat.ended()).then_some(Self { pid, start_time: stat.start_time })
     }
 
     /// This process.
@@ -67,19 +67,20 @@ impl ProcessId {
         Self::find(rustix::process::getpid().as_raw_nonzero().get())
     }
 
-    /// Whether the process still runs. A zombie does not; one that is our child is reaped here.
+    /// Whether the process, or any thread of it, still runs. One that ended and is our child is
+    /// reaped here.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         match self.open() {
             Ok(Some(pidfd)) => {
-                if stat(self.pid).is_some_and(|(state, _)| matches!(state, b'Z' | b'X')) {
+                if stat(self.pid).is_some_and(|stat| stat.ended()) {
                     reap(&pidfd);
                     return false;
                 }
                 true
             }
             Ok(None) => false,
-            Err(_) => stat(self.pid).is_some_and(|(_, start)| start == self.start_time),
+            Err(_) => start_time(self.pid) == Some(self.start_time),
         }
     }
 
@@ -172,7 +173,7 @@ impl ProcessId {
             Err(errno) => return Err(self.error("open", errno)),
         };
         // The descriptor pins the process, so the check cannot be overtaken by re-use.
-        Ok(stat(self.pid).is_some_and(|(_, start)| start == self.start_time).then_some(pidfd))
+        Ok((start_time(self.pid) == Some(self.start_time)).then_some(pidfd))
     }
 
     fn error(&self, operation: &'static str, errno: Errno) -> ProcessError {
@@ -197,22 +198,40 @@ fn reap(pidfd: &OwnedFd) -> Exit {
 
 /// When the process with this number started, zombie or not.
 pub(super) fn start_time(pid: i32) -> Option<u64> {
-    stat(pid).map(|(_, start)| start)
+    stat(pid).map(|stat| stat.start_time)
 }
 
-/// State letter and start time from `/proc/PID/stat`.
-fn stat(pid: i32) -> Option<(u8, u64)> {
+/// What is read of `/proc/PID/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    /// The letter of the first thread's state.
+    state: u8,
+    threads: u32,
+    start_time: u64,
+}
+
+impl Stat {
+    /// Whether nothing of the process runs. Its first thread can be a zombie while another, say in a
+    /// write that the disk has not finished, still holds its files, locks and sockets.
+    const fn ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X') && self.threads <= 1
+    }
+}
+
+fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// The command name (field 2) is in brackets and may hold anything, so fields count from the last
-/// closing bracket: the state (3) is the first, the start time (22) the twentieth.
-fn parse_stat(line: &[u8]) -> Option<(u8, u64)> {
+/// closing bracket: the state (3) is the first, the number of threads (20) the eighteenth, the start
+/// time (22) the twentieth.
+fn parse_stat(line: &[u8]) -> Option<Stat> {
     let end_of_name = line.iter().rposition(|b| *b == b')')?;
     let rest = std::str::from_utf8(line.get(end_of_name + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    let threads = fields.nth(16)?.parse().ok()?;
+    Some(Stat { state, threads, start_time: fields.nth(1)?.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -222,8 +241,29 @@ mod tests {
     #[test]
     fn a_command_name_with_brackets_and_spaces_does_not_shift_the_fields() {
         let line = b"7 (a) Z (b) S 1 7 7 0 -1 4 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
-        assert_eq!(parse_stat(line), Some((b'S', 4711)));
+        let seen = Stat { state: b'S', threads: 1, start_time: 4711 };
+        assert_eq!(parse_stat(line), Some(seen));
         assert_eq!(parse_stat(b"7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_alone_has_ended_still_runs() {
+        let leave = "import threading, ctypes, time\n\
+            threading.Thread(target=time.sleep, args=(60,)).start()\n\
+            ctypes.CDLL(None).syscall(60, 0)";
+        let mut child = std::process::Command::new("python3").args(["-c", leave]).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        while stat(pid).unwrap().state != b'Z' && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(stat(pid).unwrap().state, b'Z');
+        let process = ProcessId::find(pid).unwrap();
+        assert!(process.is_alive());
+        child.kill().unwrap();
+        assert!(process.wait_exit_blocking(Duration::from_secs(60)).unwrap().is_some());
+        assert!(!process.is_alive());
+        assert_eq!(ProcessId::find(pid), None);
     }
 
     #[test]

@@ -194,6 +194,7 @@ pub fn wrong_clock(world: &World, checks: &mut Checks) {
     checks.part("an agent on a machine whose clock is wrong");
     super::keeping::kill_9(super::keeping::pid_of(world, "host-b"));
     let config = world.path("hosts/b/host.toml");
+    let log = world.path("hosts/b/wrong-clock.log");
     // The library of `faketime`, without its wrapper, so that the agent is our own child.
     let mut agent = Command::new(programs().join("vouchsafe-host"))
         .env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1")
@@ -203,18 +204,21 @@ pub fn wrong_clock(world: &World, checks: &mut Checks) {
         .arg("--config")
         .arg(config)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(&log).expect("its log"))
         .spawn()
         .expect("the agent starts");
     let socket = world.path("run/b.agent");
     let socket = socket.to_str().expect("a plain path");
-    let refused = eventually(Duration::from_secs(20), || {
+    let refused = eventually(Duration::from_secs(60), || {
         let said = run("curl", &["-s", "--unix-socket", socket, "http://agent/v1/status"]);
         let status = said.json();
         let name = status["session_refused"].as_str()?.to_owned();
         Some((name, status["session_error"].as_str().unwrap_or_default().to_owned()))
     });
-    let (name, detail) = refused.unwrap_or_default();
+    let (name, detail) = refused.unwrap_or_else(|| {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        (String::new(), said.lines().next_back().unwrap_or("its log is empty").to_owned())
+    });
     checks.refused("its agent gets no session, and is told why", "clock-skew", &name, &detail);
     let _killed = agent.kill();
     let _ended = agent.wait();

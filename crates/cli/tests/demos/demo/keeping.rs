@@ -1,6 +1,8 @@
 //! What is kept when something dies, is away, or is put back.
 
-use std::{collections::BTreeSet, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use serve::process::ProcessId;
 
 use super::launch::BOOT;
 use crate::{
@@ -8,8 +10,14 @@ use crate::{
     world::{World, eventually, run},
 };
 
+/// Kills a process and waits until nothing of it is left: a thread that waits for the disk holds the
+/// files and locks of the process for so long.
 pub fn kill_9(pid: i64) {
-    let _gone = Command::new("kill").args(["-9", &pid.to_string()]).status();
+    let pid = i32::try_from(pid).expect("a process number");
+    let Some(process) = ProcessId::find(pid) else { return };
+    process.kill().expect("it may be killed");
+    let ended = process.wait_exit_blocking(Duration::from_secs(60)).expect("it can be watched");
+    assert!(ended.is_some(), "process {pid} outlived kill -9 by a minute");
 }
 
 fn beat(world: &World, vm: &str) -> u64 {
