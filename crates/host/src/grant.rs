@@ -1,8 +1,8 @@
 //! Grants: signed by the authority, sealed to this session, used once.
 //!
 //! Order of the checks: signature, host, VM, purpose, the request it answers, epoch, KMI, expiry,
-//! incarnation, use; then the id is written down durably, and only then is the grant opened. So a grant whose keys
-//! were ever in memory cannot be opened again, not even after a crash.
+//! incarnation, use; then the id is written down durably, and only then is the grant opened. So a
+//! grant whose keys were ever in memory cannot be opened again, not even after a crash.
 
 mod ledger;
 

@@ -22,6 +22,8 @@ mod nbd_tools;
 #[cfg(test)]
 mod negotiation;
 #[cfg(test)]
+mod stub;
+#[cfg(test)]
 mod through;
 #[cfg(test)]
 mod transmission;

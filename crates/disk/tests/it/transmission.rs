@@ -10,7 +10,7 @@ use std::{
 };
 
 use disk::{
-    Extent, OpenOptions, Volume,
+    OpenOptions,
     luks2::open,
     nbd::{BindError, MAX_PAYLOAD, Parsed, Rejection, Request, bind},
 };
@@ -19,6 +19,7 @@ use proptest::prelude::*;
 use crate::{
     client::{CACHE, Client, DISC, FLUSH, READ, STATUS, TRIM, WRITE, ZEROES, request},
     fixture::{Dir, content, key, open_rw, own_user, serve},
+    stub::{Stub, broken},
 };
 
 const EPERM: u32 = 1;
@@ -229,76 +230,20 @@ fn a_read_only_export_says_so_and_refuses_writes() {
     assert_eq!(client.read(0, 512), content(SIZE)[..512]);
 }
 
-/// A medium that cannot be read and flushed; `write` says what becomes of a write at an offset.
-pub(crate) struct Failing<W>(pub(crate) W);
-
-impl<W> std::fmt::Debug for Failing<W> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Failing")
-    }
-}
-
-impl<W: Fn(u64) -> io::Result<()> + Send + Sync> Volume for Failing<W> {
-    fn format(&self) -> &'static str {
-        "failing"
-    }
-    fn size(&self) -> u64 {
-        SIZE as u64
-    }
-    fn sector_size(&self) -> u32 {
-        4096
-    }
-    fn read_only(&self) -> bool {
-        false
-    }
-    fn kmi(&self) -> Option<&model::Kmi> {
-        None
-    }
-    fn header_damage(&self) -> Option<&str> {
-        None
-    }
-    fn read(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
-        Err(io::Error::from_raw_os_error(5))
-    }
-    fn write(&self, offset: u64, _: &mut [u8]) -> io::Result<()> {
-        (self.0)(offset)
-    }
-    fn write_zeroes(&self, _: u64, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::StorageFull.into())
-    }
-    fn trim(&self, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-    fn prefetch(&self, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-    fn flush(&self) -> io::Result<()> {
-        Err(io::Error::from_raw_os_error(5))
-    }
-    fn flush_failed(&self) -> bool {
-        true
-    }
-    fn extents(&self, _: u64, _: u64, _: usize) -> io::Result<Vec<Extent>> {
-        Err(io::Error::from_raw_os_error(5))
-    }
-}
-
 #[test]
 fn errors_of_the_medium_reach_the_client() {
     let dir = Dir::new();
-    let (_server, socket) = serve(
-        &dir,
-        Arc::new(Failing(|offset| match offset {
-            0 => Ok(()),
-            _ => Err(io::ErrorKind::StorageFull.into()),
-        })),
-    );
+    let write = |offset| match offset {
+        0 => Ok(()),
+        _ => Err(io::ErrorKind::StorageFull.into()),
+    };
+    let (_server, socket) = serve(&dir, Arc::new(Stub { read: broken, write, flush: broken }));
     let mut client = Client::simple(&socket);
     assert_eq!(client.ask(READ, 0, 0, 512), EIO);
     assert_eq!(client.write(0, 4096, &[0; 512]), ENOSPC);
     assert_eq!(client.write(0, 0, &[0; 512]), 0);
     assert_eq!(client.write(FUA, 0, &[0; 512]), EIO, "FUA needs the flush");
-    assert_eq!(client.ask(ZEROES, 0, 0, 512), ENOSPC);
+    assert_eq!(client.ask(ZEROES, 0, 4096, 512), ENOSPC);
     assert_eq!(client.ask(FLUSH, 0, 0, 0), EIO);
     let mut client = Client::structured(&socket);
     client.say(&request(READ, 0, 1, 0, 512));

@@ -19,7 +19,7 @@ use crate::{
     fixture::{Dir, content, open_rw, read_all},
     guest::{DISCARD, FLUSH, ZEROES},
     master::{self, AVAILABLE, MEMORY, Master, READ, RING, WRITE},
-    transmission::Failing,
+    stub::{Stub, broken},
 };
 
 const SIZE: usize = 8 << 20;
@@ -228,12 +228,13 @@ fn a_server_that_stops_gives_back_what_is_at_hand_before_it_cuts_the_connection(
     let dir = Dir::new();
     let ((begun, begins), (goes_on, held)) = (mpsc::channel(), mpsc::channel());
     let held = Mutex::new(held);
-    let volume = Arc::new(Failing(move |_| {
+    let write = move |_| {
         begun.send(()).unwrap();
         held.lock().unwrap().recv().unwrap();
         Ok(())
-    }));
-    let (server, path) = serve(&dir, volume);
+    };
+    let volume = Stub { read: broken, write, flush: broken };
+    let (server, path) = serve(&dir, Arc::new(volume));
     let mut master = Master::new();
     master.connect(&path).unwrap();
     let connection = master.connection.as_ref().unwrap().try_clone().unwrap();
@@ -251,7 +252,8 @@ fn a_server_that_stops_gives_back_what_is_at_hand_before_it_cuts_the_connection(
     assert_eq!(master.completed(5000), Some((0, 0)));
     assert_eq!(master.completed(50), None, "given back once");
     drop(server);
-    let (server, _) = serve(&dir, Arc::new(Failing(|_| Ok(()))));
+    let volume = Stub { read: broken, write: |_| Ok(()), flush: broken };
+    let (server, _) = serve(&dir, Arc::new(volume));
     master.connect(&path).unwrap();
     assert_eq!(master.completed(300), None, "nothing was left to do");
     assert_eq!(server.counters().snapshot().writes, 0);

@@ -242,7 +242,7 @@ fn live_failed(
     if step == Step::AwaitBoot {
         live.booted = true;
         live.appraise = true;
-    } else if !away && (matches!(step, Step::Rekey(_)) || step.word() == "rekey" && refused) {
+    } else if !away && matches!((&step, refused), (Step::Rekey(_), _) | (Step::NextKey(_), true)) {
         // A process that died is waited for in the step; what else is met stays until it is mended.
         return Some(reason.outcome());
     } else if opens_data && !away {
