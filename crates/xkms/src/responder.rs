@@ -184,7 +184,8 @@ pub(crate) struct Work<'w> {
 impl Work<'_> {
     /// A fresh Id that nobody can guess.
     pub(crate) fn fresh_id(&mut self) -> String {
-        let mut id = String::from("_");
+        let mut id = String::with_capacity(33);
+        id.push('_');
         for byte in (self.random)() {
             for digit in [byte >> 4, byte & 15] {
                 id.extend(char::from_digit(u32::from(digit), 16));
@@ -226,10 +227,12 @@ impl Responder {
         let mut work = Work { policy, service, random, circumstances, refusal: None };
         let (answer, operation) = answer(&self.nonces, message, &mut work);
         let refusal = work.refusal;
-        let element = answer.to_element();
+        let text = answer.to_xml_with_content();
         let text = match &self.key {
-            Some(AnswerKey { signer, info }) => signed_text(&element, signer.as_ref(), info),
-            None => Ok(element.to_xml()),
+            Some(AnswerKey { signer, info }) => {
+                signed_text(text, &answer.head.id, signer.as_ref(), info)
+            }
+            None => Ok(text.0),
         };
         let Ok(text) = text else {
             return fault(version, FaultCode::Receiver, "the answer could not be signed", "signer");

@@ -1,9 +1,7 @@
 //! Values as characters: base64, instants, integers.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use time::{
-    Duration, OffsetDateTime, PrimitiveDateTime, UtcOffset, format_description::well_known::Rfc3339,
-};
+use time::{Duration, OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 /// Base64 as XML Schema has it: white space anywhere, padding required.
 pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
@@ -45,16 +43,29 @@ pub(crate) fn from_date_time(text: &str) -> Option<OffsetDateTime> {
 /// `xs:dateTime` in UTC with `Z`, to the second.
 pub(crate) fn to_date_time(at: OffsetDateTime) -> String {
     let at = at.to_offset(UtcOffset::UTC);
-    let at = PrimitiveDateTime::new(at.date(), at.time());
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
-        at.year(),
-        u8::from(at.month()),
-        at.day(),
-        at.hour(),
-        at.minute(),
-        at.second()
-    )
+    let mut out = String::with_capacity(20);
+    push_digits(&mut out, at.year().unsigned_abs(), 4);
+    let parts = [
+        ('-', u8::from(at.month())),
+        ('-', at.day()),
+        ('T', at.hour()),
+        (':', at.minute()),
+        (':', at.second()),
+    ];
+    for (before, part) in parts {
+        out.push(before);
+        push_digits(&mut out, part.into(), 2);
+    }
+    out.push('Z');
+    out
+}
+
+/// The last `count` decimal digits of `number`.
+fn push_digits(out: &mut String, number: u32, count: u32) {
+    for place in (0..count).rev() {
+        let digit = number / 10_u32.pow(place) % 10;
+        out.extend(char::from_digit(digit, 10));
+    }
 }
 
 /// `xs:integer`, as far as 64 bits go.

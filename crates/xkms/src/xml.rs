@@ -12,6 +12,7 @@ mod element;
 mod reader;
 mod rejection;
 mod scan;
+mod sink;
 mod tree;
 
 pub use element::Element;
@@ -20,6 +21,7 @@ pub use rejection::XmlRejection;
 pub use tree::{Attribute, Document, ElementRef};
 
 pub(crate) use scan::is_ncname;
+pub(crate) use sink::{Sink, Text, Tree};
 pub(crate) use tree::{Kind, NodeId};
 
 /// Whitespace as XML defines it.

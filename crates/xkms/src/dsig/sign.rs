@@ -1,7 +1,11 @@
 //! Making signatures. What is written is its own exclusive canonical form, so it is hashed as is.
 
 use super::{KeyError, SignatureAlgorithm, Signer};
-use crate::{text::to_base64, uri, xml::Element};
+use crate::{
+    text::to_base64,
+    uri,
+    xml::{Element, Sink, Text, Tree},
+};
 
 /// Signs `message` as a whole, by its attribute `Id`; the signature becomes its first child.
 /// Returns the signature value.
@@ -20,18 +24,18 @@ pub(crate) fn key_info_text(key_info: &Element) -> String {
     key_info.to_xml_inside(&[("", uri::XKMS), ("ds", uri::DS)])
 }
 
-/// `message` of XKMS as text, signed as [`sign_enveloped`] does, written only once: what is hashed
-/// is what is sent.
+/// `message` of XKMS, whose Id is `id`, as text with the place of its content, signed as
+/// [`sign_enveloped`] does: what is hashed is what is sent.
 pub(crate) fn signed_text(
-    message: &Element,
+    (mut text, content): (String, usize),
+    id: &str,
     signer: &dyn Signer,
     key_info: &str,
 ) -> Result<String, KeyError> {
-    let id = message.attribute("Id").ok_or(KeyError::Malformed)?;
     let algorithm = signer.algorithm();
-    let (mut text, content) = message.to_xml_with_content();
     let digest = algorithm.digest().of(text.as_bytes());
-    let info = signed_info(id, true, algorithm, digest.as_ref()).to_xml();
+    let info = Text::of(|to| signed_info(to, (id, true), algorithm, digest.as_ref()));
+    let (info, _) = info.into_parts();
     let value = to_base64(&signer.sign(info.as_bytes())?);
     // Its namespace is declared by what it is put into.
     let start = ["<ds:SignedInfo xmlns:ds=\"", uri::DS, "\">"].concat();
@@ -70,7 +74,7 @@ fn signature(
     let id = target.attribute("Id").ok_or(KeyError::Malformed)?;
     let algorithm = signer.algorithm();
     let digest = algorithm.digest().of(target.to_xml().as_bytes());
-    let info = signed_info(id, enveloped, algorithm, digest.as_ref());
+    let info = Tree::of(|to| signed_info(to, (id, enveloped), algorithm, digest.as_ref()));
     let value = signer.sign(info.to_xml().as_bytes())?;
     let encoded = Element::new(uri::DS, "SignatureValue").text(to_base64(&value));
     let signature =
@@ -78,19 +82,27 @@ fn signature(
     Ok((signature, value))
 }
 
-fn signed_info(id: &str, enveloped: bool, algorithm: SignatureAlgorithm, digest: &[u8]) -> Element {
-    let method = |local, algorithm: &str| Element::new(uri::DS, local).with("Algorithm", algorithm);
-    let transform = "http://www.w3.org/2000/09/xmldsig#enveloped-signature";
-    let transforms = Element::new(uri::DS, "Transforms")
-        .children(enveloped.then(|| method("Transform", transform)))
-        .child(method("Transform", uri::EXC_C14N));
-    let reference = Element::new(uri::DS, "Reference")
-        .with("URI", format!("#{id}"))
-        .child(transforms)
-        .child(method("DigestMethod", algorithm.digest().uri()))
-        .child(Element::new(uri::DS, "DigestValue").text(to_base64(digest)));
-    Element::new(uri::DS, "SignedInfo")
-        .child(method("CanonicalizationMethod", uri::EXC_C14N))
-        .child(method("SignatureMethod", algorithm.uri()))
-        .child(reference)
+fn signed_info(
+    to: &mut impl Sink,
+    (id, enveloped): (&str, bool),
+    algorithm: SignatureAlgorithm,
+    digest: &[u8],
+) {
+    fn method(to: &mut impl Sink, local: &'static str, algorithm: &str) {
+        to.empty(uri::DS, local, &[("Algorithm", Some(algorithm))]);
+    }
+    to.open(uri::DS, "SignedInfo", &[]);
+    method(to, "CanonicalizationMethod", uri::EXC_C14N);
+    method(to, "SignatureMethod", algorithm.uri());
+    to.open(uri::DS, "Reference", &[("URI", Some(&["#", id].concat()))]);
+    to.open(uri::DS, "Transforms", &[]);
+    if enveloped {
+        method(to, "Transform", "http://www.w3.org/2000/09/xmldsig#enveloped-signature");
+    }
+    method(to, "Transform", uri::EXC_C14N);
+    to.close();
+    method(to, "DigestMethod", algorithm.digest().uri());
+    to.binary(uri::DS, "DigestValue", digest);
+    to.close();
+    to.close();
 }

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     uri,
     xenc::EncryptedData,
-    xml::{Element, ElementRef},
+    xml::{Element, ElementRef, Sink, Text, Tree},
 };
 
 /// A result.
@@ -96,30 +96,52 @@ impl Answer {
     /// Writes the result, without a signature.
     #[must_use]
     pub fn to_element(&self) -> Element {
-        let element = self.head.element(self.body.name());
-        let keys = |all: &[KeyBinding]| -> Vec<Element> {
-            all.iter().map(|binding| binding.to_element("KeyBinding")).collect()
-        };
+        Tree::of(|tree| self.put(tree))
+    }
+
+    /// The text of [`Answer::to_element`], without that tree.
+    #[must_use]
+    pub fn to_xml(&self) -> String {
+        self.to_xml_with_content().0
+    }
+
+    /// The same, and where in it the content begins.
+    pub(crate) fn to_xml_with_content(&self) -> (String, usize) {
+        Text::of(|text| self.put(text)).into_parts()
+    }
+
+    fn put<S: Sink>(&self, to: &mut S) {
+        let local = self.body.name();
+        if let AnswerBody::Status(counts) = &self.body {
+            let text = |count: Option<i64>| count.map(|count| count.to_string());
+            let (done, failed) = (text(counts.success), text(counts.failure));
+            let pending = text(counts.pending);
+            let counts = [
+                ("Success", done.as_deref()),
+                ("Failure", failed.as_deref()),
+                ("Pending", pending.as_deref()),
+            ];
+            self.head.open(local, counts, to);
+        } else {
+            self.head.open(local, [], to);
+        }
         match &self.body {
-            AnswerBody::Result => element,
-            AnswerBody::Locate(all) => {
-                element.children(all.iter().map(UnverifiedKeyBinding::to_element))
-            }
+            AnswerBody::Result | AnswerBody::Status(_) => {}
+            AnswerBody::Locate(all) => all.iter().for_each(|binding| binding.put(to)),
             AnswerBody::Validate(all) | AnswerBody::Reissue(all) | AnswerBody::Revoke(all) => {
-                element.children(keys(all))
+                all.iter().for_each(|binding| binding.put("KeyBinding", to));
             }
             AnswerBody::Register(all, key) | AnswerBody::Recover(all, key) => {
-                let key = key
-                    .as_ref()
-                    .map(|key| Element::new(uri::XKMS, "PrivateKey").child(key.to_element()));
-                element.children(keys(all)).children(key)
+                all.iter().for_each(|binding| binding.put("KeyBinding", to));
+                if let Some(key) = key {
+                    to.open(uri::XKMS, "PrivateKey", &[]);
+                    to.element(&key.to_element());
+                    to.close();
+                }
             }
-            AnswerBody::Compound(all) => element.children(all.iter().map(Self::to_element)),
-            AnswerBody::Status(counts) => element
-                .with_some("Success", counts.success.map(|n| n.to_string()))
-                .with_some("Failure", counts.failure.map(|n| n.to_string()))
-                .with_some("Pending", counts.pending.map(|n| n.to_string())),
+            AnswerBody::Compound(all) => all.iter().for_each(|answer| answer.put(to)),
         }
+        to.close();
     }
 }
 

@@ -4,9 +4,9 @@ use time::OffsetDateTime;
 
 use super::{Fields, KeyInfo, KeyUsage, MessageRejection, Reason, StatusValue, fields};
 use crate::{
-    text::{to_base64, to_date_time},
+    text::to_date_time,
     uri,
-    xml::{Element, ElementRef},
+    xml::{Element, ElementRef, Sink, Tree},
 };
 
 /// What all key bindings have.
@@ -128,15 +128,15 @@ impl Status {
         Ok(Self { value: value.ok_or(MessageRejection::Value)?, valid, indeterminate, invalid })
     }
 
-    fn to_element(&self) -> Element {
-        let reasons = |local: &'static str, all: &[Reason]| -> Vec<Element> {
-            all.iter().map(|r| Element::new(uri::XKMS, local).text(r.uri())).collect()
+    fn put(&self, to: &mut impl Sink) {
+        to.open(uri::XKMS, "Status", &[("StatusValue", Some(self.value.uri()))]);
+        let mut reasons = |local, all: &[Reason]| {
+            all.iter().for_each(|reason| to.value(uri::XKMS, local, reason.uri()));
         };
-        Element::new(uri::XKMS, "Status")
-            .with("StatusValue", self.value.uri())
-            .children(reasons("ValidReason", &self.valid))
-            .children(reasons("IndeterminateReason", &self.indeterminate))
-            .children(reasons("InvalidReason", &self.invalid))
+        reasons("ValidReason", &self.valid);
+        reasons("IndeterminateReason", &self.indeterminate);
+        reasons("InvalidReason", &self.invalid);
+        to.close();
     }
 }
 
@@ -156,16 +156,16 @@ impl Binding {
         Ok(Self { id, key_info, usage, use_with: use_with.collect::<Result<_, _>>()? })
     }
 
-    fn element(&self, local: &'static str) -> Element {
-        Element::new(uri::XKMS, local)
-            .with_some("Id", self.id.as_deref())
-            .children(self.key_info.as_ref().map(KeyInfo::to_element))
-            .children(self.usage.iter().map(|u| Element::new(uri::XKMS, "KeyUsage").text(u.uri())))
-            .children(self.use_with.iter().map(|u| {
-                Element::new(uri::XKMS, "UseKeyWith")
-                    .with("Application", u.application.as_str())
-                    .with("Identifier", u.identifier.as_str())
-            }))
+    /// Begins the element.
+    fn open(&self, local: &'static str, to: &mut impl Sink) {
+        to.open(uri::XKMS, local, &[("Id", self.id.as_deref())]);
+        self.key_info.iter().for_each(|info| info.put(to));
+        self.usage.iter().for_each(|usage| to.value(uri::XKMS, "KeyUsage", usage.uri()));
+        for UseKeyWith { application, identifier } in &self.use_with {
+            let attributes =
+                [("Application", Some(&**application)), ("Identifier", Some(&**identifier))];
+            to.empty(uri::XKMS, "UseKeyWith", &attributes);
+        }
     }
 }
 
@@ -199,10 +199,11 @@ impl ValidityInterval {
         fields.optional("ValidityInterval").map(Self::read).transpose()
     }
 
-    fn to_element(self) -> Element {
-        Element::new(uri::XKMS, "ValidityInterval")
-            .with_some("NotBefore", self.not_before.map(to_date_time))
-            .with_some("NotOnOrAfter", self.not_on_or_after.map(to_date_time))
+    fn put(self, to: &mut impl Sink) {
+        let from = self.not_before.map(to_date_time);
+        let until = self.not_on_or_after.map(to_date_time);
+        let attributes = [("NotBefore", from.as_deref()), ("NotOnOrAfter", until.as_deref())];
+        to.empty(uri::XKMS, "ValidityInterval", &attributes);
     }
 }
 
@@ -226,9 +227,13 @@ impl QueryKeyBinding {
     /// Writes `QueryKeyBinding`.
     #[must_use]
     pub fn to_element(&self) -> Element {
-        let time =
-            self.time.map(|t| Element::new(uri::XKMS, "TimeInstant").with("Time", to_date_time(t)));
-        self.binding.element("QueryKeyBinding").children(time)
+        Tree::of(|tree| {
+            self.binding.open("QueryKeyBinding", tree);
+            if let Some(time) = self.time.map(to_date_time) {
+                tree.empty(uri::XKMS, "TimeInstant", &[("Time", Some(&*time))]);
+            }
+            tree.close();
+        })
     }
 }
 
@@ -241,9 +246,10 @@ impl UnverifiedKeyBinding {
         Ok(Self { binding, validity })
     }
 
-    pub(super) fn to_element(&self) -> Element {
-        let binding = self.binding.element("UnverifiedKeyBinding");
-        binding.children(self.validity.map(ValidityInterval::to_element))
+    pub(super) fn put(&self, to: &mut impl Sink) {
+        self.binding.open("UnverifiedKeyBinding", to);
+        self.validity.into_iter().for_each(|validity| validity.put(to));
+        to.close();
     }
 }
 
@@ -261,8 +267,14 @@ impl KeyBinding {
     /// are one type under four names.
     #[must_use]
     pub fn to_element(&self, local: &'static str) -> Element {
-        let validity = self.validity.map(ValidityInterval::to_element);
-        self.binding.element(local).children(validity).child(self.status.to_element())
+        Tree::of(|tree| self.put(local, tree))
+    }
+
+    pub(super) fn put(&self, local: &'static str, to: &mut impl Sink) {
+        self.binding.open(local, to);
+        self.validity.into_iter().for_each(|validity| validity.put(to));
+        self.status.put(to);
+        to.close();
     }
 }
 
@@ -279,11 +291,13 @@ impl PrototypeKeyBinding {
     /// Writes `PrototypeKeyBinding`.
     #[must_use]
     pub fn to_element(&self) -> Element {
-        let code = self
-            .revocation_code_identifier
-            .as_deref()
-            .map(|code| Element::new(uri::XKMS, "RevocationCodeIdentifier").text(to_base64(code)));
-        let binding = self.binding.element("PrototypeKeyBinding");
-        binding.children(self.validity.map(ValidityInterval::to_element)).children(code)
+        Tree::of(|tree| {
+            self.binding.open("PrototypeKeyBinding", tree);
+            self.validity.into_iter().for_each(|validity| validity.put(tree));
+            if let Some(code) = &self.revocation_code_identifier {
+                tree.binary(uri::XKMS, "RevocationCodeIdentifier", code);
+            }
+            tree.close();
+        })
     }
 }

@@ -6,7 +6,7 @@ use super::{Fields, Major, Mechanism, MessageRejection, Minor, RespondWith, fiel
 use crate::{
     text::to_base64,
     uri,
-    xml::{Element, ElementRef, is_ncname},
+    xml::{Element, ElementRef, Sink, Tree, is_ncname},
 };
 
 /// Whether `id` may be the Id of a message.
@@ -123,7 +123,7 @@ impl RequestHead {
             .with_some("Nonce", self.nonce.as_deref().map(to_base64))
             .with_some("OriginalRequestId", self.original_request_id.as_deref())
             .with_some("ResponseLimit", self.response_limit.map(|l| l.to_string()))
-            .children(opaque_element(self.opaque.as_deref()))
+            .children(self.opaque.as_deref().map(|all| Tree::of(|tree| put_opaque(all, tree))))
             .children(self.mechanisms.iter().map(|m| uri_element("ResponseMechanism", m.uri())))
             .children(self.respond_with.iter().map(|r| uri_element("RespondWith", r.uri())))
             .children(self.wants_knowledge.then(|| uri_element("RespondWith", uri::KNOWLEDGE)))
@@ -194,21 +194,34 @@ impl ResultHead {
         })
     }
 
-    pub(super) fn element(&self, local: &'static str) -> Element {
-        let value = self
-            .request_signature
-            .as_deref()
-            .map(|value| Element::new(uri::XKMS, "RequestSignatureValue").text(to_base64(value)));
-        Element::new(uri::XKMS, local)
-            .with("Id", self.id.as_str())
-            .with("Service", self.service.as_str())
-            .with_some("Nonce", self.nonce.as_deref().map(to_base64))
-            .with("ResultMajor", self.major.uri())
-            .with_some("ResultMinor", self.minor.as_ref().map(Minor::uri))
-            .with_some("RequestId", self.request_id.as_deref())
-            .children(self.knowledge.as_ref().map(knowledge::element))
-            .children(opaque_element(self.opaque.as_deref()))
-            .children(value)
+    /// Begins the result `local`; `own`: attributes that only it has, by name.
+    pub(super) fn open<const N: usize>(
+        &self,
+        local: &'static str,
+        own: [(&'static str, Option<&str>); N],
+        to: &mut impl Sink,
+    ) {
+        let nonce = self.nonce.as_deref().map(to_base64);
+        let common = [
+            ("Id", Some(self.id.as_str())),
+            ("Nonce", nonce.as_deref()),
+            ("RequestId", self.request_id.as_deref()),
+            ("ResultMajor", Some(self.major.uri())),
+            ("ResultMinor", self.minor.as_ref().map(Minor::uri)),
+            ("Service", Some(self.service.as_str())),
+        ];
+        if N == 0 {
+            to.open(uri::XKMS, local, &common);
+        } else {
+            to.open(uri::XKMS, local, &[&common[..], &own[..]].concat());
+        }
+        self.knowledge.iter().for_each(|knowledge| knowledge::put(knowledge, to));
+        if let Some(opaque) = &self.opaque {
+            put_opaque(opaque, to);
+        }
+        if let Some(value) = &self.request_signature {
+            to.binary(uri::XKMS, "RequestSignatureValue", value);
+        }
     }
 }
 
@@ -227,9 +240,10 @@ fn begin(fields: &mut Fields<'_>) -> Result<Option<Vec<Vec<u8>>>, MessageRejecti
     Ok(Some(data))
 }
 
-fn opaque_element(opaque: Option<&[Vec<u8>]>) -> Option<Element> {
-    let data = |bytes: &Vec<u8>| Element::new(uri::XKMS, "OpaqueData").text(to_base64(bytes));
-    opaque.map(|all| Element::new(uri::XKMS, "OpaqueClientData").children(all.iter().map(data)))
+fn put_opaque(all: &[Vec<u8>], to: &mut impl Sink) {
+    to.open(uri::XKMS, "OpaqueClientData", &[]);
+    all.iter().for_each(|bytes| to.binary(uri::XKMS, "OpaqueData", bytes));
+    to.close();
 }
 
 fn notification(element: ElementRef<'_>) -> Result<PendingNotification, MessageRejection> {

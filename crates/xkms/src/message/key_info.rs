@@ -3,9 +3,8 @@
 use super::{Fields, MessageRejection, fields};
 use crate::{
     dsig::{Curve, PublicKey},
-    text::to_base64,
     uri,
-    xml::{Element, ElementRef},
+    xml::{Element, ElementRef, Sink, Tree},
 };
 
 /// What is said of a key, in order.
@@ -124,62 +123,79 @@ impl KeyInfo {
     /// Writes `ds:KeyInfo`.
     #[must_use]
     pub fn to_element(&self) -> Element {
-        ds("KeyInfo").children(self.items.iter().map(KeyInfoItem::to_element))
+        Tree::of(|tree| self.put(tree))
+    }
+
+    pub(crate) fn put(&self, to: &mut impl Sink) {
+        to.open(uri::DS, "KeyInfo", &[]);
+        self.items.iter().for_each(|item| item.put(to));
+        to.close();
     }
 }
 
 impl KeyInfoItem {
-    fn to_element(&self) -> Element {
+    fn put(&self, to: &mut impl Sink) {
         match self {
-            Self::KeyName(name) => ds("KeyName").text(name.as_str()),
-            Self::KeyValue(key) => ds("KeyValue").child(key_value_element(key)),
-            Self::RetrievalMethod { uri, kind } => ds("RetrievalMethod")
-                .with_some("URI", uri.as_deref())
-                .with_some("Type", kind.as_deref()),
-            Self::X509(items) => ds("X509Data").children(items.iter().map(X509Item::to_element)),
-            Self::Pgp { key_id, packet } => {
-                let part =
-                    |local, bytes: &Option<Vec<u8>>| bytes.as_deref().map(|b| binary(local, b));
-                let both = [part("PGPKeyID", key_id), part("PGPKeyPacket", packet)];
-                ds("PGPData").children(both.into_iter().flatten())
+            Self::KeyName(name) => to.value(uri::DS, "KeyName", name),
+            Self::KeyValue(key) => put_key_value(key, to),
+            Self::RetrievalMethod { uri, kind } => {
+                let attributes = [("Type", kind.as_deref()), ("URI", uri.as_deref())];
+                to.empty(uri::DS, "RetrievalMethod", &attributes);
             }
-            Self::Spki(all) => ds("SPKIData").children(all.iter().map(|s| binary("SPKISexp", s))),
-            Self::Foreign(element) => element.clone(),
+            Self::X509(items) => {
+                to.open(uri::DS, "X509Data", &[]);
+                items.iter().for_each(|item| item.put(to));
+                to.close();
+            }
+            Self::Pgp { key_id, packet } => {
+                to.open(uri::DS, "PGPData", &[]);
+                key_id.iter().for_each(|bytes| to.binary(uri::DS, "PGPKeyID", bytes));
+                packet.iter().for_each(|bytes| to.binary(uri::DS, "PGPKeyPacket", bytes));
+                to.close();
+            }
+            Self::Spki(all) => {
+                to.open(uri::DS, "SPKIData", &[]);
+                all.iter().for_each(|bytes| to.binary(uri::DS, "SPKISexp", bytes));
+                to.close();
+            }
+            Self::Foreign(element) => to.element(element),
         }
     }
 }
 
 impl X509Item {
-    fn to_element(&self) -> Element {
+    fn put(&self, to: &mut impl Sink) {
         match self {
-            Self::Certificate(der) => binary("X509Certificate", der),
-            Self::Crl(der) => binary("X509CRL", der),
-            Self::IssuerSerial { issuer, serial } => ds("X509IssuerSerial")
-                .child(ds("X509IssuerName").text(issuer.as_str()))
-                .child(ds("X509SerialNumber").text(serial.as_str())),
-            Self::Ski(bytes) => binary("X509SKI", bytes),
-            Self::SubjectName(name) => ds("X509SubjectName").text(name.as_str()),
+            Self::Certificate(der) => to.binary(uri::DS, "X509Certificate", der),
+            Self::Crl(der) => to.binary(uri::DS, "X509CRL", der),
+            Self::IssuerSerial { issuer, serial } => {
+                to.open(uri::DS, "X509IssuerSerial", &[]);
+                to.value(uri::DS, "X509IssuerName", issuer);
+                to.value(uri::DS, "X509SerialNumber", serial);
+                to.close();
+            }
+            Self::Ski(bytes) => to.binary(uri::DS, "X509SKI", bytes),
+            Self::SubjectName(name) => to.value(uri::DS, "X509SubjectName", name),
         }
     }
 }
 
-fn ds(local: &'static str) -> Element {
-    Element::new(uri::DS, local)
-}
-
-fn binary(local: &'static str, bytes: &[u8]) -> Element {
-    ds(local).text(to_base64(bytes))
-}
-
-fn key_value_element(key: &PublicKey) -> Element {
+fn put_key_value(key: &PublicKey, to: &mut impl Sink) {
+    to.open(uri::DS, "KeyValue", &[]);
     match key {
         PublicKey::Rsa { modulus, exponent } => {
-            ds("RSAKeyValue").child(binary("Modulus", modulus)).child(binary("Exponent", exponent))
+            to.open(uri::DS, "RSAKeyValue", &[]);
+            to.binary(uri::DS, "Modulus", modulus);
+            to.binary(uri::DS, "Exponent", exponent);
         }
-        PublicKey::Ec { curve, point } => Element::new(uri::DS11, "ECKeyValue")
-            .child(Element::new(uri::DS11, "NamedCurve").with("URI", curve.uri()))
-            .child(Element::new(uri::DS11, "PublicKey").text(to_base64(point))),
+        PublicKey::Ec { curve, point } => {
+            to.open(uri::DS11, "ECKeyValue", &[]);
+            to.empty(uri::DS11, "NamedCurve", &[("URI", Some(curve.uri()))]);
+            to.binary(uri::DS11, "PublicKey", point);
+        }
     }
+    to.close();
+    to.close();
 }
 
 fn item(element: ElementRef<'_>) -> Result<KeyInfoItem, MessageRejection> {

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use super::{Fields, MessageRejection, fields};
 use crate::{
     text, uri,
-    xml::{Element, ElementRef},
+    xml::{ElementRef, Sink},
 };
 
 /// Most names on a path that is read.
@@ -49,18 +49,18 @@ pub(super) fn read(element: ElementRef<'_>) -> Result<Knowledge, MessageRejectio
 }
 
 /// Writes it.
-pub(super) fn element(knowledge: &Knowledge) -> Element {
+pub(super) fn put(knowledge: &Knowledge, to: &mut impl Sink) {
     let (anchor, names) = match &knowledge.anchor {
         Anchor::TrustService => ("trust-service", &[][..]),
         Anchor::Ca(name) => ("ca", std::slice::from_ref(name)),
         Anchor::Bridge { path } => ("bridge", path.as_slice()),
     };
-    let name = |name: &String| Element::new(uri::VOUCHSAFE, "Name").text(name.as_str());
-    Element::new(uri::VOUCHSAFE, "Knowledge")
-        .with("Anchor", anchor)
-        .with("AsOf", instant(knowledge.as_of))
-        .with("PkiCalls", knowledge.pki_calls.to_string())
-        .children(names.iter().map(name))
+    let (as_of, calls) = (instant(knowledge.as_of), knowledge.pki_calls.to_string());
+    let attributes =
+        [("Anchor", Some(anchor)), ("AsOf", Some(&*as_of)), ("PkiCalls", Some(&*calls))];
+    to.open(uri::VOUCHSAFE, "Knowledge", &attributes);
+    names.iter().for_each(|name| to.value(uri::VOUCHSAFE, "Name", name));
+    to.close();
 }
 
 /// `xs:dateTime` to the millisecond.

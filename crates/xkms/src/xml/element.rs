@@ -147,14 +147,9 @@ impl Element {
     /// The text: exclusive canonical XML of this element as apex.
     #[must_use]
     pub fn to_xml(&self) -> String {
-        self.to_xml_with_content().0
-    }
-
-    /// The same, and where in it the content begins.
-    pub(crate) fn to_xml_with_content(&self) -> (String, usize) {
         let mut out = String::with_capacity(4096);
-        let content = self.write(&mut out, &mut Vec::with_capacity(8));
-        (out, content)
+        self.write(&mut out, &mut Vec::with_capacity(8));
+        out
     }
 
     /// The text as it stands inside of elements that declare `shown`: prefixes and namespaces.
@@ -164,8 +159,7 @@ impl Element {
         out
     }
 
-    /// Returns where the content begins.
-    fn write<'e>(&'e self, out: &mut String, shown: &mut Vec<(&'e str, &'e str)>) -> usize {
+    fn write<'e>(&'e self, out: &mut String, shown: &mut Vec<(&'e str, &'e str)>) {
         let outer = shown.len();
         open(out, &self.prefix, &self.local);
         self.declare(out, shown);
@@ -178,18 +172,14 @@ impl Element {
             attributes.into_iter().for_each(|attribute| attribute.write(out));
         }
         out.push('>');
-        let begin = out.len();
         for content in &self.content {
             match content {
                 Content::Text(text) => c14n::push_text(out, text),
-                Content::Element(child) => {
-                    child.write(out, shown);
-                }
+                Content::Element(child) => child.write(out, shown),
             }
         }
         shown.truncate(outer);
         c14n::push_end(out, &self.prefix, &self.local);
-        begin
     }
 
     /// Declares the namespaces that are used here and not shown yet, in order of their prefixes.

@@ -21,7 +21,9 @@ fn every_message_comes_back_as_it_was() {
         assert_eq!(Request::read(document.root()).as_ref(), Ok(&request));
     }
     for answer in samples::answers() {
-        let document = parse(&answer.to_element().to_xml());
+        let text = answer.to_xml();
+        assert_eq!(text, answer.to_element().to_xml());
+        let document = parse(&text);
         assert_eq!(Answer::read(document.root()).as_ref(), Ok(&answer));
     }
 }
