@@ -103,6 +103,7 @@ impl Demo {
         checks.part(&format!("a lab: vouchsafe lab up {}", self.lab.join(" ")));
         match World::prepared(self.lab, self.prepare) {
             Ok(world) => {
+                checks.of_lab(world.dir());
                 (self.show)(world, &mut checks, Rounds { count, dice: Dice::new(seed) });
             }
             Err(said) => checks.check("the lab comes up", false, said.complaint()),

@@ -34,6 +34,7 @@ pub fn show(world: World, checks: &mut Checks, rounds: Rounds) {
     checks.part(&format!("a lab: vouchsafe lab up {}", HYBRID.join(" ")));
     match World::up(HYBRID) {
         Ok(world) => {
+            checks.of_lab(world.dir());
             let mut sites = sites::Sites::of(&world, HYBRID);
             rounds::play(&mut sites, checks, &mut dice, full + 1..=count);
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// How long anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A child that ends with its test.
 pub(crate) struct Running(pub(crate) Child);

@@ -1,6 +1,8 @@
 //! Counted observations: each is printed as it is made, the last line sums them up.
 
-use std::{collections::BTreeSet, fmt::Display, time::Instant};
+use std::{collections::BTreeSet, fmt::Display, path::Path, time::Instant};
+
+use crate::world::logs::Logs;
 
 /// Counts checks; one check is one observation on real processes.
 #[derive(Debug)]
@@ -11,12 +13,19 @@ pub struct Checks {
     skipped: u32,
     since: Instant,
     refused: BTreeSet<String>,
+    logs: Logs,
 }
 
 impl Checks {
     pub fn new(name: &'static str) -> Self {
         let (passed, failed, skipped) = (0, 0, 0);
-        Self { name, passed, failed, skipped, since: Instant::now(), refused: BTreeSet::new() }
+        let (refused, logs) = (BTreeSet::new(), Logs::default());
+        Self { name, passed, failed, skipped, since: Instant::now(), refused, logs }
+    }
+
+    /// Whose logs are shown beside a check that fails: the lab's in this directory.
+    pub fn of_lab(&mut self, dir: &Path) {
+        self.logs = Logs::of(dir);
     }
 
     /// A heading between checks.
@@ -33,6 +42,25 @@ impl Checks {
         let seen = seen.to_string();
         let seen = if seen.is_empty() { seen } else { format!("  [{}]", seen.trim()) };
         println!("{mark} {number:>3}  {what}{seen}");
+        if ok {
+            self.logs.pass();
+        } else {
+            self.explain(seen.is_empty());
+        }
+    }
+
+    /// What the lab's processes have said since the check before.
+    fn explain(&mut self, bare: bool) {
+        if bare {
+            println!("          nothing was seen that says more");
+        }
+        let lines = self.logs.grown();
+        for line in &lines {
+            println!("          | {line}");
+        }
+        if lines.is_empty() {
+            println!("          no process has logged anything since the check before");
+        }
     }
 
     /// Observations that cannot be made on this machine, and why; the last line counts them.

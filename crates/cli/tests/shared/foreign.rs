@@ -44,7 +44,7 @@ impl Foreign {
             });
         }
         let foreign = Self(child);
-        let line = wait.recv_timeout(Duration::from_secs(60));
+        let line = wait.recv_timeout(Duration::from_secs(180));
         (foreign, line.expect("a line with the word"))
     }
 }

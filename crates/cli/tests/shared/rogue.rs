@@ -1,8 +1,6 @@
 //! A host of our own making: it speaks the agent's part of the protocol with a genuine software TPM,
 //! and so can say at each step what no honest agent would say.
 
-use std::time::Duration;
-
 use attest::eventlog::{Builder, EventType};
 use cli::lab::{
     components::{find_all, measure},
@@ -36,7 +34,7 @@ use tpm::{
     TpmError, handle, template,
 };
 
-use crate::world::{World, programs};
+use crate::world::{PATIENCE, World, programs};
 
 /// Name of a refusal, or words for what else went wrong.
 pub type Refused = String;
@@ -309,7 +307,7 @@ fn keys_of(tpm: &mut tpm::Tpm) -> Result<(Public, Public), TpmError> {
 impl Drop for Rogue {
     fn drop(&mut self) {
         let _gone = self.process.kill();
-        let _waited = self.process.wait_exit_blocking(Duration::from_secs(2));
+        let _waited = self.process.wait_exit_blocking(PATIENCE);
     }
 }
 

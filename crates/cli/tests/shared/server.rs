@@ -7,7 +7,6 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use xkms::{
@@ -21,7 +20,7 @@ use xkms::{
     xml::{Document, Limits},
 };
 
-use crate::world::{World, eventually, run};
+use crate::world::{PATIENCE, World, eventually, is_gone, run};
 
 /// The trust service of the lab's first host.
 pub struct Server<'w> {
@@ -260,8 +259,7 @@ impl<'w> Server<'w> {
     pub fn signal(&self, signal: &str) {
         let pid = self.keeper().to_string();
         run("kill", &[signal, &pid]);
-        let gone = || (!Path::new("/proc").join(&pid).join("exe").exists()).then_some(());
-        eventually(Duration::from_secs(15), gone);
+        eventually(PATIENCE, || is_gone(&pid).then_some(()));
     }
 
     /// `lab up` starts what does not run.
@@ -309,7 +307,7 @@ pub fn exchange(
     (kind, body): (&str, &[u8]),
 ) -> std::io::Result<(u16, Vec<u8>)> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: {kind}\r\n\
          content-length: {}\r\nconnection: close\r\n\r\n",

@@ -1,7 +1,5 @@
 //! Orders that are put off, as a client sees them.
 
-use std::time::Duration;
-
 use xkms::{
     client::{Client, Exchange, Step},
     message::*,
@@ -10,11 +8,8 @@ use xkms::{
 use crate::{
     checks::Checks,
     server::{Ended, Server, result},
-    world::eventually,
+    world::{PATIENCE, eventually},
 };
-
-/// How long an order that was put off may take once nothing keeps it.
-const CARRIED_OUT: Duration = Duration::from_secs(60);
 
 impl Server<'_> {
     /// Sends an order of a client that can wait, which must be put off.
@@ -47,7 +42,7 @@ impl Server<'_> {
 
     /// Waits until a registration that was put off is done.
     pub fn carried_out(&self, checks: &mut Checks, what: &str, exchange: &mut Exchange<'_>) {
-        let done = eventually(CARRIED_OUT, || self.poll(exchange));
+        let done = eventually(PATIENCE, || self.poll(exchange));
         let good = matches!(&done, Some(Answer { body: AnswerBody::Register(found, _), .. })
             if found.len() == 1);
         checks.check(what, good, done.map(|answer| result(&Ok(answer))).unwrap_or_default());

@@ -1,5 +1,8 @@
 //! A lab of real processes in a directory of its own, taken down and removed when it is dropped.
 
+#[path = "logs.rs"]
+pub mod logs;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -7,6 +10,9 @@ use std::{
 };
 
 use serde_json::Value;
+use serve::process::ProcessId;
+
+use logs::Logs;
 
 /// What a command said and how it ended.
 #[derive(Debug)]
@@ -96,6 +102,30 @@ pub fn eventually<T>(limit: Duration, mut what: impl FnMut() -> Option<T>) -> Op
     }
 }
 
+/// How long anything may take that comes sooner or later: a disk may stall for seconds, and waiting
+/// costs nothing when it comes at once.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Kills processes as nothing can be caught, and waits until each is dead: one that was told to die in
+/// the middle of a write lives on until the disk has it, and holds its files and sockets until then.
+pub fn kill_9(pids: &[impl AsRef<str>]) {
+    let pids: Vec<&str> = pids.iter().flat_map(|pid| pid.as_ref().split_whitespace()).collect();
+    let all = pids.iter().filter_map(|pid| ProcessId::find(pid.parse().ok()?));
+    let all: Vec<ProcessId> = all.collect();
+    for process in &all {
+        process.kill().expect("it may be killed");
+    }
+    for process in all {
+        let ended = process.wait_exit_blocking(PATIENCE).expect("it can be watched");
+        assert!(ended.is_some(), "process {} outlives kill -9", process.pid);
+    }
+}
+
+/// Whether a process has ended with all of its threads; one that nobody has waited for yet has.
+pub fn is_gone(pid: &str) -> bool {
+    pid.parse().ok().and_then(ProcessId::find).is_none()
+}
+
 /// A running lab.
 #[derive(Debug)]
 pub struct World {
@@ -113,8 +143,13 @@ impl World {
         let dir = tempfile::Builder::new().prefix("vs").tempdir_in("/tmp").expect("a directory");
         prepare(dir.path());
         let world = Self { dir };
-        let said = world.lab_up(extra);
-        if said.code == 0 { Ok(world) } else { Err(said) }
+        let mut said = world.lab_up(extra);
+        if said.code == 0 {
+            return Ok(world);
+        }
+        // Its directory is about to go.
+        said.stderr.extend(Logs::of(world.dir()).grown().iter().map(|line| format!("\n| {line}")));
+        Err(said)
     }
 
     /// `lab up` (again).

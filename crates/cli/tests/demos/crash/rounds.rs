@@ -12,7 +12,7 @@ use super::LAB;
 use crate::{
     Rounds,
     checks::Checks,
-    world::{Said, World, eventually, run},
+    world::{Said, World, eventually, kill_9, run},
 };
 
 /// How long a guest may take under emulation, and a half-done operation to come to its end.
@@ -123,9 +123,7 @@ fn crash(
         Victim::Proxy => pids("vouchsafe-vtpm", &sockets),
         Victim::Disk => pids("vouchsafe-disk", &sockets),
     };
-    for pid in &found {
-        run("kill", &["-9", pid]);
-    }
+    kill_9(&found);
     // Services are supervised in production; here `lab up` is the supervisor.
     let _up = world.lab_up(LAB);
     let said: Said = child.wait_with_output().expect("vouchsafe ends").into();

@@ -7,7 +7,6 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::Mutex,
-    time::Duration,
 };
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::{
     checks::Checks,
-    world::{Said, World, eventually, run},
+    world::{self, PATIENCE, Said, World, eventually, run},
 };
 
 /// A copy of v1's boot volume, in other hands.
@@ -115,7 +114,7 @@ fn flipped_bit(world: &World, checks: &mut Checks) {
         .stderr(Stdio::null())
         .spawn()
         .expect("vouchsafe starts");
-    let there = eventually(Duration::from_secs(30), || Path::new(&socket).exists().then_some(()));
+    let there = eventually(PATIENCE, || Path::new(&socket).exists().then_some(()));
     let uri = format!("nbd+unix:///?socket={socket}");
     let said = run("qemu-io", &["-f", "raw", "-c", "write -P 0x5a 16384 8192", &uri]);
     run("kill", &[&serving.id().to_string()]);
@@ -196,7 +195,7 @@ pub fn killed(world: &World, checks: &mut Checks, started: &Said) {
     checks.check("its guest writes", written, "");
     let all = [("v1", "a", "NBD"), ("v4", "b", "vhost-user-blk")];
     let before = all.map(|(vm, host, _)| (beat(world, vm).unwrap_or(0), process(world, vm, host)));
-    run("kill", &["-9", &before[0].1, &before[1].1]);
+    world::kill_9(&[&before[0].1, &before[1].1]);
     for ((vm, host, transport), (before, died)) in all.into_iter().zip(before) {
         // What was written by then says nothing: a few more are awaited.
         let after = eventually(BOOT, || beat(world, vm).filter(|n| *n > before + 3)).unwrap_or(0);
@@ -236,7 +235,7 @@ pub fn rekeyed(world: &World, checks: &mut Checks) {
     let said = world.vouchsafe(&["vm", "rekey", "v4"]);
     // From its first step on the volume says so.
     let begun = eventually(BOOT, || (epoch() > first).then_some(()));
-    run("kill", &["-9", &died]);
+    world::kill_9(&[&died]);
     kill_9(pid_of(world, "host-b"));
     let ordered = said.code == 0 && begun.is_some();
     checks.check("an operator orders it, and it begins", ordered, said.complaint());

@@ -15,7 +15,7 @@ use tpm::Purpose;
 use crate::{
     checks::Checks,
     rogue::{INVENTED, Rogue, SessionKeys},
-    world::{World, eventually, programs, run},
+    world::{PATIENCE, World, eventually, programs, run},
 };
 
 pub fn trusted(world: &World, checks: &mut Checks) {
@@ -209,7 +209,7 @@ pub fn wrong_clock(world: &World, checks: &mut Checks) {
         .expect("the agent starts");
     let socket = world.path("run/b.agent");
     let socket = socket.to_str().expect("a plain path");
-    let refused = eventually(Duration::from_secs(60), || {
+    let refused = eventually(PATIENCE, || {
         let said = run("curl", &["-s", "--unix-socket", socket, "http://agent/v1/status"]);
         let status = said.json();
         let name = status["session_refused"].as_str()?.to_owned();

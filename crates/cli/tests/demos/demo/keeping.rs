@@ -2,22 +2,15 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use serve::process::ProcessId;
-
 use super::launch::BOOT;
 use crate::{
     checks::Checks,
-    world::{World, eventually, run},
+    world::{self, PATIENCE, World, eventually, run},
 };
 
-/// Kills a process and waits until nothing of it is left: a thread that waits for the disk holds the
-/// files and locks of the process for so long.
+/// Kills a process and waits until nothing of it is left.
 pub fn kill_9(pid: i64) {
-    let pid = i32::try_from(pid).expect("a process number");
-    let Some(process) = ProcessId::find(pid) else { return };
-    process.kill().expect("it may be killed");
-    let ended = process.wait_exit_blocking(Duration::from_secs(60)).expect("it can be watched");
-    assert!(ended.is_some(), "process {pid} outlived kill -9 by a minute");
+    world::kill_9(&[pid.to_string()]);
 }
 
 fn beat(world: &World, vm: &str) -> u64 {
@@ -40,7 +33,6 @@ pub fn agent_killed(world: &World, checks: &mut Checks) {
     let machine = || run("pgrep", &["-f", &pattern]);
     let (before, running) = (beat(world, "v1"), machine().stdout);
     kill_9(pid_of(world, "host-a"));
-    std::thread::sleep(Duration::from_secs(3));
     let said = world.lab_up(&[]);
     checks.check("lab up starts it again", said.code == 0, said.complaint());
     let after = eventually(BOOT, || Some(beat(world, "v1")).filter(|n| *n > before));
@@ -71,7 +63,7 @@ pub fn authority_away(world: &World, checks: &mut Checks) {
     let said = world.lab_up(&[]);
     checks.check("the authority comes back", said.code == 0, said.complaint());
     let state = || world.vouchsafe(&["vm", "show", "v1"]).json()["state"].clone();
-    let known = eventually(Duration::from_secs(30), || (state() == "running").then_some(()));
+    let known = eventually(PATIENCE, || (state() == "running").then_some(()));
     checks.check("and learns that v1 runs", known.is_some(), state());
 }
 
@@ -106,11 +98,11 @@ pub fn lease_ended(world: &World, checks: &mut Checks) {
         "",
     );
     kill_9(pid_of(world, "authority"));
-    let paused = eventually(Duration::from_secs(40), || on_its_host(world, "v1", "paused"));
+    let paused = eventually(PATIENCE, || on_its_host(world, "v1", "paused"));
     checks.check("v1 stands still once the lease has ended", paused.is_some(), "");
     let said = world.lab_up(&[]);
     checks.check("the authority comes back", said.code == 0, said.complaint());
-    let runs = eventually(Duration::from_secs(60), || on_its_host(world, "v1", "running"));
+    let runs = eventually(PATIENCE, || on_its_host(world, "v1", "running"));
     checks.check("and v1 goes on, for it is still this host's", runs.is_some(), "");
     let said = world.vouchsafe(&["vm", "stop", "v1"]);
     checks.check("v1 is stopped", said.code == 0, said.complaint());
@@ -147,12 +139,16 @@ pub fn rolled_back(world: &World, checks: &mut Checks) {
     checks.check("the authority runs on", said.code == 0, said.complaint());
     let said = world.vouchsafe(&["host", "token", "zz"]);
     checks.check("something is written", said.code == 0, said.complaint());
+    // And anchored: a head, which the counter follows.
+    let head = |of: &Path| std::fs::read(of.join("head.json")).unwrap_or_default();
+    let anchored = eventually(PATIENCE, || (head(&state) != head(&copy)).then_some(()));
+    checks.check("and anchored", anchored.is_some(), "");
     std::thread::sleep(Duration::from_secs(3));
     kill_9(pid_of(world, "authority"));
     let later = world.path("later");
     std::fs::rename(&state, &later).expect("a rename");
     args(&copy, &state);
-    let program = crate::world::programs().join("vouchsafe-authority");
+    let program = world::programs().join("vouchsafe-authority");
     let config = world.path("authority/authority.toml");
     let said = run(program, &["--config", config.to_str().expect("plain"), "--json"]);
     let what = "it refuses to start with exit status 3";

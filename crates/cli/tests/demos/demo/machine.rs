@@ -1,12 +1,12 @@
 //! A whole machine that is put back, and a volume that comes to another one: what the host's own
 //! counters cannot tell.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use super::keeping::{kill_9, pid_of};
 use crate::{
     checks::Checks,
-    world::{Said, World, eventually, run},
+    world::{PATIENCE, Said, World, eventually, run},
 };
 
 fn start(world: &World, host: &str) -> Said {
@@ -46,7 +46,7 @@ pub fn put_back(world: &World, checks: &mut Checks) {
     checks.check("v3 runs there once more", ran, said.complaint());
     // The host says it once more when it has said that nothing runs.
     let rests = || Some(recorded(world)).filter(|now| now["in_use"].is_null());
-    let after = eventually(Duration::from_secs(20), rests).unwrap_or_default();
+    let after = eventually(PATIENCE, rests).unwrap_or_default();
     let further = after["count"].as_u64() > before["count"].as_u64();
     checks.check(
         "the authority's record counts with it, and says that the volume is at rest",

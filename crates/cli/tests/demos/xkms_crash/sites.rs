@@ -4,7 +4,6 @@ use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::Duration,
 };
 
 use xkms::{
@@ -14,15 +13,13 @@ use xkms::{
 
 use crate::{
     server::{Server, exchange},
-    world::{Said, World, eventually, programs, run},
+    world::{PATIENCE, Said, World, eventually, kill_9, programs},
 };
 
 /// The hosts' names.
 pub const HOSTS: [&str; 2] = ["a", "b"];
 /// The centre, among those that die.
 pub const CENTRE: usize = 2;
-/// How long something half done may take to come to its end.
-pub const SETTLE: Duration = Duration::from_secs(60);
 
 /// Both trust services of a lab, and its centre.
 pub struct Sites<'w> {
@@ -79,8 +76,7 @@ impl<'w> Sites<'w> {
             None => {
                 let name =
                     HOSTS.get(at).map_or("centre".to_owned(), |host| format!("trust-{host}"));
-                let pid = self.world.processes()[name]["pid"].to_string();
-                run("kill", &["-9", &pid]);
+                kill_9(&[self.world.processes()[name]["pid"].to_string()]);
             }
         }
         if let Some(mut child) = self.started[at].take() {
@@ -93,7 +89,7 @@ impl<'w> Sites<'w> {
         let (program, config) = self.program(at);
         let log = config.with_file_name("again.log");
         let log = fs::File::options().append(true).create(true).open(log);
-        let started = eventually(Duration::from_secs(10), || {
+        let started = eventually(PATIENCE, || {
             let child = Command::new(programs().join(program))
                 .arg("--config")
                 .arg(&config)
@@ -106,7 +102,7 @@ impl<'w> Sites<'w> {
                 .spawn()
                 .expect("the program starts");
             self.started[at] = Some(child);
-            let up = eventually(Duration::from_secs(20), || {
+            let up = eventually(PATIENCE, || {
                 let ended = self.started[at]
                     .as_mut()
                     .is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()));
@@ -161,7 +157,7 @@ impl<'w> Sites<'w> {
 
     /// Waits until an owner's keys rest: `here` at one, `absent` at the other; where they are.
     pub fn rest(&self, owner: &str) -> Option<usize> {
-        eventually(SETTLE, || match [self.place(0, owner), self.place(1, owner)] {
+        eventually(PATIENCE, || match [self.place(0, owner), self.place(1, owner)] {
             [a, b] if a == "here" && b == "absent" => Some(0),
             [a, b] if a == "absent" && b == "here" => Some(1),
             _ => None,

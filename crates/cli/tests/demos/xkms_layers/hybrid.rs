@@ -6,7 +6,7 @@ use xkms::{client::sign_order, dsig::Signer, message::*};
 use crate::{
     checks::Checks,
     server::{Server, about, result},
-    world::{World, eventually},
+    world::{PATIENCE, World, eventually},
     xkms_server::life::Registered,
 };
 
@@ -77,8 +77,7 @@ pub fn revoked(a: &Server<'_>, b: &Server<'_>, checks: &mut Checks, gone: &Regis
     let seen = validate(a, &gone.certificate);
     let ended = matches!(&seen, Some((StatusValue::Invalid, _)));
     checks.check("Validate there: Invalid", ended, said(&seen));
-    let wait = std::time::Duration::from_secs(10);
-    let seen = eventually(wait, || {
+    let seen = eventually(PATIENCE, || {
         validate(b, &gone.certificate).filter(|(status, _)| *status == StatusValue::Invalid)
     });
     checks.check("Validate at the other server: Invalid", seen.is_some(), said(&seen));

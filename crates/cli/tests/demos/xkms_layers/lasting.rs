@@ -10,14 +10,17 @@ use super::{LAB, guest::Guest, hybrid::validate};
 use crate::{
     checks::Checks,
     server::Server,
-    world::{World, run},
+    world::{World, kill_9, run},
     xkms_server::life::Registered,
 };
 
 /// The centre's process.
 pub fn signal_centre(world: &World, signal: &str) {
     let pid = world.processes()["centre"]["pid"].as_u64().unwrap_or(0).to_string();
-    run("kill", &[signal, &pid]);
+    match signal {
+        "-KILL" => kill_9(&[pid]),
+        _ => drop(run("kill", &[signal, &pid])),
+    }
 }
 
 /// An order to register a new key.

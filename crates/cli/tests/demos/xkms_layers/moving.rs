@@ -12,11 +12,8 @@ use crate::{
     checks::Checks,
     server::Server,
     tap::{Tap, holds_none},
-    world::{World, eventually, programs, run},
+    world::{PATIENCE, World, eventually, programs, run},
 };
-
-/// How long a migration that the centre ordered may take.
-const MOVES: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// v1's keys, from a to b.
 pub fn watched(
@@ -72,7 +69,7 @@ pub fn ordered(world: &World, checks: &mut Checks, v1: &Guest<'_>) {
         begun.code == 0,
         begun.complaint(),
     );
-    let there = eventually(MOVES, || {
+    let there = eventually(PATIENCE, || {
         let said = world.vouchsafe(&["key", "migration", "--owner", "v2", "--host", "a"]);
         (said.json()["place"] == "here").then_some(())
     });

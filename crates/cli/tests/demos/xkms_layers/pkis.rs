@@ -142,7 +142,7 @@ fn order(world: &World, [cert, key]: &[String; 2], domain: &str, work: CentreWor
     };
     let json = "content-type: application/json";
     let mut said = curl(&["-H", json, "-d", &order, &format!("{url}/v1/orders")]);
-    for _ in 0..6 {
+    for _ in 0..30 {
         match serde_json::from_str(&said.stdout) {
             Ok(CentreProgress::Done(CentreOutcome::Certified { .. })) => {
                 return "certified".to_owned();

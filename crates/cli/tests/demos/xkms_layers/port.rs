@@ -8,18 +8,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
 };
 
 use model::port::{Frames, Kind, Session, write_data, write_word};
 
 use crate::{
     server::Server,
-    world::{eventually, run},
+    world::{PATIENCE, eventually, kill_9},
 };
-
-/// How long the trust service may take to look for the port again.
-const COMES: Duration = Duration::from_secs(60);
 
 /// The port of a VM, taken away from the trust service until this is dropped.
 pub struct Taken {
@@ -40,7 +36,7 @@ impl Taken {
         let visitors = UnixListener::bind(&socket)?;
         visitors.set_nonblocking(true)?;
         if let Some(reader) = server.reader() {
-            run("kill", &["-KILL", &reader.to_string()]);
+            kill_9(&[reader.to_string()]);
         }
         Ok(Self { socket, away, visitors, ends: Vec::new() })
     }
@@ -54,7 +50,7 @@ impl Taken {
 
     /// Plays the guest for the trust service: one session, for whoever connects to `at`.
     pub fn dial(&mut self, at: &Path) -> std::io::Result<()> {
-        let port = eventually(COMES, || self.visitors.accept().ok());
+        let port = eventually(PATIENCE, || self.visitors.accept().ok());
         let (port, _) = port.ok_or(std::io::ErrorKind::TimedOut)?;
         port.set_nonblocking(false)?;
         self.ends.push(port.try_clone()?);

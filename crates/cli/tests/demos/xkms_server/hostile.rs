@@ -1,6 +1,12 @@
 //! What must be refused, by name; and what must not get in the others' way.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use model::Secret;
 use xkms::{
@@ -177,19 +183,23 @@ pub fn flood(server: &Server<'_>, checks: &mut Checks, known: &Registered) {
     }
     let before = rss();
     let address = server.address().to_owned();
+    let passing = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&passing);
     let flooding = std::thread::spawn(move || {
         let answers = (0..FLOOD).filter(|_| {
-            crate::server::exchange(&address, "/xkms", ("text/xml", text.as_bytes()))
-                .is_ok_and(|(_, body)| body.windows(10).any(|part| part == b"#Represent"))
+            let said = crate::server::exchange(&address, "/xkms", ("text/xml", text.as_bytes()));
+            counts.fetch_add(1, Ordering::Relaxed);
+            said.is_ok_and(|(_, body)| body.windows(10).any(|part| part == b"#Represent"))
         });
         answers.count()
     });
-    let mut slowest = Duration::ZERO;
+    // Counted in turns of the flood: how long a turn takes is for the machine to say.
+    let mut slowest = 0;
     let mut served = 0;
     while !flooding.is_finished() {
-        let since = std::time::Instant::now();
+        let before = passing.load(Ordering::Relaxed);
         served += u32::from(server.status_of(&known.key).is_some());
-        slowest = slowest.max(since.elapsed());
+        slowest = slowest.max(passing.load(Ordering::Relaxed) - before);
     }
     let represented = flooding.join().unwrap_or(0);
     let grown = rss().saturating_sub(before);
@@ -199,12 +209,8 @@ pub fn flood(server: &Server<'_>, checks: &mut Checks, known: &Registered) {
         represented,
     );
     checks.check("memory stays flat under them", grown < 8 << 10, format!("{grown} KiB more"));
-    let seen = format!("{served} served, the slowest in {slowest:.0?}");
-    checks.check(
-        "others are served meanwhile",
-        served > 20 && slowest < Duration::from_secs(2),
-        seen,
-    );
+    let seen = format!("{served} served; most of the flood that one let pass: {slowest}");
+    checks.check("others are served meanwhile", served > 20 && slowest < FLOOD / 10, seen);
 }
 
 /// Resident memory of a process.

@@ -1,12 +1,12 @@
 //! What a killed server still knows, and what its log says.
 
-use std::{fs, path::Path, time::Duration};
+use std::fs;
 
 use super::life::{self, Registered};
 use crate::{
     checks::Checks,
     server::Server,
-    world::{eventually, run},
+    world::{PATIENCE, eventually, is_gone, kill_9, run},
 };
 
 /// The reader dies, then everything dies.
@@ -16,9 +16,8 @@ pub fn killed(server: &Server<'_>, checks: &mut Checks, alive: &Registered, dead
         status.is_some_and(|s| s.value == xkms::message::StatusValue::Valid)
     };
     let before = server.reader();
-    run("kill", &["-9", &before.unwrap_or(0).to_string()]);
-    let after =
-        eventually(Duration::from_secs(10), || server.reader().filter(|pid| Some(*pid) != before));
+    kill_9(&before.map(|pid| pid.to_string()).into_iter().collect::<Vec<_>>());
+    let after = eventually(PATIENCE, || server.reader().filter(|pid| Some(*pid) != before));
     checks.check(
         "kill -9 of the reader: another one is started",
         after.is_some(),
@@ -28,10 +27,8 @@ pub fn killed(server: &Server<'_>, checks: &mut Checks, alive: &Registered, dead
     let last = life::register(server, checks, "last-before-the-kill", false);
     server.signal("-KILL");
     let orphan = after.filter(|pid| {
-        eventually(Duration::from_secs(3), || {
-            (!Path::new(&format!("/proc/{pid}/exe")).exists()).then_some(())
-        })
-        .is_none()
+        let pid = pid.to_string();
+        eventually(PATIENCE, || is_gone(&pid).then_some(())).is_none()
     });
     checks.check(
         "kill -9 of the keeper: its reader dies with it",
@@ -94,7 +91,6 @@ pub fn down(server: &Server<'_>, checks: &mut Checks) {
     let pids = [Some(server.keeper()), server.reader()];
     let dir = server.world.dir().to_str().expect("a path");
     let said = run(env!("CARGO_BIN_EXE_vouchsafe"), &["lab", "down", "--dir", dir]);
-    let left =
-        pids.iter().flatten().filter(|pid| Path::new(&format!("/proc/{pid}/exe")).exists()).count();
+    let left = pids.iter().flatten().filter(|pid| !is_gone(&pid.to_string())).count();
     checks.check("`lab down` ends both processes", said.code == 0 && left == 0, said.complaint());
 }
