@@ -9,7 +9,7 @@ const GIVERS: [&str; 3] = ["fn name(", "fn code(", "fn refusal("];
 /// Calls whose first argument is a refusal's name.
 const CALLS: [&str; 3] = ["refused(", "refusal(", "Refusal::new("];
 /// Names that such functions give of other things.
-const OTHERS: [&str; 19] = [
+const OTHERS: [&str; 20] = [
     // Ciphers and key slots of volumes.
     "aegis-256x4",
     "aes-256-gcm",
@@ -21,6 +21,8 @@ const OTHERS: [&str; 19] = [
     "tls-server",
     "vtpm-ak",
     "vtpm-ek",
+    // A table of the store.
+    "lease-keys",
     // What a quote is for.
     "guest-attest",
     "guest-channel",
