@@ -108,19 +108,25 @@ fn what_was_acknowledged_before_a_kill_is_there_after_it() {
     let mut acknowledged: Vec<String> = Vec::new();
     for round in 0..4_u64 {
         let operator = centre.operator();
+        let (told, first) = std::sync::mpsc::channel();
         let defining = std::thread::spawn(move || {
             let mut done = Vec::new();
             for n in 0..10_000 {
                 let name = format!("v{round}-{n}");
                 let body = spec(&name, KeyOrigin::Console);
                 match operator.post::<Value>("/v1/vms", &body) {
-                    Ok(_) => done.push(name),
+                    Ok(_) => {
+                        done.push(name);
+                        let _ = told.send(());
+                    }
                     Err(_) => break,
                 }
             }
             done
         });
-        std::thread::sleep(Duration::from_millis(150 + 70 * round));
+        // At some time after the second: how long one takes is for the disk to say.
+        first.iter().take(2).for_each(drop);
+        std::thread::sleep(Duration::from_millis(70 * round));
         centre.kill();
         acknowledged.extend(defining.join().unwrap());
         centre.run();

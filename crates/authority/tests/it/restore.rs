@@ -11,15 +11,17 @@ use model::{
     api::{enrol::HostView, operate::AuthorityStatus, vm::VmView},
 };
 use serde_json::{Value, json};
+use serve::clock::{Clock as _, SystemClock};
 
 use crate::{
     launch::{fails, spec},
     support::{Centre, Settings, SoftwareTpm},
 };
 
-/// Leases of two seconds, so that a test can wait for their end.
+/// Leases of some seconds, so that a test can wait for their end, and does something before it though
+/// the disk stalls.
 fn settings() -> Settings {
-    let policy = "lease_s = 2\nsession_life_s = 2\nclock_skew_s = 1".to_owned();
+    let policy = "lease_s = 12\nsession_life_s = 12\nclock_skew_s = 1".to_owned();
     Settings { policy, ..Settings::default() }
 }
 
@@ -109,7 +111,8 @@ fn a_backup_on_another_tpm_begins_an_incarnation_and_grants_nothing_until_old_le
     assert_eq!(start().err().unwrap(), "leases-not-ended");
     let until = report["quiet_until"].as_u64().unwrap();
     assert!(status.quiet_until == Some(until) || status.quiet_until.is_none());
-    std::thread::sleep(Duration::from_millis(3500));
+    let now = SystemClock.unix_ms();
+    std::thread::sleep(Duration::from_millis(until.saturating_sub(now) + 1000));
     let session = host.session().unwrap();
     let started = start().unwrap();
     fails(&session, serde_json::from_value(started["id"].clone()).unwrap());

@@ -58,7 +58,7 @@ impl SoftwareTpm {
         let actor = Actor::start(address.parse::<Address>().unwrap()).unwrap();
         let software = Self { child, address, actor };
         // The socket is there a moment before anybody listens on it.
-        for _ in 0..500 {
+        for _ in 0..12_000 {
             if software.actor.run(|tpm| tpm.startup()).is_ok() {
                 return software;
             }
@@ -82,7 +82,7 @@ impl Drop for SoftwareTpm {
 }
 
 pub(crate) fn wait_for(path: &Path) {
-    for _ in 0..1000 {
+    for _ in 0..12_000 {
         if path.exists() {
             return;
         }

@@ -71,7 +71,7 @@ async fn a_key_is_certified_renewed_and_revoked_and_everybody_learns_of_it() {
 async fn wait_for_crl(client: &serve::client::Client, world: &World, serial: &[u8]) -> Feed {
     let own = "own".parse().unwrap();
     let ca = world.centre.ca_certificate(&own).unwrap().to_vec();
-    for _ in 0..100 {
+    for _ in 0..2400 {
         let feed: Feed = client.get("/v1/feed").await.unwrap();
         let listed = feed.items.iter().any(|item| match &item.news {
             FeedNews::Crl { crl, .. } => {

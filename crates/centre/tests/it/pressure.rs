@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use centre::centre::Limits;
-use model::centre::{CentreCommand, CentreProgress, CentreReply, CentreWork};
+use model::centre::{CentreCommand, CentreOrder, CentreProgress, CentreReply, CentreWork};
 use serve::{
     client::Client,
     clock::{Clock as _, SystemClock},
@@ -19,7 +19,16 @@ const STUCK: &str = "
     name = 'stuck'
     anchors = ['root.pem']
     back_off_ms = 100
-    patience_s = 4
+";
+
+/// It is not tried for ever.
+const BRIEFLY: &str = "
+    patience_s = 2
+";
+
+/// Longer than any test.
+const LONG: &str = "
+    patience_s = 3600
 ";
 
 const FEW: &str = "
@@ -44,12 +53,8 @@ async fn who_has_too_many_open_orders_is_told_when_to_come_back_and_others_are_n
     serve::fsfile::write_atomic(&dir.path().join("secret"), b"s", 0o600).unwrap();
     let ca = root("foreign");
     serve::pem::write_certificates(&dir.path().join("root.pem"), &[ca.certificate()]).unwrap();
-    let world = World::new(&format!("{STUCK}{NOWHERE}{OWN_PKI}{FEW}"), dir.path()).await;
+    let world = World::new(&format!("{STUCK}{LONG}{NOWHERE}{OWN_PKI}{FEW}"), dir.path()).await;
     let a = world.trust("a").await;
-    let stuck = |tenant| {
-        let work = CentreWork::Enrol { subject: subject("x", p256()), request: None };
-        order(tenant, "stuck", work)
-    };
     let elsewhere = a.post::<_, CentreProgress>("/v1/orders", &stuck("initech")).await;
     assert_eq!(refusal(elsewhere), "domain-not-allowed");
     let first = stuck("acme");
@@ -85,11 +90,32 @@ async fn who_has_too_many_open_orders_is_told_when_to_come_back_and_others_are_n
         panic!("no queue")
     };
     assert_eq!((orders.len(), total, orders[0].id), (2, 5, first.id));
-    // It is not tried for ever, and then there is room.
-    let ended = crate::support::ended(&a, &first).await;
-    let CentreProgress::Refused { name, .. } = ended else { panic!("{ended:?}") };
-    assert_eq!(name, "provider-timed-out");
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    world.end().await;
+}
+
+/// An order for the PKI that does not answer.
+fn stuck(tenant: &str) -> CentreOrder {
+    let work = CentreWork::Enrol { subject: subject("x", p256()), request: None };
+    order(tenant, "stuck", work)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pki_that_does_not_answer_is_not_tried_for_ever_and_then_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    serve::fsfile::write_atomic(&dir.path().join("secret"), b"s", 0o600).unwrap();
+    let ca = root("foreign");
+    serve::pem::write_certificates(&dir.path().join("root.pem"), &[ca.certificate()]).unwrap();
+    let world = World::new(&format!("{STUCK}{BRIEFLY}{NOWHERE}{OWN_PKI}{FEW}"), dir.path()).await;
+    let a = world.trust("a").await;
+    let all = [stuck("acme"), stuck("acme"), stuck("acme")];
+    for one in &all {
+        a.post::<_, CentreProgress>("/v1/orders", one).await.unwrap();
+    }
+    for one in &all {
+        let ended = crate::support::ended(&a, one).await;
+        let CentreProgress::Refused { name, .. } = ended else { panic!("{ended:?}") };
+        assert_eq!(name, "provider-timed-out");
+    }
     a.post::<_, CentreProgress>("/v1/orders", &stuck("acme")).await.unwrap();
     world.end().await;
 }
@@ -104,13 +130,14 @@ async fn orders_that_wait_for_a_foreign_pki_do_not_wait_for_each_other() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let provider = NOWHERE.replace("127.0.0.1:1", &silent.local_addr().unwrap().to_string());
     let world =
-        World::new(&format!("{STUCK}exchange_s = 20\n{provider}{ONLY_STUCK}"), dir.path()).await;
+        World::new(&format!("{STUCK}{LONG}exchange_s = 600\n{provider}{ONLY_STUCK}"), dir.path())
+            .await;
     let a = world.trust("a").await;
     let mut held = Vec::new();
     for n in 0..2 * Limits::default().workers {
         let work = CentreWork::Enrol { subject: subject(&format!("n{n}"), p256()), request: None };
         a.post::<_, CentreProgress>("/v1/orders", &order("acme", "stuck", work)).await.unwrap();
-        let taken = tokio::time::timeout(Duration::from_secs(10), silent.accept()).await;
+        let taken = tokio::time::timeout(Duration::from_secs(120), silent.accept()).await;
         held.push(taken.unwrap_or_else(|_| panic!("order {n} waits for the others")).unwrap());
     }
     drop((held, silent));

@@ -143,7 +143,7 @@ async fn bridged(authority: Authority, dir: &Path) -> World {
 
 /// Asks until the answer is no longer `before`.
 async fn changed(client: &Client, question: &CentreQuestion, before: StatusValue) -> Found {
-    for _ in 0..100 {
+    for _ in 0..1200 {
         let found = answer(client, question).await;
         if verdict(&found) != before {
             return found;

@@ -223,9 +223,9 @@ pub(crate) async fn carried_out(client: &Client, order: &CentreOrder) -> CentreP
 
 /// Waits for the end of an order.
 pub(crate) async fn ended(client: &Client, order: &CentreOrder) -> CentreProgress {
-    for _ in 0..20 {
+    for _ in 0..40 {
         let path = format!("/v1/orders/{}?wait_s=5", order.id);
-        let call = Call::get(path).answer_within(Duration::from_secs(15));
+        let call = Call::get(path).answer_within(Duration::from_secs(120));
         let progress: CentreProgress = client.call(call).await.unwrap();
         if progress.is_final() {
             return progress;

@@ -103,7 +103,7 @@ fn swtpm(dir: &Dir) -> Option<Swtpm> {
     let flags = "not-need-init,startup-clear";
     let args = ["socket", "--tpm2", "--tpmstate", &state, "--server", &server, "--flags", flags];
     let child = Swtpm(command.args(args).stdout(Stdio::null()).spawn().unwrap());
-    for _ in 0..500 {
+    for _ in 0..12_000 {
         if dir.path("tpm.sock").exists() {
             break;
         }

@@ -17,6 +17,8 @@ use model::child::{
 use serve::process::{Exit, ProcessId, Signal, Spawn};
 use tempfile::TempDir;
 
+/// How long anything may take that comes sooner or later, on a disk that may stall.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) const KEY: &[u8] = b"a key of exactly thirty-two byte";
 pub(crate) const KMI: &str = concat!(
     r#"{"vm":"web-01","key_id":"sha256:"#,
@@ -53,7 +55,7 @@ impl Disk {
     /// Serves `v.luks` on `s.sock` and `c.sock` and waits until it answers.
     pub(crate) fn serve(dir: &Path, more: &[&str]) -> Self {
         let disk = Self::start_serving(dir, KEY, more);
-        for _ in 0..200 {
+        for _ in 0..4800 {
             if UnixStream::connect(dir.join("c.sock")).is_ok() {
                 return disk;
             }
@@ -73,7 +75,7 @@ impl Disk {
         for line in self.stdout.by_ref().lines() {
             lines.push(serde_json::from_str(&line.unwrap()).unwrap());
         }
-        let exit = self.id.wait_exit_blocking(Duration::from_secs(20)).unwrap();
+        let exit = self.id.wait_exit_blocking(PATIENCE).unwrap();
         let status = match exit.expect("it must end") {
             Exit::Code(code) => code,
             Exit::Signal(_) | Exit::Unknown => -1,
@@ -90,7 +92,7 @@ impl Disk {
     /// kill -9, and wait until it is gone.
     pub(crate) fn kill(self) {
         self.id.kill().unwrap();
-        self.id.wait_exit_blocking(Duration::from_secs(20)).unwrap();
+        self.id.wait_exit_blocking(PATIENCE).unwrap();
     }
 }
 

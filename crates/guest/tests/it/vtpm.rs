@@ -45,7 +45,7 @@ impl Vtpm {
             return None;
         };
         let mut vtpm = Self { child, socket, list: dir.join("ima"), ek_certificate: Vec::new() };
-        (0..500).find(|_| {
+        (0..12_000).find(|_| {
             thread::sleep(Duration::from_millis(10));
             UnixStream::connect(&vtpm.socket).is_ok()
         });

@@ -112,7 +112,7 @@ impl World {
             let stream = std::net::TcpStream::connect(self.address()).unwrap();
             self.shaken(Box::new(stream))
         };
-        for _ in 0..200 {
+        for _ in 0..2400 {
             match connect() {
                 Err(ServiceError::Io(_)) => thread::sleep(Duration::from_millis(50)),
                 connected => return connected.unwrap(),

@@ -180,7 +180,7 @@ pub(crate) fn swtpm(dir: &Path) -> (ProcessId, HostTpm) {
         .args(["--ctrl", &format!("type=unixio,path={}", path("ctrl"))])
         .spawn()
         .unwrap();
-    for _ in 0..200 {
+    for _ in 0..12_000 {
         if dir.join("tpm").exists() {
             break;
         }

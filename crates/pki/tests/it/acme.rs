@@ -99,7 +99,7 @@ impl World {
             account_key: Secret::new(key.to_vec()),
             contact: vec!["mailto:admin@example.org".to_owned()],
             terms_agreed: true,
-            timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(120),
         };
         let files = self.files.clone();
         let publisher =
@@ -153,7 +153,7 @@ fn start_dns(dns: u16, manage: u16) -> Server {
         let there = || TcpStream::connect(("127.0.0.1", port)).is_ok();
         let pause = || std::thread::sleep(Duration::from_millis(20));
         assert!(
-            (0..500).any(|_| there() || {
+            (0..6000).any(|_| there() || {
                 pause();
                 false
             }),
@@ -245,7 +245,7 @@ fn drive(
     ask: &Ask,
 ) -> Result<(Vec<u8>, Vec<Vec<u8>>), ProviderError> {
     let mut now = OffsetDateTime::now_utc();
-    for _ in 0..200 {
+    for _ in 0..2400 {
         match provider.submit(id, ask, now)? {
             Progress::Done(Outcome::Issued { certificate, chain }) => {
                 return Ok((certificate, chain));

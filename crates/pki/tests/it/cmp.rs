@@ -81,7 +81,7 @@ fn by_secret(secret: &str) -> CmpCredential {
 }
 
 fn config(url: &str, credential: CmpCredential) -> CmpConfig {
-    let (timeout, lost_answer) = (Duration::from_secs(10), LostAnswer::Refuse);
+    let (timeout, lost_answer) = (Duration::from_secs(120), LostAnswer::Refuse);
     CmpConfig { url: url.to_owned(), credential, recipient: None, timeout, lost_answer }
 }
 

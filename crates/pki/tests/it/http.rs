@@ -187,7 +187,7 @@ pub(crate) fn line_with(from: impl Read + Send + 'static, word: &'static str) ->
             }
         }
     });
-    wait.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("no line with {word}"))
+    wait.recv_timeout(Duration::from_secs(120)).unwrap_or_else(|_| panic!("no line with {word}"))
 }
 
 /// Whether there is a program of this name; said aloud if not.

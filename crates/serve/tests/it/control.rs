@@ -107,7 +107,7 @@ fn the_wish_to_end_is_known_only_after_its_reply() {
     let (_dir, path, stop) = started();
     let reply = ask(&mut connect(&path), &Request::End);
     assert_eq!(reply, Some(Reply::Ending { raised: false }));
-    let raised = (0..500).any(|_| {
+    let raised = (0..12_000).any(|_| {
         thread::sleep(Duration::from_millis(10));
         stop.is_requested()
     });
@@ -124,7 +124,7 @@ fn one_connection_too_many_is_turned_away_until_a_place_is_free() {
     assert_eq!(ask(&mut connect(&path), &Request::Double(1)), None);
     assert_eq!(ask(&mut streams[0], &Request::Double(3)), Some(Reply::Doubled(6)));
     streams.pop();
-    let served = (0..500).any(|_| {
+    let served = (0..12_000).any(|_| {
         thread::sleep(Duration::from_millis(10));
         ask(&mut connect(&path), &Request::Double(1)).is_some()
     });

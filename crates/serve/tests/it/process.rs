@@ -4,7 +4,7 @@ use std::{io::Read as _, time::Duration};
 
 use serve::process::{Exit, ProcessId, Signal, Spawn};
 
-const SHORT: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_child_reads_its_secret_from_a_descriptor_and_not_from_its_arguments() {

@@ -28,7 +28,7 @@ fn inside(test: &str) {
 
 fn config(key: &str) -> TokenConfig {
     let (module, token) = (PathBuf::from(MODULE), "ca".to_owned());
-    TokenConfig { module, token, key: key.to_owned(), timeout: Duration::from_secs(10) }
+    TokenConfig { module, token, key: key.to_owned(), timeout: Duration::from_secs(120) }
 }
 
 fn pin(text: &str) -> Secret<Vec<u8>> {

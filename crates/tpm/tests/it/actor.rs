@@ -58,7 +58,7 @@ fn a_tpm_that_is_never_let_go_is_reported_as_busy() {
     let actor = Actor::start(swtpm.address()).unwrap();
     let refused = actor.run(|tpm| tpm.random(8)).unwrap_err();
     assert!(matches!(refused, TpmError::Transport(TransportError::Busy)), "{refused}");
-    assert!(begun.elapsed().unwrap() < Duration::from_secs(20));
+    assert!(begun.elapsed().unwrap() < Duration::from_secs(120));
 }
 
 #[test]

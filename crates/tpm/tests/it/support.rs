@@ -36,7 +36,7 @@ impl Swtpm {
             .spawn()
             .unwrap();
         let tpm = Self { child, dir };
-        for _ in 0..500 {
+        for _ in 0..12_000 {
             // The socket is there a moment before anybody listens on it.
             if UnixStream::connect(tpm.socket()).is_ok() {
                 return Some(tpm);

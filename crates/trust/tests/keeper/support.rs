@@ -72,6 +72,17 @@ pub(crate) fn open_settings() -> Settings {
     Settings { pass_phrases: true, any_use_with: true, ..Settings::default() }
 }
 
+/// Waits until nobody else has it: its threads end when they see that they shall.
+pub(crate) fn alone<T>(keeper: &Arc<T>) {
+    for _ in 0..12_000 {
+        if Arc::strong_count(keeper) == 1 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("its threads go on");
+}
+
 /// A keeper under test.
 pub(crate) struct Rig {
     pub(crate) keeper: Arc<Keeper>,
@@ -124,6 +135,7 @@ impl Rig {
     pub(crate) fn away(self, meanwhile: impl FnOnce()) -> Self {
         let Self { keeper, clock, dir, settings, centre } = self;
         keeper.close().unwrap();
+        alone(&keeper);
         drop(keeper);
         meanwhile();
         Self::opened(dir, clock, settings, centre)

@@ -81,9 +81,9 @@ impl Service {
             .spawn()
             .unwrap();
         let clock = SystemClock::shared();
-        let exchange = Exchange::new(&anchors, clock, Duration::from_secs(10)).unwrap();
+        let exchange = Exchange::new(&anchors, clock, Duration::from_secs(120)).unwrap();
         let mut service = Self { dir, child, address: String::new(), tls, exchange };
-        for _ in 0..1200 {
+        for _ in 0..3600 {
             let text = fs::read_to_string(service.dir.path().join("address")).unwrap_or_default();
             if !text.is_empty() {
                 service.address = text.trim().to_owned();
@@ -119,7 +119,7 @@ impl Service {
 
     /// Reads `path` in clear.
     pub(crate) async fn without_tls(&self, path: &str) -> Result<RawAnswer, CallError> {
-        let plain = Exchange::new(&[], SystemClock::shared(), Duration::from_secs(10)).unwrap();
+        let plain = Exchange::new(&[], SystemClock::shared(), Duration::from_secs(120)).unwrap();
         let url = format!("http://{}{path}", self.address);
         plain.run(request(Method::GET, url, None, Vec::new())).await
     }
@@ -146,7 +146,7 @@ fn request(
     content_type: Option<&'static str>,
     body: Vec<u8>,
 ) -> RawRequest {
-    let within = Duration::from_secs(30);
+    let within = Duration::from_secs(120);
     RawRequest { method, url, content_type, body, most: 1 << 20, within }
 }
 

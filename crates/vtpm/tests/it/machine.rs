@@ -45,7 +45,7 @@ impl Machine {
             .log_file(home.join("qemu.log"))
             .spawn()
             .unwrap();
-        let stream = (0..500).find_map(|_| {
+        let stream = (0..6000).find_map(|_| {
             thread::sleep(Duration::from_millis(20));
             UnixStream::connect(&qmp).ok()
         });
@@ -81,7 +81,7 @@ impl Drop for Machine {
 fn wait_for_firmware(agent: &mut Agent, generation: u64) {
     let mut last = 0;
     let mut quiet = 0;
-    for _ in 0..600 {
+    for _ in 0..1800 {
         thread::sleep(Duration::from_millis(200));
         let status = agent.status();
         let same = status.generation == generation && status.entries == last;

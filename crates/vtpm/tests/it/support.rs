@@ -39,7 +39,7 @@ impl Process {
     /// Starts one on `home/state`, and waits until it serves.
     pub(crate) fn start(home: &Path, keys: &[u8], limit: u32) -> Self {
         let process = Self::spawn(home, keys, limit);
-        for _ in 0..500 {
+        for _ in 0..12_000 {
             if UnixStream::connect(process.control()).is_ok() {
                 return process;
             }
@@ -90,7 +90,7 @@ impl Process {
     }
 
     pub(crate) fn wait(&self) -> Exit {
-        self.id.wait_exit_blocking(Duration::from_secs(10)).unwrap().unwrap()
+        self.id.wait_exit_blocking(Duration::from_secs(120)).unwrap().unwrap()
     }
 }
 
