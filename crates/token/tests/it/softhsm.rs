@@ -2,6 +2,12 @@
 
 use std::{cell::RefCell, collections::HashMap, fs, path::PathBuf, time::Duration};
 
+use cryptoki::{
+    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    mechanism::Mechanism,
+    object::Attribute,
+    session::UserType,
+};
 use model::Secret;
 use pki::{
     Anchors, Ask, Ca, CaSigner as _, CaSpec, Enrolment, IssueError, Ledger, LedgerEntry,
@@ -142,27 +148,57 @@ fn refusals() {
     assert_eq!(code(Token::open(nowhere, pin(PIN))), "token-module");
     let hurried = TokenConfig { timeout: Duration::ZERO, ..config("key") };
     assert_eq!(code(Token::open(hurried, pin(PIN))), "token-timed-out");
-    // A key that may be taken out.
-    loose("loose");
+    // A key that may be taken out, and one of another curve.
+    foreign_key("loose", P256, true);
     assert_eq!(code(Token::open(config("loose"), pin(PIN))), "token-key-extractable");
+    foreign_key("p384", P384, false);
+    assert_eq!(code(Token::open(config("p384"), pin(PIN))), "token-key-kind");
+    // A token to which nobody has given a PIN yet.
+    let module = module();
+    let free = module.get_slots_with_token().unwrap().into_iter().find(|slot| {
+        module.get_token_info(*slot).is_ok_and(|info| !info.token_initialized())
+    });
+    module.init_token(free.unwrap(), &"12345678".to_owned().into(), "bare").unwrap();
+    let bare = TokenConfig { token: "bare".to_owned(), ..config("key") };
+    assert_eq!(code(Token::open(bare, pin(PIN))), "token-device");
 }
 
-/// Makes a key that can be extracted.
-fn loose(label: &str) {
-    use cryptoki::{
-        context::{CInitializeArgs, CInitializeFlags, Pkcs11},
-        mechanism::Mechanism,
-        object::Attribute,
-        session::UserType,
-    };
+#[test]
+fn without_a_thread_for_it_no_token_is_opened() {
+    let this = std::env::current_exe().unwrap();
+    let args = ["--exact", "softhsm::no_thread", "--ignored", "--test-threads=1"];
+    // No machine has memory for such a stack.
+    let mut child = std::process::Command::new(this);
+    let output = child.args(args).env("RUST_MIN_STACK", (1_u64 << 50).to_string()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "runs in a child process that can start no thread"]
+fn no_thread() {
+    assert_eq!(Token::open(config("key"), pin(PIN)).unwrap_err().code(), "token-thread");
+}
+
+/// Names of curves, DER.
+const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+
+fn module() -> Pkcs11 {
     let module = Pkcs11::new(MODULE).unwrap();
     let _ = module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
-    let slot = module.get_slots_with_initialized_token().unwrap()[0];
-    let session = module.open_rw_session(slot).unwrap();
+    module
+}
+
+/// Makes a key that is not as those are that we make.
+fn foreign_key(label: &str, curve: &[u8], extractable: bool) {
+    let module = module();
+    let slots = module.get_slots_with_initialized_token().unwrap();
+    let session = module.open_rw_session(slots[0]).unwrap();
     let _ = session.login(UserType::User, Some(&PIN.to_owned().into()));
-    let p256 = vec![0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     let label = Attribute::Label(label.as_bytes().to_vec());
-    let public = [Attribute::Token(true), Attribute::EcParams(p256), label.clone()];
-    let private = [Attribute::Token(true), Attribute::Extractable(true), label];
+    let public = [Attribute::Token(true), Attribute::EcParams(curve.to_vec()), label.clone()];
+    let guards = [Attribute::Sensitive(!extractable), Attribute::Extractable(extractable)];
+    let private = [&[Attribute::Token(true), label][..], &guards].concat();
     session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private).unwrap();
 }
