@@ -104,6 +104,16 @@ impl ExchangeError {
             | Self::Missing(_) => None,
         }
     }
+
+    /// Why the service does not serve now, if that is all.
+    const fn not_now(&self) -> Option<port::NotNow> {
+        if let Self::Proof(ProofError::Service(service)) | Self::Service(service) = self
+            && let ServiceError::NotNow(why) = service
+        {
+            return Some(*why);
+        }
+        None
+    }
 }
 
 /// A connection on which requests are taken.
@@ -165,9 +175,10 @@ impl Client {
         let asked = self.asked(ask);
         asked.unwrap_or_else(|error| {
             let detail = chain(&error);
-            match error.refusal() {
-                Some(name) => Reply::Refused { refused: name.to_owned(), detail },
-                None => Reply::Failed { detail },
+            match (error.refusal(), error.not_now()) {
+                (Some(name), _) => Reply::Refused { refused: name.to_owned(), detail },
+                (None, Some(why)) => Reply::NotNow { seen: why.code().to_owned(), detail },
+                (None, None) => Reply::Failed { detail },
             }
         })
     }
@@ -321,6 +332,7 @@ fn is_lost(error: &ServiceError) -> bool {
         ServiceError::Io(_) | ServiceError::Http(_) | ServiceError::Tls(_) => true,
         ServiceError::Refused(name) => name == "guest-proof-over",
         ServiceError::Tampered(_)
+        | ServiceError::NotNow(_)
         | ServiceError::Failed(_)
         | ServiceError::Answer(_)
         | ServiceError::Url(_) => false,

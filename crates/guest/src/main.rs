@@ -186,7 +186,7 @@ fn run(args: Args) -> Result<ExitCode, String> {
         Reply::Admitted { .. } => 0,
         Reply::Answer(read) if read.success => 0,
         Reply::Answer(_) | Reply::Refused { .. } => 3,
-        Reply::Failed { .. } => 1,
+        Reply::NotNow { .. } | Reply::Failed { .. } => 1,
     }))
 }
 

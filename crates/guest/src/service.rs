@@ -27,7 +27,10 @@ use rustls_pki_types::ServerName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use self::http::{HttpAnswer, HttpError};
+use self::{
+    http::{HttpAnswer, HttpError},
+    port::NotNow,
+};
 use crate::proof::passport::PassportVerifier;
 
 /// Why the service cannot be spoken to.
@@ -42,9 +45,12 @@ pub enum ServiceError {
     /// It could not do it.
     #[error("the service failed (status {0})")]
     Failed(u16),
+    /// It does not serve now, as it seems on the port: no answer, and nothing that is proven.
+    #[error("the service does not serve now: {0}")]
+    NotNow(NotNow),
     /// No connection, or it broke.
     #[error("the service cannot be reached")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
     /// TLS.
     #[error("TLS with the service failed")]
     Tls(#[from] rustls::Error),
@@ -59,6 +65,12 @@ pub enum ServiceError {
     Url(String),
 }
 
+impl From<io::Error> for ServiceError {
+    fn from(error: io::Error) -> Self {
+        NotNow::of(&error).map_or(Self::Io(error), Self::NotNow)
+    }
+}
+
 impl ServiceError {
     /// The name of the refusal, on whichever side it was.
     #[must_use]
@@ -67,6 +79,7 @@ impl ServiceError {
             Self::Tampered(_) => Some("service-tampered"),
             Self::Refused(name) => Some(name),
             Self::Failed(_)
+            | Self::NotNow(_)
             | Self::Io(_)
             | Self::Tls(_)
             | Self::Http(_)

@@ -186,6 +186,8 @@ pub enum GuestAnswer {
         /// Its key, PKCS#8 DER.
         key: SecretBytes,
     },
+    /// There is none now: the authority gives none, or is away.
+    NoPassport,
     /// A challenge.
     Challenge(GuestChallenge),
     /// Requests are taken until then, Unix milliseconds.

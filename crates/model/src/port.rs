@@ -7,13 +7,15 @@
 //!
 //! client ── Open(s) ──────────► reader       any older session is over
 //!        ◄───────── Opened(s) ──
+//!        ◄──────── NotNow(s) ──             in place of the first Data: why there will be none
 //!        ◄── Data(s) ─► both ways
 //!        ── Close(s) ─► either way; also the answer to Data of a session that is not known
 //! ```
 //!
 //! **Invariants:** bytes that are no frame are skipped up to the next one; nothing is held beyond one
 //! frame; a frame of another session than the present one is never handed on. Nothing here is
-//! authentic: whoever is on the port can end a session, and no more, for TLS is above it.
+//! authentic: whoever is on the port can end a session, and no more, for TLS is above it. A NotNow is a
+//! Close with a reason that nobody vouches for: it ends a wait and answers nothing.
 
 use std::fmt;
 
@@ -50,6 +52,39 @@ pub enum Kind {
     Data = 3,
     /// It is over, or unknown.
     Close = 4,
+    /// It cannot be served now, and is over: the payload is one octet, a [`NotNow`].
+    NotNow = 5,
+}
+
+/// Why a session cannot be served now, as somebody on the port says it, and nobody proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum NotNow {
+    /// The service has no passport to show: the authority gives it none, or is away.
+    WithoutPassport = 1,
+    /// The service cannot say, or has too much to do.
+    Busy = 2,
+}
+
+impl NotNow {
+    /// Kebab-case name.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::WithoutPassport => "service-without-passport",
+            Self::Busy => "service-busy",
+        }
+    }
+
+    /// What the payload of a frame of [`Kind::NotNow`] says. What a later version may say besides is
+    /// taken for the least of it.
+    #[must_use]
+    pub const fn read(payload: &[u8]) -> Self {
+        match payload {
+            [1] => Self::WithoutPassport,
+            _ => Self::Busy,
+        }
+    }
 }
 
 impl Kind {
@@ -59,7 +94,17 @@ impl Kind {
             2 => Some(Self::Opened),
             3 => Some(Self::Data),
             4 => Some(Self::Close),
+            5 => Some(Self::NotNow),
             _ => None,
+        }
+    }
+
+    /// Whether a payload of this length can be.
+    const fn fits(self, length: usize) -> bool {
+        match self {
+            Self::Open | Self::Opened | Self::Close => length == 0,
+            Self::Data => length <= MAX_PAYLOAD,
+            Self::NotNow => length == 1,
         }
     }
 }
@@ -71,13 +116,19 @@ pub struct Frame {
     pub session: Session,
     /// What it says.
     pub kind: Kind,
-    /// At most [`MAX_PAYLOAD`] bytes; none but in [`Kind::Data`].
+    /// At most [`MAX_PAYLOAD`] bytes in [`Kind::Data`], one in [`Kind::NotNow`], else none.
     pub payload: Vec<u8>,
 }
 
 /// Appends a frame without payload to `out`.
 pub fn write_word(session: Session, kind: Kind, out: &mut Vec<u8>) {
     header(session, kind, 0, out);
+}
+
+/// Appends a frame that says why a session cannot be served now to `out`.
+pub fn write_not_now(session: Session, why: NotNow, out: &mut Vec<u8>) {
+    header(session, Kind::NotNow, 1, out);
+    out.push(why as u8);
 }
 
 /// Appends `bytes` to `out` as frames of [`Kind::Data`].
@@ -150,8 +201,7 @@ fn find(held: &[u8]) -> Found {
     let Some((head, rest)) = rest.split_first_chunk::<12>() else { return Found::Nothing };
     let [kind, zero, high, low, session @ ..] = *head;
     let length = usize::from(u16::from_be_bytes([high, low]));
-    let kind = Kind::read(kind)
-        .filter(|kind| zero == 0 && length <= MAX_PAYLOAD && (length == 0 || *kind == Kind::Data));
+    let kind = Kind::read(kind).filter(|kind| zero == 0 && kind.fits(length));
     let Some(kind) = kind else { return Found::Skip(1) };
     let Some(payload) = rest.get(..length) else { return Found::Nothing };
     let frame = Frame { session: Session(session), kind, payload: payload.to_vec() };
@@ -195,7 +245,7 @@ impl Line {
                 self.present = None;
                 Turn::End
             }
-            Kind::Close | Kind::Opened => Turn::Idle,
+            Kind::Close | Kind::Opened | Kind::NotNow => Turn::Idle,
         }
     }
 
@@ -240,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_of_ours_is_none() {
-        for (at, value) in [(8, 0), (8, 5), (9, 1), (10, 0xff)] {
+        for (at, value) in [(8, 0), (8, 6), (9, 1), (10, 0xff)] {
             let mut bytes = data(b"x");
             bytes[at] = value;
             let mut frames = Frames::default();
@@ -252,6 +302,29 @@ mod tests {
         let mut frames = Frames::default();
         frames.push(&word);
         assert_eq!(all(&mut frames), [], "an Open with a payload");
+    }
+
+    #[test]
+    fn why_a_session_is_not_served_now_is_one_octet() {
+        let mut frames = Frames::default();
+        for why in [NotNow::WithoutPassport, NotNow::Busy] {
+            let mut out = Vec::new();
+            write_not_now(S, why, &mut out);
+            frames.push(&out);
+            let found = all(&mut frames);
+            assert_eq!((found.len(), found[0].kind), (1, Kind::NotNow));
+            assert_eq!(NotNow::read(&found[0].payload), why);
+        }
+        assert_eq!(NotNow::read(&[3]), NotNow::Busy);
+        // Without its octet, or with two, it is no frame.
+        for length in [0, 2] {
+            let mut out = Vec::new();
+            header(S, Kind::NotNow, length, &mut out);
+            out.extend_from_slice(&[1; 2]);
+            frames.push(&out);
+            assert_eq!(all(&mut frames), [], "{length}");
+            frames = Frames::default();
+        }
     }
 
     #[test]

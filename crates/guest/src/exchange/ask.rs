@@ -100,6 +100,14 @@ pub enum Reply {
         /// In words.
         detail: String,
     },
+    /// The service does not serve now, by what is seen or said on the port before TLS: nothing is
+    /// proven by it. Ask again later.
+    NotNow {
+        /// Its name.
+        seen: String,
+        /// In words.
+        detail: String,
+    },
     /// It could not be done.
     Failed {
         /// In words.

@@ -3,14 +3,17 @@
 //!
 //! **Invariants:** a moment ahead of this clock is never believed; where the VM's owner named CAs, a
 //! *Valid* of theirs counts only with a list that the CA itself signed, that stands now, is not older
-//! than one that was seen, and does not name the certificate. Not covered: lists that came before
-//! this process began, and a CA that publishes nothing new.
+//! than one that was seen, and does not name the certificate; and no *Valid* counts whose issuer
+//! cannot be told, because the certificate of the key is not shown. Not covered: lists that came
+//! before this process began, a CA that publishes nothing new, and a certificate that a service forged
+//! under the name of a CA which was not named.
 
 use std::path::Path;
 
 use pki::{CertFacts, CertRejection, Crl, CrlRejection};
 use thiserror::Error;
 use time::{Duration, OffsetDateTime};
+use xkms::dsig::PublicKey;
 
 use crate::{
     algorithms::blocks,
@@ -35,6 +38,9 @@ pub enum KnowledgeRejection {
     /// Ahead of the clock.
     #[error("the service claims to know the future: its clock or its word is wrong")]
     Future,
+    /// Valid, says the service, and shows no certificate of the key: whose list would bear it out?
+    #[error("the service says Valid and shows no certificate of this key that can be read")]
+    NoCertificate,
     /// The CA's list.
     #[error("the revocation list of the CA does not bear the answer out: {0}")]
     Crl(#[from] CrlRejection),
@@ -51,6 +57,7 @@ impl KnowledgeRejection {
             Self::Missing => "knowledge-missing",
             Self::TooOld => "knowledge-too-old",
             Self::Future => "knowledge-from-the-future",
+            Self::NoCertificate => "knowledge-without-certificate",
             Self::Crl(why) => why.code(),
             Self::Contradicted => "knowledge-contradicted",
         }
@@ -138,10 +145,10 @@ impl Judge {
         crls: &[Vec<u8>],
         now: OffsetDateTime,
     ) -> Result<(), KnowledgeRejection> {
-        let leaf = found.certificates.first().and_then(|der| CertFacts::read(&der.0).ok());
-        let Some(leaf) = leaf.filter(|_| found.status.as_deref() == Some("Valid")) else {
+        if found.status.as_deref() != Some("Valid") || !self.wants_crl() {
             return Ok(());
-        };
+        }
+        let leaf = leaf(found).ok_or(KnowledgeRejection::NoCertificate)?;
         let issuer = self.issuers.iter_mut().find(|one| one.name == leaf.issuer);
         let Some(issuer) = issuer else { return Ok(()) };
         let mut why = CrlRejection::Missing;
@@ -167,6 +174,15 @@ impl Issuer {
         }
         Ok(())
     }
+}
+
+/// The certificate of the key that was found: the first one, and no other, so that none is shown in its
+/// place.
+fn leaf(found: &Found) -> Option<CertFacts> {
+    let leaf = CertFacts::read(&found.certificates.first()?.0).ok()?;
+    let shown = || PublicKey::from_spki(&leaf.spki).map(|key| key.to_spki());
+    let same = found.key.as_ref().is_none_or(|key| shown().as_ref() == Some(&key.0));
+    same.then_some(leaf)
 }
 
 fn issuers(path: &Path) -> Result<Vec<Issuer>, JudgeError> {
@@ -270,5 +286,17 @@ mod tests {
         assert_eq!(judged(&[list(&ca, NOW, &revoked)]), "knowledge-contradicted");
         let invalid = read("Invalid", &leaf.der, NOW);
         assert_eq!(name_of(judge.judge(&invalid, &[], NOW)), "believed");
+        // Nor is it got round by showing nothing, or what is another key's.
+        let another = xkms::dsig::SigningKey::generate_ec(xkms::dsig::Curve::P256).unwrap();
+        let (none, mut other_key) = (read("Valid", b"no DER", NOW), valid.clone());
+        let mut nothing = none.clone();
+        nothing.bindings[0].certificates.clear();
+        other_key.bindings[0].key =
+            Some(Bytes(xkms::dsig::Signer::public_key(&another).unwrap().to_spki()));
+        for read in [none, nothing, other_key] {
+            let outcome = judge.judge(&read, &[list(&ca, NOW, &[])], NOW);
+            assert_eq!(name_of(outcome), "knowledge-without-certificate");
+            assert_eq!(name_of(Judge::default().judge(&read, &[], NOW)), "believed");
+        }
     }
 }

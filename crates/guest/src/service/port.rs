@@ -15,17 +15,64 @@ use std::{
 };
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
-use model::port::{self, Frames, Kind, Session};
+use model::port::{self, Frame, Frames, Kind, Session};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::OFlags,
 };
+use thiserror::Error;
 
 /// How long to wait for an answer to an Open before it is said again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How long to wait before Open is said again to a service that was asked too soon.
+const SOON: Duration = Duration::from_millis(300);
+
 /// How long to wait before a port is looked at again on whose other side nobody is.
 const AWAY: Duration = Duration::from_millis(100);
+
+/// How long nobody may be on the other side before the service counts as absent: one that was started
+/// again is back sooner.
+const ABSENT: Duration = Duration::from_secs(10);
+
+/// Why the service does not serve now, by what is seen or said on the port. **Nobody proved it**: it
+/// comes before TLS, so whoever is on the port can say it, and all that follows is that the wait ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotNow {
+    /// Somebody on the port says so.
+    #[error("{}, somebody on the port says before TLS, which proves nothing", .0.code())]
+    Said(port::NotNow),
+    /// Nobody is on the other side.
+    #[error("nobody is on the other side of the port")]
+    Absent,
+    /// Somebody is, and does not answer.
+    #[error("nobody answers on the port")]
+    Silent,
+}
+
+impl NotNow {
+    /// Kebab-case name.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Said(why) => why.code(),
+            Self::Absent => "service-absent",
+            Self::Silent => "service-silent",
+        }
+    }
+
+    /// What an error of a [`PortStream`] says, if it is this.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl From<NotNow> for io::Error {
+    fn from(why: NotNow) -> Self {
+        Self::new(io::ErrorKind::NotConnected, why)
+    }
+}
 
 /// Where the kernel lists the ports by name.
 const PORTS: &str = "/sys/class/virtio-ports";
@@ -54,6 +101,12 @@ pub struct PortStream {
     /// Bytes that came and were not read yet, and how many of them were.
     heard: (Vec<u8>, usize),
     patience: Duration,
+    /// How long nobody is on the other side by now, before the session.
+    away: Duration,
+    /// Whether the session has begun.
+    begun: bool,
+    /// Whether bytes of the service came: from then on only a Close is heard.
+    spoke: bool,
     ended: bool,
 }
 
@@ -61,7 +114,7 @@ impl PortStream {
     /// Opens the port, a device or a unix socket, and a session on it.
     ///
     /// # Errors
-    /// The device's, or [`io::ErrorKind::TimedOut`].
+    /// The device's, or [`NotNow`] in one.
     pub fn open(device: &Path, patience: Duration) -> io::Result<Self> {
         if std::fs::metadata(device)?.file_type().is_socket() {
             return Self::on(UnixStream::connect(device)?.into(), patience);
@@ -88,13 +141,17 @@ impl PortStream {
             frames: Frames::default(),
             heard: (Vec::new(), 0),
             patience,
+            away: Duration::ZERO,
+            begun: false,
+            spoke: false,
             ended: false,
         };
         stream.begin()?;
+        stream.begun = true;
         Ok(stream)
     }
 
-    /// Says Open until it is answered.
+    /// Says Open until it is answered. A Close is an answer too: that it was too soon.
     fn begin(&mut self) -> io::Result<()> {
         let mut word = Vec::new();
         port::write_word(self.session, Kind::Open, &mut word);
@@ -108,17 +165,59 @@ impl PortStream {
                     break;
                 }
                 while let Some(frame) = self.frames.next_frame() {
-                    if frame.session == self.session && frame.kind == Kind::Opened {
-                        return Ok(());
+                    match self.own(frame) {
+                        Some(Frame { kind: Kind::Opened, .. }) => return Ok(()),
+                        Some(Frame { kind: Kind::NotNow, payload, .. }) => {
+                            return Err(not_now(&payload));
+                        }
+                        Some(Frame { kind: Kind::Close, .. }) => {
+                            std::thread::sleep(SOON);
+                            here = AGAIN;
+                        }
+                        Some(_) | None => {}
                     }
                 }
                 here = here.max(before.saturating_add(Duration::from_millis(1)));
             }
             waited = waited.saturating_add(AGAIN);
+            if self.away >= ABSENT {
+                return Err(NotNow::Absent.into());
+            }
             if waited >= self.patience {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Err(NotNow::Silent.into());
             }
         }
+    }
+
+    /// Takes a frame of the session under way.
+    fn take(&mut self, frame: Frame) -> io::Result<()> {
+        let Some(Frame { kind, payload, .. }) = self.own(frame) else { return Ok(()) };
+        match kind {
+            Kind::Data => {
+                self.spoke = true;
+                self.heard = (payload, 0);
+            }
+            Kind::NotNow => {
+                self.ended = true;
+                // Once the service spoke there is a better source than this.
+                if !self.spoke {
+                    return Err(not_now(&payload));
+                }
+            }
+            Kind::Close => self.ended = true,
+            Kind::Open | Kind::Opened => {}
+        }
+        Ok(())
+    }
+
+    /// Nothing came for as long as the patience is.
+    fn late(&self) -> io::Error {
+        if self.spoke { io::ErrorKind::TimedOut.into() } else { NotNow::Silent.into() }
+    }
+
+    /// The frame, if it is of this session.
+    fn own(&self, frame: Frame) -> Option<Frame> {
+        (frame.session == self.session).then_some(frame)
     }
 
     /// Writes all of it, or waits until the patience is over.
@@ -143,20 +242,28 @@ impl PortStream {
         let mut buffer = [0; 16 << 10];
         loop {
             match (&self.port).read(&mut buffer) {
-                // The other side is not there, or not yet.
+                // The other side is gone; whoever comes next knows nothing of this session.
+                Ok(0) if self.begun => {
+                    self.ended = true;
+                    return Ok(false);
+                }
+                // It is not there, or not yet.
                 Ok(0) => {
                     std::thread::sleep(AWAY);
                     *waited = waited.saturating_add(AWAY);
+                    self.away = self.away.saturating_add(AWAY);
                     if *waited >= limit {
                         return Ok(false);
                     }
                 }
                 Ok(count) => {
+                    self.away = Duration::ZERO;
                     self.frames.push(buffer.get(..count).unwrap_or_default());
                     return Ok(true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.away = Duration::ZERO;
                     match self.wait(PollFlags::IN, waited, limit) {
                         Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
                         other => other?,
@@ -187,6 +294,11 @@ impl PortStream {
     }
 }
 
+/// What such a frame says.
+fn not_now(payload: &[u8]) -> io::Error {
+    NotNow::Said(port::NotNow::read(payload)).into()
+}
+
 impl AsFd for PortStream {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.port.as_fd()
@@ -211,16 +323,11 @@ impl Read for PortStream {
                 return Ok(0);
             }
             match self.frames.next_frame() {
-                Some(frame) if frame.session == self.session => match frame.kind {
-                    Kind::Data => self.heard = (frame.payload, 0),
-                    Kind::Close => self.ended = true,
-                    Kind::Open | Kind::Opened => {}
-                },
-                Some(_) => {}
+                Some(frame) => self.take(frame)?,
                 None => {
                     let limit = self.patience;
-                    if !self.hear(&mut waited, limit)? {
-                        return Err(io::ErrorKind::TimedOut.into());
+                    if !self.hear(&mut waited, limit)? && !self.ended {
+                        return Err(self.late());
                     }
                 }
             }

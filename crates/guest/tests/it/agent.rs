@@ -25,12 +25,14 @@ pub(crate) struct Agent {
     /// The authority's CA, PEM.
     pub(crate) ca_file: PathBuf,
     pub(crate) measured: Mutex<Measured>,
+    /// How long passports last, seconds; none: there is no authority that gives any.
+    pub(crate) life_s: Mutex<Option<u64>>,
     ca: Ca,
 }
 
 /// The one VM of this server.
 const MEASURED: &str = "/v1/vms/v1/measured";
-/// The answer about any other.
+/// The answer about any other, and of an agent that has no passport to give.
 const UNKNOWN: &[u8] =
     br#"{"type":"urn:vouchsafe:error:unknown","title":"no such VM","status":404,"name":"unknown"}"#;
 const PROBLEM: &str = "problem+json";
@@ -45,7 +47,7 @@ impl Agent {
         std::fs::write(&ca_file, pem(ca.certificate())).unwrap();
         let listener = UnixListener::bind(&socket).unwrap();
         let measured = Mutex::new(measured);
-        let agent = Arc::new(Self { ca_file, measured, ca });
+        let agent = Arc::new(Self { ca_file, measured, life_s: Mutex::new(Some(600)), ca });
         let serving = Arc::clone(&agent);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -77,10 +79,10 @@ impl Agent {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            let known = !path.ends_with("/measured") || path == MEASURED;
-            let answer = if known { self.answer(&path, &body) } else { UNKNOWN.to_vec() };
+            let answer = self.answer(&path, &body);
             let (status, kind) =
-                if known { ("200 OK", "json") } else { ("404 Not Found", PROBLEM) };
+                if answer.is_some() { ("200 OK", "json") } else { ("404 Not Found", PROBLEM) };
+            let answer = answer.unwrap_or_else(|| UNKNOWN.to_vec());
             let head = format!(
                 "HTTP/1.1 {status}\r\ncontent-type: application/{kind}\r\ncontent-length: {}\r\n\r\n",
                 answer.len()
@@ -91,18 +93,19 @@ impl Agent {
         }
     }
 
-    fn answer(&self, path: &str, body: &[u8]) -> Vec<u8> {
-        match path {
+    fn answer(&self, path: &str, body: &[u8]) -> Option<Vec<u8>> {
+        Some(match path {
             "/v1/status" => serde_json::to_vec(&status()).unwrap(),
             MEASURED => serde_json::to_vec(&*self.measured.lock().unwrap()).unwrap(),
-            _ => serde_json::to_vec(&self.certify(body)).unwrap(),
-        }
+            _ if path.ends_with("/measured") => return None,
+            _ => serde_json::to_vec(&self.certify((*self.life_s.lock().unwrap())?, body)).unwrap(),
+        })
     }
 
-    fn certify(&self, body: &[u8]) -> Certified {
+    fn certify(&self, life_s: u64, body: &[u8]) -> Certified {
         let key: ServiceKey = serde_json::from_slice(body).unwrap();
         let now = time::OffsetDateTime::now_utc();
-        let (back, life) = (Duration::from_secs(1), Duration::from_secs(600));
+        let (back, life) = (Duration::from_secs(1), Duration::from_secs(life_s));
         let profile = Profile::Service {
             service: Service::TrustGuests,
             host: "a".parse().unwrap(),
@@ -112,7 +115,7 @@ impl Agent {
         let issued = self.ca.issue(&profile, &key.spki.0, validity).unwrap();
         Certified {
             certificate: Bytes(issued.der),
-            expires_at: u64::try_from(now.unix_timestamp()).unwrap() * 1000 + 600_000,
+            expires_at: u64::try_from(now.unix_timestamp()).unwrap() * 1000 + life_s * 1000,
             anchors: vec![Bytes(self.ca.certificate().to_vec())],
         }
     }

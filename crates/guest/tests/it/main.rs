@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod agent;
+mod away;
 mod network;
 mod proofs;
 mod qemu;

@@ -64,11 +64,11 @@ pub trait Agent: fmt::Debug + Send + Sync {
     /// [`AgentFault`].
     fn measured(&self, vm: &VmId) -> Result<Measured, AgentFault>;
 
-    /// The service's present passport.
+    /// The service's present passport, if it has one.
     ///
     /// # Errors
     /// [`AgentFault`].
-    fn passport(&self) -> Result<PassportKeys, AgentFault>;
+    fn passport(&self) -> Result<Option<PassportKeys>, AgentFault>;
 }
 
 /// The agent gave no answer.
@@ -169,10 +169,11 @@ impl Guests {
                 return self.on_behalf(keeper, &line, *request);
             }
             GuestRequest::Passport => match self.agent.passport() {
-                Ok(PassportKeys { chain, key }) => GuestAnswer::Passport {
+                Ok(Some(PassportKeys { chain, key })) => GuestAnswer::Passport {
                     chain: chain.into_iter().map(Bytes).collect(),
                     key: SecretBytes::new(key),
                 },
+                Ok(None) => GuestAnswer::NoPassport,
                 Err(fault) => failed("passport", &fault),
             },
             GuestRequest::Challenge { line, ask } => {

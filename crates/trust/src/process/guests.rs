@@ -68,12 +68,11 @@ impl Agent for ServerAgent {
         })
     }
 
-    fn passport(&self) -> Result<PassportKeys, AgentFault> {
-        let current = self.passport.current();
-        let current = current.ok_or_else(|| AgentFault::Away("there is no passport".to_owned()))?;
+    fn passport(&self) -> Result<Option<PassportKeys>, AgentFault> {
+        let Some(current) = self.passport.current() else { return Ok(None) };
         let key =
             current.key.to_pkcs8().map_err(|error| AgentFault::Away(chain(&error).to_string()))?;
-        Ok(PassportKeys { chain: current.chain.clone(), key })
+        Ok(Some(PassportKeys { chain: current.chain.clone(), key }))
     }
 }
 

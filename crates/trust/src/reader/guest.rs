@@ -29,10 +29,20 @@ use model::{
     VmId,
     api::Bytes,
     guest::{GuestAnswer, GuestRequest},
-    keys::rpc::{KeyAnswer, KeyRequest},
+    keys::{
+        order::SecretBytes,
+        rpc::{KeyAnswer, KeyRequest},
+    },
+    port::NotNow,
 };
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
-use serve::{clock::SystemClock, https::ServerTls, shutdown::Shutdown};
+use serve::{
+    clock::{Clock as _, SystemClock},
+    https::ServerTls,
+    shutdown::Shutdown,
+};
+use thiserror::Error;
+use time::OffsetDateTime;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{front::Front, turn::Turn};
@@ -40,12 +50,33 @@ use super::{front::Front, turn::Turn};
 /// How long a passport that was asked for is shown before it is asked for again.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// Why no TLS can be begun now.
+#[derive(Debug, Error)]
+#[error("no TLS with guests now: {}", .0.code())]
+struct NoTls(NotNow);
+
+/// TLS with a passport.
+#[derive(Debug)]
+struct Shown {
+    tls: ServerTls,
+    /// When it was asked for.
+    since: Instant,
+    /// Its end.
+    until: OffsetDateTime,
+}
+
+impl Shown {
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < FRESH && SystemClock.now() <= self.until
+    }
+}
+
 /// What guests' connections are served with.
 #[derive(Clone, Debug)]
 pub(super) struct Guests {
     front: Arc<Front>,
-    /// TLS with the newest passport, and when it was asked for.
-    tls: Arc<tokio::sync::Mutex<Option<(Instant, ServerTls)>>>,
+    /// TLS with the newest passport, and how long it is shown.
+    tls: Arc<tokio::sync::Mutex<Option<Shown>>>,
     /// URI of the service.
     service: String,
     /// The key that signs its messages (SubjectPublicKeyInfo, DER).
@@ -100,19 +131,24 @@ impl Guests {
 
     /// TLS for a new connection. One at a time asks for the passport, and not each time: guests who
     /// begin again and again keep no channel to the keeper busy.
-    async fn tls(&self) -> std::io::Result<ServerTls> {
+    async fn tls(&self) -> Result<ServerTls, NoTls> {
         let mut kept = self.tls.lock().await;
-        if let Some((_, tls)) = kept.as_ref().filter(|(since, _)| since.elapsed() < FRESH) {
+        if let Some(Shown { tls, .. }) = kept.as_ref().filter(|shown| shown.is_fresh()) {
             return Ok(tls.clone());
         }
-        let GuestAnswer::Passport { chain, key } = self.ask(GuestRequest::Passport).await else {
-            return Err(std::io::Error::other("the service has no passport"));
+        let (chain, key) = match self.ask(GuestRequest::Passport).await {
+            GuestAnswer::Passport { chain, key } => (chain, key),
+            GuestAnswer::NoPassport => return Err(NoTls(NotNow::WithoutPassport)),
+            GuestAnswer::Challenge(_)
+            | GuestAnswer::Admitted { .. }
+            | GuestAnswer::Refused { .. }
+            | GuestAnswer::Failed => return Err(NoTls(NotNow::Busy)),
         };
-        let chain: Vec<Vec<u8>> = chain.into_iter().map(|der| der.0).collect();
-        let tls = ServerTls::new(&chain, &key.0, &[], SystemClock::shared());
-        let tls = tls.map_err(std::io::Error::other)?;
-        *kept = Some((Instant::now(), tls.clone()));
-        Ok(tls)
+        let shown = shown(&chain, &key).map_err(|error| {
+            tracing::error!(%error, "the passport does not serve TLS");
+            NoTls(NotNow::Busy)
+        })?;
+        Ok(kept.insert(shown).tls.clone())
     }
 
     async fn ask(&self, request: GuestRequest) -> GuestAnswer {
@@ -123,6 +159,15 @@ impl Guests {
             Ok(_) | Err(_) => GuestAnswer::Failed,
         }
     }
+}
+
+/// TLS with the passport that was just given.
+fn shown(chain: &[Bytes], key: &SecretBytes) -> anyhow::Result<Shown> {
+    let leaf = chain.first().ok_or_else(|| anyhow::anyhow!("a passport has a certificate"))?;
+    let until = pki::CertFacts::read(&leaf.0)?.not_after;
+    let chain: Vec<Vec<u8>> = chain.iter().map(|der| der.0.clone()).collect();
+    let tls = ServerTls::new(&chain, &key.0, &[], SystemClock::shared())?;
+    Ok(Shown { tls, since: Instant::now(), until })
 }
 
 /// The next port: whose it is, itself, and what says that it is held.

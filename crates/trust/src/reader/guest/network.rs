@@ -1,9 +1,18 @@
 //! Guests that come over a network: connections are bounded, and a client that says nothing does not
 //! keep one.
 
-use std::{io, net::TcpListener as StdListener, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::sleep,
+};
 
 use super::{
     Guests,
@@ -33,7 +42,7 @@ impl Guests {
                 tokio::spawn(async move {
                     // It fails on a connection that is gone already.
                     let _ = stream.set_nodelay(true);
-                    if let Err(error) = routes::serve(&guests, Whose::Claimed(from), stream).await {
+                    if let Err(error) = guests.serve(from, stream).await {
                         tracing::info!(%from, %error, "a guest's connection failed");
                     }
                     drop(place);
@@ -41,5 +50,10 @@ impl Guests {
             }
         });
         Ok(())
+    }
+
+    async fn serve(&self, from: SocketAddr, stream: TcpStream) -> io::Result<()> {
+        let tls = self.tls().await.map_err(io::Error::other)?;
+        routes::serve(tls, self, Whose::Claimed(from), stream).await
     }
 }

@@ -3,11 +3,16 @@
 //! Bytes go one way at a time through buffers of one piece each, so that a session that does not
 //! read holds up itself only, and for [`STUCK`] at most.
 
-use std::{io, os::unix::net::UnixStream as StdStream, time::Duration};
+use std::{
+    io,
+    os::unix::net::UnixStream as StdStream,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use model::{
     VmId,
-    port::{self, Frames, Kind, Line, Turn},
+    port::{self, Frames, Kind, Line, NotNow, Turn},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf},
@@ -17,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Guests,
+    Guests, NoTls,
     routes::{self, Whose},
 };
 
@@ -31,6 +36,8 @@ const STUCK: Duration = Duration::from_secs(30);
 struct Session {
     read: ReadHalf<DuplexStream>,
     write: WriteHalf<DuplexStream>,
+    /// Why nothing was said in it, if so; known before it ends.
+    why: Arc<OnceLock<NotNow>>,
     /// Ends with it.
     _task: JoinSet<()>,
 }
@@ -140,12 +147,23 @@ impl Port<'_> {
         let (read, write) = tokio::io::split(near);
         let mut task = JoinSet::new();
         let (guests, vm) = (self.guests.clone(), self.vm.clone());
+        let why = Arc::new(OnceLock::new());
+        let said = Arc::clone(&why);
         task.spawn(async move {
-            if let Err(error) = routes::serve(&guests, Whose::Of(vm.clone()), far).await {
+            let tls = match guests.tls().await {
+                Ok(tls) => tls,
+                Err(NoTls(why)) => {
+                    tracing::info!(vm.id = %vm, why = why.code(), "a guest is not served now");
+                    // Nobody has set it: there is one task for a session.
+                    let _ = said.set(why);
+                    return drop(far);
+                }
+            };
+            if let Err(error) = routes::serve(tls, &guests, Whose::Of(vm.clone()), far).await {
                 tracing::info!(vm.id = %vm, %error, "a guest's connection failed");
             }
         });
-        self.session = Some(Session { read, write, _task: task });
+        self.session = Some(Session { read, write, why, _task: task });
     }
 
     fn say(&mut self, bytes: &[u8]) {
@@ -156,8 +174,11 @@ impl Port<'_> {
 
     /// Ends the session from this side, and says so.
     fn end(&mut self) {
-        if let Some(session) = self.line.present() {
-            port::write_word(session, Kind::Close, &mut self.outward);
+        let why = self.session.as_ref().and_then(|session| session.why.get().copied());
+        match (self.line.present(), why) {
+            (Some(session), Some(why)) => port::write_not_now(session, why, &mut self.outward),
+            (Some(session), None) => port::write_word(session, Kind::Close, &mut self.outward),
+            (None, _) => {}
         }
         self.line.end();
         self.drop_session();

@@ -26,7 +26,7 @@ use model::{
 use serde::de::DeserializeOwned;
 use serve::{
     clock::{Clock as _, SystemClock},
-    https::{self, Limits},
+    https::{self, Limits, ServerTls},
     problem::Problem,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -60,11 +60,15 @@ struct Connection {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve<S>(guests: &Guests, whose: Whose, stream: S) -> io::Result<()>
+pub(super) async fn serve<S>(
+    tls: ServerTls,
+    guests: &Guests,
+    whose: Whose,
+    stream: S,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let tls = guests.tls().await?;
     let shaken = tokio::time::timeout(guests.patience, tls.accept(stream)).await;
     let stream = shaken.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))??;
     let exporter = stream.get_ref().1.export_keying_material([0_u8; 32], EXPORTER, None);
