@@ -64,6 +64,8 @@ seeds() {
         [ -e "$to/made" ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
             -keyout /dev/null -subj /CN=seed -days 30000 -outform DER -out "$to/made" 2>/dev/null || true ;;
     nbd) printf '\0\0\0\3IHAVEOPT\0\0\0\10\0\0\0\0IHAVEOPT\0\0\0\7\0\0\0\6\0\0\0\0\0\0IHAVEOPT\0\0\0\2\0\0\0\0' >"$to/made" ;;
+    qcow2_image)
+        [ -e "$to/made" ] || { command -v qemu-img >/dev/null && qcow2 "$to/made"; } ;;
     xml | soap | xkms_message) envelope >"$to/made" ;;
     esac
 }
@@ -96,6 +98,15 @@ evidence() {
     printf '{"nonce":"%s","channel":"sha256:%s","secret":"AAAA",' "$half" "$half"
     printf '"quote":"%s","signature":"%s",' "$(base64_of "$quote")" "$(base64_of "$signature")"
     printf '"ima_value":"sha256:%s","ima_log":""}' "$half"
+}
+
+qcow2() {
+    local image
+    image=$(mktemp)
+    head -c 3000 scripts/fuzz.sh >"$image"
+    truncate -s 8192 "$image"
+    qemu-img convert -f raw -O qcow2 -c -o cluster_size=512 "$image" "$1"
+    rm -f "$image"
 }
 
 luks() {
@@ -138,7 +149,7 @@ run() {
 
 echo "fuzz: building (the first time, several minutes)" >&2
 build
-export -f run seeds luks envelope hex base64_of signed ask evidence
+export -f run seeds luks qcow2 envelope hex base64_of signed ask evidence
 export seconds built programs half quote signature public
 table=$built/table
 cut -d' ' -f1 <<<"$targets" | xargs -P "$(nproc)" -I{} bash -c 'run {}' | tee "$table"

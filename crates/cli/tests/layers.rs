@@ -16,6 +16,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("tpm", 1, &["model"]),
     ("pki", 1, &["model"]),
     ("disk", 1, &["model"]),
+    ("qcow2", 1, &[]),
     ("store", 1, &["model"]),
     ("xkms", 1, &["model"]),
     ("serve", 1, &["model"]),
@@ -42,7 +43,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
         &["model", "pki", "attest", "passport", "journal", "token", "anchor", "store", "serve"],
     ),
     ("guest", 3, &["model", "tpm", "pki", "xkms"]),
-    ("cli", 4, &["model", "tpm", "pki", "xkms", "attest", "disk", "store", "serve"]),
+    ("cli", 4, &["model", "tpm", "pki", "xkms", "attest", "disk", "qcow2", "store", "serve"]),
 ];
 
 fn metadata() -> serde_json::Value {

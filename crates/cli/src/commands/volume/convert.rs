@@ -3,7 +3,6 @@
 //! Plaintext passes through memory only. Runs that read as zeros are not written to a vault volume,
 //! where absence is zeros and authenticated; to LUKS2 they are, where absence would be noise.
 
-mod qcow2;
 mod source;
 mod state;
 

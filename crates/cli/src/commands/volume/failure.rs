@@ -7,9 +7,6 @@ use disk::VolumeError;
 use crate::output::Failure;
 
 const UNKNOWN: &str = "format-unknown";
-/// The first bytes of a qcow2 image.
-pub(super) const QCOW2: &[u8] = b"QFI\xfb";
-
 /// What a failure of the disk crate means for the one who typed.
 pub(super) fn of(error: VolumeError) -> Failure {
     said(&error)
@@ -45,7 +42,7 @@ pub(super) fn unknown(path: &Path) -> Failure {
     let start = start(path).unwrap_or_default();
     let (is, next) = if start.is_empty() {
         ("an empty file", "was it cut short or never written? use a backup")
-    } else if start == QCOW2 {
+    } else if start == qcow2::MAGIC {
         ("a qcow2 image", "`vouchsafe volume convert` makes a volume of it")
     } else {
         ("none of vault, LUKS2, LUKS1", hint(UNKNOWN))
@@ -65,8 +62,8 @@ pub(super) fn hinted(failure: Failure, codes: &[&str], hint: &str) -> Failure {
 
 /// The first four bytes, or fewer.
 pub(super) fn start(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut start = Vec::with_capacity(QCOW2.len());
-    File::open(path)?.take(QCOW2.len() as u64).read_to_end(&mut start)?;
+    let mut start = Vec::with_capacity(qcow2::MAGIC.len());
+    File::open(path)?.take(qcow2::MAGIC.len() as u64).read_to_end(&mut start)?;
     Ok(start)
 }
 

@@ -5,8 +5,8 @@ use std::{fs::File, path::Path, sync::Arc};
 use anyhow::Context as _;
 use disk::{Format, OpenOptions, Volume};
 use model::Secret;
+use qcow2::{ImageError, Qcow2, Rejection};
 
-use super::qcow2::{ImageError, Qcow2};
 use crate::{args::AnyFormat, commands::volume::failure, output::Failure};
 
 /// A run of bytes.
@@ -46,15 +46,26 @@ pub(super) struct Refused {
 }
 
 /// A qcow2 error for [`Source`].
-pub(super) fn refuse(error: ImageError) -> anyhow::Error {
+fn refuse(error: ImageError) -> anyhow::Error {
     match error {
-        ImageError::Refused(rejection) => Refused {
-            code: rejection.code(),
-            detail: rejection.to_string(),
-            hint: rejection.hint(),
+        ImageError::Refused(rejection) => {
+            let hint = hint(&rejection);
+            Refused { code: rejection.code(), detail: rejection.to_string(), hint }.into()
         }
-        .into(),
         ImageError::Io(_) => error.into(),
+    }
+}
+
+/// What to do about an image that is not read.
+const fn hint(rejection: &Rejection) -> &'static str {
+    match rejection {
+        Rejection::BackingFile | Rejection::ExternalData => {
+            "flatten it first: `qemu-img convert -O qcow2 IMAGE FLAT`"
+        }
+        Rejection::Corrupt | Rejection::Malformed(_) => "look at it with `qemu-img check`",
+        Rejection::Encrypted | Rejection::Unsupported(_) => {
+            "rewrite it first: `qemu-img convert -O qcow2 IMAGE PLAIN`"
+        }
     }
 }
 
@@ -83,7 +94,8 @@ pub(super) fn open(
         None => Some(recognise(path)?),
     };
     let Some(format) = format else {
-        let image = Qcow2::open(path).map_err(|error| failed(refuse(error)))?;
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        let image = Qcow2::open(file).map_err(|error| failed(refuse(error)))?;
         return Ok(Box::new(image));
     };
     let options = OpenOptions { read_only: true, format: Some(format), ..OpenOptions::default() };
@@ -110,7 +122,26 @@ fn recognise(path: &Path) -> Result<Format, Failure> {
 
 fn is_qcow2(path: &Path) -> Result<bool, Failure> {
     let start = failure::start(path).with_context(|| path.display().to_string())?;
-    Ok(start == failure::QCOW2)
+    Ok(start == qcow2::MAGIC)
+}
+
+impl Source for Qcow2 {
+    fn format(&self) -> &'static str {
+        "qcow2"
+    }
+
+    fn size(&self) -> u64 {
+        Self::size(self)
+    }
+
+    fn next(&mut self, offset: u64, max: u64) -> anyhow::Result<Chunk> {
+        let run = self.run(offset, max).map_err(refuse)?;
+        Ok(Chunk { length: run.length, zero: run.zero })
+    }
+
+    fn read(&mut self, offset: u64, out: &mut [u8]) -> anyhow::Result<()> {
+        Self::read(self, offset, out).map_err(refuse)
+    }
 }
 
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! A reader of qcow2 images, versions 2 and 3 (QEMU's `docs/interop/qcow2.txt`), for conversion.
+//! A reader of qcow2 images, versions 2 and 3 (QEMU's `docs/interop/qcow2.txt`), for conversion: from
+//! start to end, run by run.
 //!
 //! ```text
 //!   guest offset -> L1 entry -> L2 table -> L2 entry -> hole | zeros | cluster | deflated cluster
@@ -11,13 +12,15 @@
 //! Deliberately absent: writing, encryption, extended L2 entries, zstd, internal snapshots (only the
 //! present state is read).
 
-use std::{fs::File, io, os::unix::fs::FileExt as _, path::Path};
+#![forbid(unsafe_code)]
+
+use std::{fs::File, io, os::unix::fs::FileExt as _};
 
 use miniz_oxide::inflate::decompress_slice_iter_to_slice;
 use thiserror::Error;
 
-use super::source::{Chunk, Source};
-use crate::commands::volume::failure::QCOW2;
+/// What every image begins with.
+pub const MAGIC: &[u8] = b"QFI\xfb";
 
 const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
@@ -28,7 +31,7 @@ const SIZE_MAX: u64 = 8 << 40;
 
 /// Why an image is not read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(super) enum Rejection {
+pub enum Rejection {
     /// Its content lies partly in another file.
     #[error("the image has a backing file")]
     BackingFile,
@@ -51,7 +54,8 @@ pub(super) enum Rejection {
 
 impl Rejection {
     /// The refusal's name.
-    pub(super) const fn code(&self) -> &'static str {
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
         match self {
             Self::BackingFile => "qcow2-backing-file",
             Self::Corrupt => "qcow2-corrupt",
@@ -61,24 +65,11 @@ impl Rejection {
             Self::Unsupported(_) => "qcow2-unsupported",
         }
     }
-
-    /// What to do about it.
-    pub(super) const fn hint(&self) -> &'static str {
-        match self {
-            Self::BackingFile | Self::ExternalData => {
-                "flatten it first: `qemu-img convert -O qcow2 IMAGE FLAT`"
-            }
-            Self::Corrupt | Self::Malformed(_) => "look at it with `qemu-img check`",
-            Self::Encrypted | Self::Unsupported(_) => {
-                "rewrite it first: `qemu-img convert -O qcow2 IMAGE PLAIN`"
-            }
-        }
-    }
 }
 
 /// Why a read of an image failed.
 #[derive(Debug, Error)]
-pub(super) enum ImageError {
+pub enum ImageError {
     /// A rule said no.
     #[error(transparent)]
     Refused(#[from] Rejection),
@@ -89,7 +80,7 @@ pub(super) enum ImageError {
 
 /// An opened image.
 #[derive(Debug)]
-pub(super) struct Qcow2 {
+pub struct Qcow2 {
     file: File,
     length: u64,
     size: u64,
@@ -97,6 +88,15 @@ pub(super) struct Qcow2 {
     l1: Vec<u64>,
     /// The L2 table that was read last, by its offset.
     l2: Option<(u64, Vec<u64>)>,
+}
+
+/// A run of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its length, bytes.
+    pub length: u64,
+    /// Nothing is written there: it reads as zeros.
+    pub zero: bool,
 }
 
 /// Where a cluster's content is.
@@ -128,7 +128,7 @@ impl Header {
     /// Parses the first 112 bytes.
     fn parse(bytes: &[u8; 112]) -> Result<Self, Rejection> {
         let version = u32_at(bytes, 4);
-        if !bytes.starts_with(QCOW2) || !matches!(version, 2 | 3) {
+        if !bytes.starts_with(MAGIC) || !matches!(version, 2 | 3) {
             return Err(Rejection::Unsupported("another version than 2 or 3"));
         }
         if u64_at(bytes, 8) != 0 {
@@ -185,12 +185,11 @@ fn features(bytes: &[u8; 112]) -> Result<(), Rejection> {
 }
 
 impl Qcow2 {
-    /// Opens the image at `path`.
+    /// The image in `file`.
     ///
     /// # Errors
     /// [`ImageError`].
-    pub(super) fn open(path: &Path) -> Result<Self, ImageError> {
-        let file = File::open(path)?;
+    pub fn open(file: File) -> Result<Self, ImageError> {
         let length = file.metadata()?.len();
         let mut start = [0; 112];
         let there = start.len().min(usize::try_from(length).unwrap_or(usize::MAX));
@@ -202,6 +201,44 @@ impl Qcow2 {
         let cluster_bits = header.cluster_bits;
         let l1 = table(&file, length, header.l1_at, header.l1_size)?;
         Ok(Self { file, length, size: header.size, cluster_bits, l1, l2: None })
+    }
+
+    /// The size of the disk in it, bytes.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// What lies at `offset`, which is below the size: one run, at most `max` bytes long.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub fn run(&mut self, offset: u64, max: u64) -> Result<Run, ImageError> {
+        let cluster = self.cluster();
+        let end = offset.saturating_add(max).min(self.size);
+        let zero = self.place(offset)? == Place::Zeros;
+        let mut at = offset;
+        while at < end && (self.place(at)? == Place::Zeros) == zero {
+            at = (at - at % cluster).saturating_add(cluster).min(end);
+        }
+        Ok(Run { length: at.saturating_sub(offset), zero })
+    }
+
+    /// Reads; the range lies within the size.
+    ///
+    /// # Errors
+    /// [`ImageError`].
+    pub fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), ImageError> {
+        let cluster = self.cluster();
+        let (mut at, mut rest) = (offset, out);
+        while !rest.is_empty() {
+            let room = usize::try_from(cluster - at % cluster).unwrap_or(usize::MAX);
+            let (now, later) = rest.split_at_mut(room.min(rest.len()));
+            self.read_in_cluster(at, now)?;
+            at += now.len() as u64;
+            rest = later;
+        }
+        Ok(())
     }
 
     const fn cluster(&self) -> u64 {
@@ -287,44 +324,6 @@ impl Qcow2 {
                 self.file.read_exact_at(data, from)?;
                 rest.fill(0);
             }
-        }
-        Ok(())
-    }
-}
-
-impl Source for Qcow2 {
-    fn format(&self) -> &'static str {
-        "qcow2"
-    }
-
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn next(&mut self, offset: u64, max: u64) -> anyhow::Result<Chunk> {
-        let cluster = self.cluster();
-        let end = offset.saturating_add(max).min(self.size);
-        let hole = self.place(offset).map_err(super::source::refuse)? == Place::Zeros;
-        let mut at = offset;
-        while at < end {
-            let here = self.place(at).map_err(super::source::refuse)? == Place::Zeros;
-            if here != hole {
-                break;
-            }
-            at = (at - at % cluster).saturating_add(cluster).min(end);
-        }
-        Ok(Chunk { length: at - offset, zero: hole })
-    }
-
-    fn read(&mut self, offset: u64, out: &mut [u8]) -> anyhow::Result<()> {
-        let cluster = self.cluster();
-        let (mut at, mut rest) = (offset, out);
-        while !rest.is_empty() {
-            let room = usize::try_from(cluster - at % cluster).unwrap_or(usize::MAX);
-            let (now, later) = rest.split_at_mut(room.min(rest.len()));
-            self.read_in_cluster(at, now).map_err(super::source::refuse)?;
-            at += now.len() as u64;
-            rest = later;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::*;
 fn image() -> Vec<u8> {
     let mut image = vec![0; 6 * 512];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, QCOW2);
+    put(0, MAGIC);
     put(4, &3_u32.to_be_bytes());
     put(20, &9_u32.to_be_bytes());
     put(24, &1536_u64.to_be_bytes());
@@ -25,15 +25,15 @@ fn image() -> Vec<u8> {
 }
 
 fn read(bytes: &[u8]) -> Option<Vec<u8>> {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), bytes).unwrap();
-    let mut source = Qcow2::open(file.path()).ok()?;
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    let mut source = Qcow2::open(file).ok()?;
     // What a hostile header says of the size is not what is tried here.
     let size = source.size().min(1 << 20);
     let mut content = vec![0; usize::try_from(size).unwrap()];
     let mut at = 0;
     while at < size {
-        let chunk = source.next(at, size - at).ok()?;
+        let chunk = source.run(at, size - at).ok()?;
         assert!(chunk.length > 0 && at + chunk.length <= size, "no way forward");
         let to = usize::try_from(at).unwrap()..usize::try_from(at + chunk.length).unwrap();
         source.read(at, &mut content[to]).ok()?;
