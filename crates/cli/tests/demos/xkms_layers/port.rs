@@ -112,7 +112,7 @@ fn serve_sessions(port: UnixStream, server: PathBuf) -> std::io::Result<()> {
                 }
             }
             Kind::Close => open = None,
-            Kind::Opened => {}
+            Kind::Opened | Kind::NotNow => {}
         });
     });
     Ok(())
@@ -138,7 +138,7 @@ fn dial(port: UnixStream, at: &Path) -> std::io::Result<()> {
             }
             Kind::Data if of == session => drop(out.write_all(&payload)),
             Kind::Close if of == session => drop(out.shutdown(std::net::Shutdown::Both)),
-            Kind::Open | Kind::Opened | Kind::Data | Kind::Close => {}
+            Kind::Open | Kind::Opened | Kind::Data | Kind::Close | Kind::NotNow => {}
         });
     });
     Ok(())
