@@ -27,6 +27,9 @@ pub enum FrameError {
     /// The content is not the message that was expected.
     #[error("the frame does not hold the expected message")]
     Malformed(#[source] serde_json::Error),
+    /// The content, in octets, is not the message that was expected.
+    #[error("the frame does not hold the expected octets")]
+    Octets,
     /// The frame is longer than [`MAX_FRAME`].
     #[error("a frame of {0} bytes is over the limit of {MAX_FRAME}")]
     TooLong(usize),
@@ -38,9 +41,17 @@ pub enum FrameError {
 /// [`FrameError::TooLong`], [`FrameError::Malformed`] if `message` has no JSON form, or the stream's
 /// error.
 pub fn send<T: Serialize>(to: &mut impl Write, message: &T) -> Result<(), FrameError> {
+    send_frame(to, |frame| serde_json::to_writer(frame, message).map_err(FrameError::Malformed))
+}
+
+/// Sends the frame that `fill` fills.
+pub(crate) fn send_frame(
+    to: &mut impl Write,
+    fill: impl FnOnce(&mut Vec<u8>) -> Result<(), FrameError>,
+) -> Result<(), FrameError> {
     let mut frame = Vec::with_capacity(USUAL);
     frame.extend_from_slice(&[0; 4]);
-    serde_json::to_writer(&mut frame, message).map_err(FrameError::Malformed)?;
+    fill(&mut frame)?;
     let body = frame.len().saturating_sub(4);
     let length = u32::try_from(body).map_err(|_| FrameError::TooLong(body))?;
     if body > MAX_FRAME {
@@ -59,6 +70,16 @@ pub fn send<T: Serialize>(to: &mut impl Write, message: &T) -> Result<(), FrameE
 /// # Errors
 /// [`FrameError::TooLong`], [`FrameError::Malformed`], or the stream's error.
 pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>, FrameError> {
+    receive_frame(from)?.as_deref().map(read).transpose()
+}
+
+/// The message in a frame.
+pub(crate) fn read<T: DeserializeOwned>(frame: &[u8]) -> Result<T, FrameError> {
+    serde_json::from_slice(frame).map_err(FrameError::Malformed)
+}
+
+/// Receives what is in one frame; `None` if the stream ended between two.
+pub(crate) fn receive_frame(from: &mut impl Read) -> Result<Option<Vec<u8>>, FrameError> {
     let mut head = [0; 4];
     let mut have = 0;
     while let Some(rest) = head.get_mut(have..).filter(|r| !r.is_empty()) {
@@ -81,7 +102,7 @@ pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>, F
     if got < length {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
-    serde_json::from_slice(&body).map(Some).map_err(FrameError::Malformed)
+    Ok(Some(body))
 }
 
 #[cfg(test)]

@@ -2,12 +2,9 @@
 
 use std::{fmt::Write as _, hint::black_box};
 
-use model::{
-    child,
-    keys::{
-        KeyExample, Query,
-        rpc::{KeyAnswer, KeyRequest},
-    },
+use model::keys::{
+    KeyExample, Query,
+    rpc::{KeyAnswer, KeyRequest},
 };
 use rustix::time::{ClockId, clock_gettime};
 use trust::keeper::Keeper;
@@ -53,16 +50,16 @@ pub fn measure(keeper: &Keeper, key: &[u8], message: &[u8]) -> Vec<(&'static str
             "question as a frame, and back",
             cost(|| {
                 wire.clear();
-                child::send(&mut wire, &question).expect("a frame");
-                black_box(child::receive::<KeyRequest>(&mut wire.as_slice()).expect("a frame"));
+                question.send(&mut wire).expect("a frame");
+                black_box(KeyRequest::receive(&mut wire.as_slice()).expect("a frame"));
             }),
         ),
         (
             "answer as a frame, and back",
             cost(|| {
                 wire.clear();
-                child::send(&mut wire, &answer).expect("a frame");
-                black_box(child::receive::<KeyAnswer>(&mut wire.as_slice()).expect("a frame"));
+                answer.send(&mut wire).expect("a frame");
+                black_box(KeyAnswer::receive(&mut wire.as_slice()).expect("a frame"));
             }),
         ),
         (

@@ -8,10 +8,7 @@ use std::{
     thread,
 };
 
-use model::{
-    child,
-    keys::rpc::{KeyAnswer, KeyRequest},
-};
+use model::keys::rpc::{KeyAnswer, KeyRequest};
 use serve::exit::chain;
 
 /// What answers.
@@ -40,7 +37,7 @@ pub(super) fn open<A: Answers>(keeper: &Arc<A>, count: usize) -> io::Result<Vec<
 fn converse(ours: UnixStream, keeper: &impl Answers) {
     let mut requests = BufReader::with_capacity(16 << 10, ours);
     loop {
-        let request = match child::receive::<KeyRequest>(&mut requests) {
+        let request = match KeyRequest::receive(&mut requests) {
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err(error) => {
@@ -49,7 +46,7 @@ fn converse(ours: UnixStream, keeper: &impl Answers) {
             }
         };
         let answer = keeper.answer(request);
-        if let Err(error) = child::send(requests.get_mut(), &answer) {
+        if let Err(error) = answer.send(requests.get_mut()) {
             tracing::warn!(detail = chain(&error), "the reader left before its answer");
             return;
         }
@@ -58,7 +55,7 @@ fn converse(ours: UnixStream, keeper: &impl Answers) {
 
 #[cfg(test)]
 mod tests {
-    use model::keys::order::KeyFailure;
+    use model::{child, keys::order::KeyFailure};
 
     use super::*;
 
@@ -76,12 +73,12 @@ mod tests {
         for channel in channels {
             let mut stream = UnixStream::from(channel);
             for _ in 0..3 {
-                child::send(&mut stream, &KeyRequest::Crl).unwrap();
-                let answer: Option<KeyAnswer> = child::receive(&mut stream).unwrap();
+                KeyRequest::Crl.send(&mut stream).unwrap();
+                let answer = KeyAnswer::receive(&mut stream).unwrap();
                 assert!(matches!(answer, Some(KeyAnswer::Failed(KeyFailure::Refused))));
             }
             child::send(&mut stream, &"no request").unwrap();
-            assert!(child::receive::<KeyAnswer>(&mut stream).unwrap().is_none());
+            assert!(KeyAnswer::receive(&mut stream).unwrap().is_none());
         }
     }
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use model::{
-    child,
+    child::FrameError,
     guest::GuestRequest,
     keys::{
         order::KeyFailure,
@@ -72,12 +72,12 @@ impl Channel {
     }
 
     /// Gives up its turn if the answer takes long: of a question, because the keeper asks others.
-    fn ask(&mut self, request: &KeyRequest, turn: &Turn) -> Result<KeyAnswer, child::FrameError> {
-        child::send(&mut self.answers.get_mut().socket, request)?;
+    fn ask(&mut self, request: &KeyRequest, turn: &Turn) -> Result<KeyAnswer, FrameError> {
+        request.send(&mut self.answers.get_mut().socket)?;
         if !self.comes_soon()? {
             turn.wait(|| self.answers.fill_buf().map(drop))?;
         }
-        child::receive(&mut self.answers)?
+        KeyAnswer::receive(&mut self.answers)?
             .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
     }
 
@@ -253,10 +253,10 @@ mod tests {
         let mut channel = Channel::new(ours.into()).unwrap();
         let keeper = thread::spawn(move || {
             let mut question = Vec::new();
-            child::send(&mut question, &KeyRequest::Health).unwrap();
+            KeyRequest::Health.send(&mut question).unwrap();
             theirs.read_exact(&mut question).unwrap();
             let mut answer = Vec::new();
-            child::send(&mut answer, &KeyAnswer::Noted).unwrap();
+            KeyAnswer::Noted.send(&mut answer).unwrap();
             for byte in answer {
                 thread::sleep(SOON * 2);
                 theirs.write_all(&[byte]).unwrap();

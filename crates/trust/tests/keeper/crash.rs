@@ -8,14 +8,11 @@ use std::{
     time::Duration,
 };
 
-use model::{
-    child,
-    keys::{
-        KeyBinding, StatusValue,
-        admin::{AdminReply, AdminRequest},
-        order::{KeyOperation, KeyOutcome, Prototype},
-        rpc::{KeyAnswer, KeyRequest},
-    },
+use model::keys::{
+    KeyBinding, StatusValue,
+    admin::{AdminReply, AdminRequest},
+    order::{KeyOperation, KeyOutcome, Prototype},
+    rpc::{KeyAnswer, KeyRequest},
 };
 use serve::{
     clock::{Clock as _, SystemClock},
@@ -38,14 +35,14 @@ fn keeper_process() {
     let dir = Path::new(&dir);
     let keeper = Keeper::open(open_settings(), dir, SystemClock::shared()).unwrap();
     let mut stream = UnixStream::connect(dir.join("reader.sock")).unwrap();
-    while let Some(request) = child::receive::<KeyRequest>(&mut stream).unwrap() {
+    while let Some(request) = KeyRequest::receive(&mut stream).unwrap() {
         let answer = keeper.serve(request);
         if std::env::var_os(MUTE).is_some() {
             // Committed, and the answer never leaves.
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
                 .unwrap();
         }
-        child::send(&mut stream, &answer).unwrap();
+        answer.send(&mut stream).unwrap();
     }
 }
 
@@ -71,8 +68,8 @@ impl Process {
     }
 
     fn ask(&mut self, request: &KeyRequest) -> Option<KeyAnswer> {
-        child::send(&mut self.stream, request).ok()?;
-        child::receive(&mut self.stream).ok().flatten()
+        request.send(&mut self.stream).ok()?;
+        KeyAnswer::receive(&mut self.stream).ok().flatten()
     }
 }
 
