@@ -247,18 +247,20 @@ mod tests {
         let json = |message: &M| serde_json::to_string(message).unwrap();
         assert_eq!(json(&back), json(message));
         for cut in 0..wire.len() - 4 {
-            let cut = |body: &mut Vec<u8>| {
-                body.extend_from_slice(&wire[4..4 + cut]);
-                Ok(())
-            };
-            let mut short = Vec::new();
-            child::send_frame(&mut short, cut).unwrap();
-            assert!(receive::<M>(&mut short.as_slice()).is_err());
+            assert!(receive::<M>(&mut frame(&wire[4..4 + cut]).as_slice()).is_err());
         }
-        let mut long = Vec::new();
-        let body = [&wire[4..], &[0]].concat();
-        child::send_frame(&mut long, |frame| Ok(frame.extend_from_slice(&body))).unwrap();
+        let long = frame(&[&wire[4..], &[0]].concat());
         assert!(receive::<M>(&mut long.as_slice()).is_err());
+    }
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        let mut wire = Vec::new();
+        let fill = |frame: &mut Vec<u8>| {
+            frame.extend_from_slice(body);
+            Ok(())
+        };
+        child::send_frame(&mut wire, fill).unwrap();
+        wire
     }
 
     #[test]
@@ -300,8 +302,7 @@ mod tests {
             &[4, 0, 0, 255, 255, 255, 255],
             &[6, 2],
         ] {
-            let mut wire = Vec::new();
-            child::send_frame(&mut wire, |frame| Ok(frame.extend_from_slice(body))).unwrap();
+            let wire = frame(body);
             let octets = |error| matches!(error, FrameError::Octets);
             assert!(octets(KeyRequest::receive(&mut wire.as_slice()).unwrap_err()), "{body:?}");
             assert!(octets(KeyAnswer::receive(&mut wire.as_slice()).unwrap_err()), "{body:?}");
