@@ -76,7 +76,8 @@ fn last(path: &Path, from: u64) -> Vec<String> {
         return Vec::new();
     }
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines.dedup();
     let short = |line: &&str| line.chars().take(WIDTH).collect();
     lines.iter().skip(lines.len().saturating_sub(LINES)).map(short).collect()
 }
