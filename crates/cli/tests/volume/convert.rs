@@ -127,6 +127,27 @@ fn malformed_images_are_refused_and_nothing_is_overwritten() {
 }
 
 #[test]
+fn the_rest_of_another_conversion_is_not_taken_for_ones_own() {
+    let dir = Dir::new();
+    dir.file("source.raw", &content(24 << 20));
+    dir.file("other.raw", &content(4096));
+    // Killed once its place is on record.
+    let line = "convert --to luks2 --key-file key source.raw v";
+    let mut child = dir.volume(line).stdout(Stdio::null()).spawn().unwrap();
+    let begun = || [".v.converting", ".v.converting.json"].iter().all(|one| dir.path(one).exists());
+    while !begun() && child.try_wait().unwrap().is_none() {
+        sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!dir.path("v").exists(), "it was over before it was killed");
+    let other = "convert --to luks2 --key-file key other.raw v";
+    assert_eq!(dir.refused(other), "conversion-of-another-source");
+    dir.done(line);
+    assert!(!dir.path(".v.converting").exists() && !dir.path(".v.converting.json").exists());
+}
+
+#[test]
 fn a_killed_conversion_goes_on_and_ends_whole() {
     let dir = Dir::new();
     // LUKS2 writes every byte: long enough to be killed in the middle.

@@ -77,7 +77,15 @@ fn without_a_crl_that_counts_nothing_is_valid_and_the_refusal_says_why() {
     );
     let wrong = other.crl(&CrlPlan::full(1, day()), &[]);
     // Of the same name, but its key identifier is another's: nobody here signed it.
-    assert_eq!(refused(&world.with(&[wrong])), Some(CrlRejection::Issuer));
+    assert_eq!(refused(&world.with(&[wrong.clone()])), Some(CrlRejection::Issuer));
+    // Somebody brings the certificate of that other one: it signed it, and no path leads to it.
+    let pool = Pool::new(&[other.root.certificate()]).unwrap();
+    let anchors = Anchors::new(&[world.root.certificate()]).unwrap();
+    let terms = Terms::new(NOW, Usage::For(Purpose::TlsClient));
+    let crls = evidence(&[wrong]);
+    let unproven = validate(&world.leaf.der, &pool, &anchors, Some(&crls), &terms).unwrap();
+    let why = refused(&unproven).map(CrlRejection::code);
+    assert_eq!((unproven.verdict(), why), (Verdict::Indeterminate, Some("crl-issuer-unproven")));
     let good = world.crl(&CrlPlan::full(1, day()), &[]);
     assert_eq!(world.with(&[good.clone()]).verdict(), Verdict::Valid);
     let mut forged = good.clone();

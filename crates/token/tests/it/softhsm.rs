@@ -155,9 +155,11 @@ fn refusals() {
     assert_eq!(code(Token::open(config("p384"), pin(PIN))), "token-key-kind");
     // A token to which nobody has given a PIN yet.
     let module = module();
-    let free = module.get_slots_with_token().unwrap().into_iter().find(|slot| {
-        module.get_token_info(*slot).is_ok_and(|info| !info.token_initialized())
-    });
+    let free = module
+        .get_slots_with_token()
+        .unwrap()
+        .into_iter()
+        .find(|slot| module.get_token_info(*slot).is_ok_and(|info| !info.token_initialized()));
     module.init_token(free.unwrap(), &"12345678".to_owned().into(), "bare").unwrap();
     let bare = TokenConfig { token: "bare".to_owned(), ..config("key") };
     assert_eq!(code(Token::open(bare, pin(PIN))), "token-device");
@@ -169,7 +171,8 @@ fn without_a_thread_for_it_no_token_is_opened() {
     let args = ["--exact", "softhsm::no_thread", "--ignored", "--test-threads=1"];
     // No machine has memory for such a stack.
     let mut child = std::process::Command::new(this);
-    let output = child.args(args).env("RUST_MIN_STACK", (1_u64 << 50).to_string()).output().unwrap();
+    let output =
+        child.args(args).env("RUST_MIN_STACK", (1_u64 << 50).to_string()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }

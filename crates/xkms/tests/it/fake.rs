@@ -39,6 +39,8 @@ pub(crate) struct Fake {
     pub(crate) known: Option<PublicKey>,
     /// Whether what is ordered about is another service's now.
     pub(crate) elsewhere: bool,
+    /// Whether no key at all may order anything.
+    pub(crate) keyless: bool,
     pub(crate) escrow: Option<RsaKeyPair>,
 }
 
@@ -53,6 +55,7 @@ impl Fake {
             orders: 0,
             known: None,
             elsewhere: false,
+            keyless: false,
             escrow: None,
         }
     }
@@ -117,6 +120,9 @@ impl KeyService for Fake {
     ) -> Result<Vec<(String, AuthenticationKey)>, Failure> {
         if self.elsewhere {
             return Err(Failure::NotAuthoritative);
+        }
+        if self.keyless {
+            return Ok(Vec::new());
         }
         let mut keys =
             vec![("phrase".to_owned(), AuthenticationKey::Mac(self.secret.authentication_key()))];

@@ -143,6 +143,10 @@ fn answers_that_do_not_fit_are_refused_by_name() {
     let (mut exchange, _) = Exchange::begin(&client, request(vec![])).unwrap();
     let fault = world.reply("<").body;
     assert_eq!(exchange.receive(fault.as_bytes(), "x").unwrap_err().code(), "answer-fault");
+    let (mut exchange, _) = Exchange::begin(&client, request(vec![])).unwrap();
+    let empty =
+        "<s:Envelope xmlns:s='http://www.w3.org/2003/05/soap-envelope'><s:Body/></s:Envelope>";
+    assert_eq!(exchange.receive(empty.as_bytes(), "x").unwrap_err().code(), "answer-soap");
 }
 
 #[test]

@@ -41,6 +41,13 @@ fn orders_without_right_or_key_are_refused_by_name() {
     assert_eq!(world.refused(&register(&key, &foreign, &key)), refusal);
     world.fake.elsewhere = false;
     assert_eq!(world.fake.failed, 3);
+    // Nothing is known that could order it: neither phrase nor key.
+    world.fake.keyless = true;
+    let refusal =
+        (Major::Sender, Some(Minor::NoAuthentication), Some("authentication-key-unknown"));
+    assert_eq!(world.refused(&register(&key, &mac(), &key)), refusal);
+    world.fake.keyless = false;
+    assert_eq!(world.fake.failed, 4);
     world.confidential = false;
     let refusal = (Major::Sender, Some(Minor::NoAuthentication), Some("authentication-channel"));
     assert_eq!(world.refused(&token), refusal);
