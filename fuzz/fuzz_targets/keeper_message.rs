@@ -11,8 +11,8 @@ use model::{
 };
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let _ = receive::<KeyRequest>(&mut &*data);
-    let _ = receive::<KeyAnswer>(&mut &*data);
+    let _ = KeyRequest::receive(&mut &*data);
+    let _ = KeyAnswer::receive(&mut &*data);
     let _ = receive::<AdminRequest>(&mut &*data);
     let _ = receive::<AdminReply>(&mut &*data);
 });

@@ -18,7 +18,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         assert_eq!(Request::read(again.root()).map(|r| r.operation()), Ok(request.operation()));
     }
     if let Ok(answer) = Answer::read(message) {
-        let text = answer.to_element().to_xml();
+        let text = answer.to_xml();
+        assert_eq!(text, answer.to_element().to_xml(), "text and tree are one");
         let again = Document::parse(text.as_bytes(), &larger).expect("what is written is read");
         assert_eq!(Answer::read(again.root()).map(|a| a.body.name()), Ok(answer.body.name()));
     }
