@@ -7,6 +7,7 @@
 #   make guest-client    the static client for VMs, and an image with it
 #   make demo-crash      kills every process at random points, many times
 #   make demo-xkms       the four layers: guests, trust services, the centre, three PKIs, keys that move
+#   make demo-xkms-away  the authority away for longer than passports last
 #   make demo-xkms-crash  kills trust services and the centre while keys are registered and moved
 #   make demo-xkms-server  the trust service, asked by our client and by others
 #   make fuzz            every parser with mutated input, a minute each (FUZZ="seconds target...")
@@ -37,7 +38,7 @@ install := scripts/install-packages.sh
 client_dir := target/guest-client
 client := $(client_dir)/x86_64-unknown-linux-gnu/release/vouchsafe-guest
 
-.PHONY: help guest-client demo demo-crash demo-xkms demo-xkms-crash demo-xkms-server test check guest-image check-image fuzz bench-launch bench-vtpm \
+.PHONY: help guest-client demo demo-crash demo-xkms demo-xkms-away demo-xkms-crash demo-xkms-server test check guest-image check-image fuzz bench-launch bench-vtpm \
 	bench-appraise bench-xkms bench-xkms-table bench-xkms-scale bench-pki bench-disk bench-disk-crash debug release deny toolchain
 
 help:
@@ -133,6 +134,11 @@ demo-xkms-server: release
 demo-xkms: release guest-client
 	@$(install) test
 	$(cargo) test --release --workspace --test demos -- demo-xkms
+
+# Not part of `make test`: it mostly waits.
+demo-xkms-away: release guest-client
+	@$(install) test
+	$(cargo) test --release --workspace --test demos -- demo-xkms-away
 
 fuzz: toolchain
 	@$(install) fuzz

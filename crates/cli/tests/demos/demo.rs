@@ -1,7 +1,7 @@
 //! `make demo`: a lab, real VMs, real attacks.
 
 mod disk;
-mod guest;
+pub mod guest;
 mod home;
 mod hosts;
 mod keeping;

@@ -2,7 +2,7 @@
 //! the last line of each is `NAME: N checks passed, M failed`, and the exit status follows it.
 //!
 //! `cargo test --test demos -- NAME [ROUNDS] [SEED]` shows one; without a name, `cargo test` shows
-//! all, with a few rounds of those that have rounds. `make NAME` is the same in release.
+//! all but those that only wait long, with a few rounds of those that have rounds. `make NAME` is the same in release.
 
 #![expect(
     clippy::expect_used,
@@ -58,9 +58,11 @@ struct Demo {
     /// Refines the lab's configuration before it comes up.
     prepare: fn(&Path),
     show: fn(World, &mut Checks, Rounds),
+    /// Whether only who names it sees it.
+    by_name: bool,
 }
 
-const ALL: [Demo; 5] = [
+const ALL: [Demo; 6] = [
     Demo { show: demo::show, ..Demo::named("demo", &[]) },
     Demo { show: crash::show, ..Demo::named("demo-crash", crash::LAB) },
     Demo { show: xkms_server::show, ..Demo::named("demo-xkms-server", xkms_server::LAB) },
@@ -68,6 +70,12 @@ const ALL: [Demo; 5] = [
         show: xkms_layers::show,
         prepare: xkms_layers::prepare,
         ..Demo::named("demo-xkms", xkms_layers::LAB)
+    },
+    Demo {
+        show: xkms_layers::away::show,
+        prepare: xkms_layers::prepare,
+        by_name: true,
+        ..Demo::named("demo-xkms-away", xkms_layers::LAB)
     },
     Demo {
         show: xkms_crash::show,
@@ -80,7 +88,7 @@ fn main() -> ExitCode {
     // `cargo test` may hand on options that are meant for other tests.
     let words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
     let words: Vec<String> = words.collect();
-    let chosen = |demo: &&Demo| words.first().is_none_or(|name| name == demo.name);
+    let chosen = |demo: &&Demo| words.first().map_or(!demo.by_name, |name| name == demo.name);
     let mut numbers = words.iter().skip(1).filter_map(|word| word.parse().ok());
     let count = numbers.next().unwrap_or(4);
     let seed = numbers.next().unwrap_or(0x5eed);
@@ -95,7 +103,7 @@ fn main() -> ExitCode {
 
 impl Demo {
     const fn named(name: &'static str, lab: &'static [&'static str]) -> Self {
-        Self { name, lab, prepare: |_| (), show: |_, _, _| () }
+        Self { name, lab, prepare: |_| (), show: |_, _, _| (), by_name: false }
     }
 
     fn play(&self, count: u64, seed: u64) -> bool {

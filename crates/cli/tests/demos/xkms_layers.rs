@@ -1,6 +1,7 @@
 //! `make demo-xkms`: two servers with a trust service and a real guest on each, one key-management
 //! centre, three PKIs and a bridge. Who knows what, who dies, what moves, and what is refused.
 
+pub mod away;
 mod guest;
 mod hybrid;
 mod inside;

@@ -14,24 +14,29 @@ use crate::{
     xkms_server::life::Registered,
 };
 
-/// The centre's process.
-pub fn signal_centre(world: &World, signal: &str) {
-    let pid = world.processes()["centre"]["pid"].as_u64().unwrap_or(0).to_string();
-    match signal {
+/// Signals a process of the lab.
+pub fn signal(world: &World, role: &str, by: &str) {
+    let pid = world.processes()[role]["pid"].as_u64().unwrap_or(0).to_string();
+    match by {
         "-KILL" => kill_9(&[pid]),
-        _ => drop(run("kill", &[signal, &pid])),
+        _ => drop(run("kill", &[by, &pid])),
     }
 }
 
+/// The centre's process.
+pub fn signal_centre(world: &World, by: &str) {
+    signal(world, "centre", by);
+}
+
 /// An order to register a new key.
-fn order(server: &Server<'_>, name: &str) -> Option<Request> {
+pub fn order(server: &Server<'_>, name: &str) -> Option<Request> {
     let phrase = server.pass_phrase(name).ok()?;
     let key = SigningKey::generate_ec(Curve::P256).expect("a key");
     Some(server.register(name, &phrase, Some(&key)))
 }
 
 /// Whether a server finds a certificate good without asking anyone.
-fn local(server: &Server<'_>, known: &Registered) -> (bool, String) {
+pub fn local(server: &Server<'_>, known: &Registered) -> (bool, String) {
     let seen = validate(server, &known.certificate);
     let good = seen.as_ref().is_some_and(|(status, knowledge)| {
         *status == StatusValue::Valid && knowledge.pki_calls == 0
