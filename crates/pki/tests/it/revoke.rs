@@ -79,7 +79,7 @@ fn without_a_crl_that_counts_nothing_is_valid_and_the_refusal_says_why() {
     // Of the same name, but its key identifier is another's: nobody here signed it.
     assert_eq!(refused(&world.with(&[wrong.clone()])), Some(CrlRejection::Issuer));
     // Somebody brings the certificate of that other one: it signed it, and no path leads to it.
-    let pool = Pool::new(&[other.root.certificate()]).unwrap();
+    let pool = Pool::new([other.root.certificate()]).unwrap();
     let anchors = Anchors::new(&[world.root.certificate()]).unwrap();
     let terms = Terms::new(NOW, Usage::For(Purpose::TlsClient));
     let crls = evidence(&[wrong]);
