@@ -75,12 +75,12 @@ impl<'l> Kept<'l> {
     }
 }
 
-fn query(of: &Query<'_>) -> NeutralQuery {
-    NeutralQuery {
-        binding: translate::example(of.binding),
+fn query(of: &Query<'_>) -> Result<NeutralQuery, Failure> {
+    Ok(NeutralQuery {
+        binding: translate::sought(of.binding)?,
         instant: of.instant.map(translate::millis),
         limit: u32::try_from(of.limit).unwrap_or(u32::MAX),
-    }
+    })
 }
 
 fn receipt(of: &Receipt<'_>) -> NeutralReceipt {
@@ -102,7 +102,7 @@ fn about(of: &Order<'_>, binding: &KeyBinding) -> AboutBinding {
 
 impl KeyService for Kept<'_> {
     fn locate(&mut self, of: &Query<'_>) -> Result<Found<UnverifiedKeyBinding>, Failure> {
-        let found = self.found(self.signed(KeyRequest::Locate(query(of))))?;
+        let found = self.found(self.signed(KeyRequest::Locate(query(of)?)))?;
         let wanted = self.wanted(of.respond_with);
         let bindings = found.bindings.into_iter().map(|binding| wanted.unverified(binding));
         let (more, knowledge) = (found.more, found.knowledge);
@@ -110,7 +110,7 @@ impl KeyService for Kept<'_> {
     }
 
     fn validate(&mut self, of: &Query<'_>) -> Result<Found<KeyBinding>, Failure> {
-        let found = self.found(self.signed(KeyRequest::Validate(query(of))))?;
+        let found = self.found(self.signed(KeyRequest::Validate(query(of)?)))?;
         let wanted = self.wanted(of.respond_with);
         let bindings = found.bindings.into_iter().map(|binding| wanted.verified(binding));
         let (more, knowledge) = (found.more, found.knowledge);

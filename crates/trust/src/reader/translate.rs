@@ -120,6 +120,17 @@ pub(super) fn example(binding: &Binding) -> KeyExample {
     }
 }
 
+/// The binding of a question, as an example.
+///
+/// # Errors
+/// [`Failure::OptionalElement`] if it tells a key by nothing but what no key is found by here: a subject,
+/// a key identifier, an address.
+pub(super) fn sought(binding: &Binding) -> Result<KeyExample, Failure> {
+    let example = example(binding);
+    let told = binding.key_info.as_ref().is_some_and(|info| !info.items.is_empty());
+    if example.is_empty() && told { Err(Failure::OptionalElement) } else { Ok(example) }
+}
+
 /// Unix milliseconds.
 pub(super) fn millis(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)

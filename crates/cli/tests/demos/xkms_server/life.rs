@@ -71,6 +71,14 @@ pub fn questions(server: &Server<'_>, checks: &mut Checks, known: &Registered) {
         result(&answer) == "Success NoMatch",
         result(&answer),
     );
+    let subject = X509Item::SubjectName(format!("CN={}", known.name));
+    let key_info = Some(KeyInfo { items: vec![KeyInfoItem::X509(vec![subject])] });
+    let answer = ask(Binding { key_info, ..Binding::default() }, vec![]);
+    checks.check(
+        "Locate by a subject alone, which finds nothing here: OptionalElementNotSupported",
+        result(&answer) == "Receiver OptionalElementNotSupported",
+        result(&answer),
+    );
     let answer = ask(named(&known.name), vec![RespondWith::KeyValue, RespondWith::X509Chain]);
     let good = match &answer {
         Ok(Answer { body: AnswerBody::Locate(found), .. }) => found.iter().any(|found| {
