@@ -84,7 +84,7 @@ impl World {
             port: Some(self.port.guest.clone()),
             tpm: self.vtpm.address().to_string(),
             ima_log: self.vtpm.list.clone(),
-            patience_s: 20,
+            patience_s: 60,
             ..Config::default()
         }
     }
