@@ -43,9 +43,14 @@ out=$(dirname "$0")/client.ld
     printf '    %s\n' '*crt1.o(.text)' '*curve25519_x25519.o(.text)' '*curve25519_x25519base.o(.text)' \
         '*libc.a:*-evex*.o(.text.evex)' '*libc.a:mem*-avx512-*.o(.text.evex512)' '*libc.a:strstr-avx512.o(.text)'
     echo "} } INSERT BEFORE .text;"
-    echo "/* Tables of algorithms that it does not use, or not on most processors. */"
+    cat <<'END'
+/* Tables of algorithms that it does not use, or not on most processors; and as much room as lets what runs
+   end where 64 KiB do, 0x1080 bytes of the next segment's beginning with it: the kernel maps so much around
+   each page that is touched, as far as the segment goes, and what comes next does not run. */
+END
     echo "SECTIONS { .rodata.unused : {"
     printf '    %s\n' '*edwards25519_scalarmulbase*.o(.rodata)' '*curve25519_x25519base_alt.o(.rodata)' \
-        '*libc.a:fpioconst.o(.rodata)' '*(.rodata.*mldsa*)' '*(.rodata.*p521*)' '*(.rodata.*p384*)'
+        '*libc.a:fpioconst.o(.rodata)' '*(.rodata.*mldsa*)' '*(.rodata.*p521*)' '*(.rodata.*p384*)' \
+        '. = . + ((0x10000 - ((ABSOLUTE(.) + 0x1080 + SIZEOF(.text.used)) & 0xffff)) & 0xffff);'
     echo "} } INSERT AFTER .eh_frame;"
 } >"$out"
