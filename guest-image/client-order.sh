@@ -31,16 +31,17 @@ out=$(dirname "$0")/client.ld
         }
         section != "" && $5 in ran { print section; section = "" }
     ' "$@" "$map" | sed -E '
-        s/^.*:\((\.text\..*_ZN.*)17h[0-9a-f]{16}E(\.llvm\.[0-9]+)?\)$/*(\117h*)/; t
+        s/^.*:\((\.text\..*_ZN.*)17h[0-9a-f]{16}E(\.(llvm\.)?[0-9]+)?\)$/*(\117h*)/; t
         s/^.*:\((\.text\.(unlikely\.)?_R.*)\)$/*(\1)/; T object
-        s/Cs[0-9A-Za-z]+_/Cs*_/g; s/(\.llvm\.)[0-9]+/\1*/; t
+        s/Cs[0-9A-Za-z]+_/Cs*_/g; s/(\.llvm)?\.[0-9]+\)$/.*)/; t
         :object
         s/^.*\/([^\/]+\.a)\(([^)]+)\):(\(.*\))$/*\1:\2\3/; t
         s/^.*\((.*-)?([^)]+)\):(\(.*\))$/*\2\3/; t
         s/^.*:(\(\.text\..*\))$/*\1/; t
         d' | LC_ALL=C sort -u | sed 's/^/    /'
     # What newer processors run instead: the profiler has no AVX-512.
-    printf '    %s\n' '*crt1.o(.text)' '*curve25519_x25519.o(.text)' '*curve25519_x25519base.o(.text)' \
+    printf '    %s\n' '*crt1.o(.text)' '*crtbeginT.o(.text)' \
+        '*curve25519_x25519.o(.text)' '*curve25519_x25519base.o(.text)' \
         '*libc.a:*-evex*.o(.text.evex)' '*libc.a:mem*-avx512-*.o(.text.evex512)' '*libc.a:strstr-avx512.o(.text)'
     echo "} } INSERT BEFORE .text;"
     cat <<'END'
